@@ -1,9 +1,52 @@
-//! probe
+//! vault_ext: one encryption key per application user, inside PostgreSQL, with an audit trail that survives rollback.
+
+mod api;
+mod audit;
+mod crypto;
+mod error;
+mod identity;
+mod kek;
+mod maintenance;
+#[allow(unsafe_code)]
+mod pg;
+mod settings;
+mod store;
+mod vault;
+
 pgrx::pg_module_magic!(name, version);
-#[cfg(test)]
-mod t { #[test] fn a() { assert_eq!(1,1);} }
+
+pgrx::extension_sql_file!("../sql/010_roles.sql", name = "roles", bootstrap);
+pgrx::extension_sql_file!("../sql/020_tables.sql", name = "tables", requires = ["roles"]);
+pgrx::extension_sql_file!("../sql/030_functions.sql", name = "functions", requires = ["tables"]);
+pgrx::extension_sql_file!("../sql/040_policies.sql", name = "policies", requires = ["functions"]);
+pgrx::extension_sql_file!("../sql/050_grants.sql", name = "grants", requires = ["policies"], finalize);
+
+/// Called when the library is loaded: by the postmaster at server start, where everything is set up, or later by a
+/// backend of a server that does not preload it, where every function then says so.
+#[pgrx::pg_guard]
+extern "C-unwind" fn _PG_init() {
+    pg::process::forbid_backtraces();
+    if !pg::process::is_preloading() {
+        return;
+    }
+    settings::define();
+    if pg::process::is_binary_upgrade() {
+        return;
+    }
+    pg::shmem::request(settings::audit_slots());
+    pg::utility::before_database_statements(audit::ask_idle_writers_to_leave);
+    if let Err(bad) = kek::startup::load() {
+        api::raise(error::VaultError::RefusedStart(bad.message, bad.hint));
+    }
+}
+
+/// What `cargo pgrx test` asks for.
 #[cfg(test)]
 pub mod pg_test {
     pub fn setup(_options: Vec<&str>) {}
-    pub fn postgresql_conf_options() -> Vec<&'static str> { vec![] }
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["shared_preload_libraries = 'vault_ext'", "vault_ext.dev_mode = on"]
+    }
 }

@@ -1,1 +1,35 @@
-fn main(){}
+//! vault_ext over the wire: real servers, ordinary roles, many sessions.
+//!
+//! `VAULT_EXT_PG_CONFIG` names the pg_config of a PostgreSQL tree into which the extension has been installed. Every
+//! server runs in a folder of its own below /tmp and is gone when this process is, however it ends.
+
+mod harness;
+
+mod admin;
+mod audit_context;
+mod audit_failures;
+mod audit_kill;
+mod audit_rollback;
+mod audit_rows;
+mod audit_storm;
+mod concurrency;
+mod databases;
+mod formats;
+mod golden;
+mod identity;
+mod install;
+mod isolation;
+mod isolation_sql;
+mod kek_files;
+mod kek_secrecy;
+mod kek_settings;
+mod kek_sources;
+mod kek_text;
+mod kek_wrong;
+mod keys;
+mod pipelines;
+mod pooler;
+mod self_check;
+mod storm;
+mod tampering;
+mod transactions;

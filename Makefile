@@ -1,0 +1,34 @@
+# PG: the major version of PostgreSQL (15, 16, 17, 18). PG_CONFIG: its pg_config, where it is not Debian's or PGDG's.
+PG ?= 15
+PG_CONFIG ?=
+export PG PG_CONFIG
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@echo '  PG=16|17|18 chooses another major than 15, PG_CONFIG=/path/to/pg_config an installation that is not in the usual place'
+
+demo: ## install what is missing, build, and show the main job on a throw-away server
+	@scripts/demo
+
+test: ## all tests on PostgreSQL 15, or PG=…
+	@scripts/test
+
+up: ## start a server with vault_ext to play with, and leave it running
+	@scripts/playground up
+
+psql: ## open psql in it, as an application
+	@scripts/playground psql
+
+down: ## stop and remove it
+	@scripts/playground down
+
+fmt: ## format the Rust code
+	cargo fmt
+
+lint: ## what CI checks without running anything: format, clippy, shellcheck
+	@scripts/lint
+
+clean: down ## remove everything that was built
+	@scripts/clean
+
+.PHONY: help demo test up psql down fmt lint clean

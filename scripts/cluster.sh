@@ -1,0 +1,72 @@
+# shellcheck shell=bash
+# A small server with vault_ext in it, for demo and up. Sourced after lib.sh. What it needs to be found again stands in a
+# folder STATE of the caller: `settings` (TREE, SERVER, PORT) and `pgpass` (the password of my_app).
+unset PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGDATA PGOPTIONS PGSERVICE PGSERVICEFILE PGSSLMODE RUST_BACKTRACE
+export LC_ALL=C.UTF-8
+
+program() { echo "$("$TREE_PG_CONFIG" --bindir)/$1"; }
+
+free_port() {
+  local port
+  for port in $(shuf -i 20000-29999 -n 100); do
+    (exec 3<> "/dev/tcp/127.0.0.1/$port") 2> /dev/null || { echo "$port"; return; }
+  done
+  die "no free port on 127.0.0.1"
+}
+
+# make_cluster STATE: a server of the tree of the last use_tree, started.
+make_cluster() {
+  STATE=$1 SERVER=$(server_tmp) PORT=$(free_port)
+  mkdir -p "$STATE"
+  declare -p TREE_PG_CONFIG SERVER PORT | sed 's/^declare -[^ ]* //' > "$STATE/settings"
+  # The key file: outside the data directory, so that no base backup carries it; only the server's user may read it.
+  # shellcheck disable=SC2016
+  as_server sh -c 'umask 077; { printf "demo-1 "; head -c 32 /dev/urandom | base64; } > "$0"' "$SERVER/kek"
+  # The operating system vouches for the superuser on the socket; applications come over TCP with a password.
+  as_server "$(program initdb)" -D "$SERVER/data" --encoding=UTF8 --locale=C.UTF-8 \
+    --auth-local=peer --auth-host=scram-sha-256 > "$SERVER.log" 2>&1 || { cat "$SERVER.log" >&2; die "initdb failed"; }
+  rm "$SERVER.log"
+  as_server tee -a "$SERVER/data/postgresql.conf" > /dev/null <<CONF
+listen_addresses = '127.0.0.1'
+port = $PORT
+unix_socket_directories = '$SERVER'
+shared_preload_libraries = 'vault_ext'
+vault_ext.kek_file = '$SERVER/kek'
+CONF
+  as_server "$(program pg_ctl)" start -w -s -D "$SERVER/data" -l "$SERVER/log" > /dev/null ||
+    { as_server cat "$SERVER/log" >&2; die "the server did not start, its log is above"; }
+}
+
+# Everything that a DBA does once.
+admin_sql() { as_server "$(program psql)" -X -q -v ON_ERROR_STOP=1 -h "$SERVER" -p "$PORT" -d "${1:-demo}"; }
+
+make_database() {
+  local password; password=$(head -c 24 /dev/urandom | base64 | tr '+/' '-_')
+  (umask 077; echo "127.0.0.1:$PORT:*:my_app:$password" > "$STATE/pgpass")
+  # The verifier is made by the server: the password must not end up in its log.
+  admin_sql postgres <<SQL
+SET log_statement = 'none'; SET log_min_error_statement = 'panic';
+CREATE ROLE my_app LOGIN PASSWORD '$password';
+CREATE DATABASE demo;
+SQL
+  admin_sql <<SQL
+CREATE EXTENSION vault_ext;
+GRANT vault_ext_user TO my_app;
+CREATE TABLE notes (body text);
+GRANT INSERT, SELECT ON notes TO my_app;
+CREATE FUNCTION fingerprint(key text) RETURNS text LANGUAGE sql IMMUTABLE
+  RETURN left(encode(sha256(decode(key, 'base64')), 'hex'), 12);
+SQL
+}
+
+# psql as the application, as it would connect from anywhere.
+app_psql() { PGPASSFILE=$STATE/pgpass "$(program psql)" -X -h 127.0.0.1 -p "$PORT" -U my_app -d demo "$@"; }
+
+remove_cluster() {
+  [ -n "${SERVER:-}" ] || return 0
+  if as_server test -f "$SERVER/data/postmaster.pid"; then
+    as_server "$(program pg_ctl)" stop -w -s -m fast -D "$SERVER/data" || true
+  fi
+  as_server rm -rf "$SERVER"
+  rm -rf "$STATE"
+}

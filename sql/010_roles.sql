@@ -1,0 +1,46 @@
+-- Who is who. Roles are cluster-wide: a second database finds them already there, and so might an attacker who
+-- created one of these names first. A role that could log in, is a superuser or ignores row-level security would turn
+-- the whole design into decoration, so such a role is refused and nothing is installed.
+DO $roles$
+DECLARE
+    name text;
+    role record;
+BEGIN
+    IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
+        RAISE EXCEPTION 'vault_ext needs a database in UTF8, this one is in %', pg_catalog.getdatabaseencoding()
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Create a database with ENCODING ''UTF8'' TEMPLATE template0 and install vault_ext there.';
+    END IF;
+
+    FOREACH name IN ARRAY ARRAY['vault_ext_owner', 'vault_ext_user', 'vault_ext_admin', 'vault_ext_auditor'] LOOP
+        SELECT r.* INTO role FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) name;
+        IF NOT FOUND THEN
+            EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', name);
+        ELSIF role.rolcanlogin OR role.rolsuper OR role.rolbypassrls OR role.rolcreaterole OR role.rolreplication THEN
+            RAISE EXCEPTION 'role "%" already exists and is not suitable for vault_ext', name
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = 'It may have LOGIN, SUPERUSER, BYPASSRLS, CREATEROLE or REPLICATION; vault_ext needs none of them.',
+                      HINT = pg_catalog.format('Rename that role, or ALTER ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOREPLICATION after making sure who created it.', name);
+        END IF;
+    END LOOP;
+
+    PERFORM FROM pg_catalog.pg_auth_members m
+      WHERE m.roleid OPERATOR(pg_catalog.=) 'vault_ext_owner'::pg_catalog.regrole::pg_catalog.oid
+         OR m.member OPERATOR(pg_catalog.=) 'vault_ext_owner'::pg_catalog.regrole::pg_catalog.oid;
+    IF FOUND THEN
+        RAISE EXCEPTION 'role "vault_ext_owner" has members or is a member of another role'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'A member of vault_ext_owner could read every wrap and write the audit trail.',
+                  HINT = 'REVOKE these memberships: vault_ext_owner is granted to nobody.';
+    END IF;
+
+    PERFORM FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'vault_ext';
+    IF FOUND THEN
+        RAISE EXCEPTION 'schema "vault_ext" already exists'
+            USING ERRCODE = 'duplicate_schema',
+                  HINT = 'Rename or drop it: vault_ext installs only into a schema that it has created itself.';
+    END IF;
+END
+$roles$;
+
+CREATE SCHEMA vault_ext AUTHORIZATION vault_ext_owner;

@@ -1,0 +1,60 @@
+-- user_id and kek_id are compared byte by byte (COLLATE "C"): an operating system upgrade that changes a collation can
+-- then never hide a key behind a corrupted index.
+CREATE TABLE vault_ext.encryption_vaults (
+    user_id        text COLLATE "C" NOT NULL PRIMARY KEY,
+    wrapped_mk     text        NOT NULL,
+    wrap_iv        text        NOT NULL,
+    format_version smallint    NOT NULL,
+    kek_id         text COLLATE "C" NOT NULL,
+    key_version    integer     NOT NULL DEFAULT 1,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    rotated_at     timestamptz,
+    CONSTRAINT encryption_vaults_user_id_length CHECK (octet_length(user_id) BETWEEN 1 AND 255),
+    CONSTRAINT encryption_vaults_wrapped_mk_length CHECK (octet_length(wrapped_mk) = 64),
+    CONSTRAINT encryption_vaults_wrap_iv_length
+        CHECK (octet_length(wrap_iv) = CASE format_version WHEN 1 THEN 16 WHEN 2 THEN 32 END),
+    CONSTRAINT encryption_vaults_format_version_known CHECK (format_version IN (1, 2)),
+    CONSTRAINT encryption_vaults_kek_id_length CHECK (octet_length(kek_id) BETWEEN 1 AND 64),
+    CONSTRAINT encryption_vaults_key_version_positive CHECK (key_version >= 1)
+);
+COMMENT ON TABLE vault_ext.encryption_vaults IS 'one wrapped master key per user; bound by row-level security to app.current_user_id';
+
+CREATE TABLE vault_ext.encryption_vault_audit (
+    id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id     text COLLATE "C",
+    action      text        NOT NULL,
+    status      integer     NOT NULL,
+    kek_id      text COLLATE "C",
+    key_version integer,
+    db_role     text        NOT NULL,
+    ip_address  text,
+    user_agent  text,
+    request_id  text,
+    context     text,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT encryption_vault_audit_action_not_empty CHECK (action <> ''),
+    CONSTRAINT encryption_vault_audit_status_http_like CHECK (status BETWEEN 200 AND 599)
+);
+COMMENT ON TABLE vault_ext.encryption_vault_audit IS 'append-only: one row per call, committed before the key or the error goes out';
+CREATE INDEX encryption_vault_audit_by_user ON vault_ext.encryption_vault_audit (user_id, created_at);
+CREATE INDEX encryption_vault_audit_by_time ON vault_ext.encryption_vault_audit (created_at);
+
+CREATE TABLE vault_ext.keks (
+    kek_id      text COLLATE "C" NOT NULL PRIMARY KEY,
+    check_value text        NOT NULL,
+    first_seen  timestamptz NOT NULL DEFAULT now(),
+    retired_at  timestamptz,
+    CONSTRAINT keks_kek_id_length CHECK (octet_length(kek_id) BETWEEN 1 AND 64),
+    CONSTRAINT keks_check_value_hex CHECK (check_value ~ '^[0-9a-f]{32}$')
+);
+COMMENT ON TABLE vault_ext.keks IS 'every KEK this database has seen, with a check value derived from it (never the KEK itself)';
+
+ALTER TABLE vault_ext.encryption_vaults OWNER TO vault_ext_owner;
+ALTER TABLE vault_ext.encryption_vault_audit OWNER TO vault_ext_owner;
+ALTER TABLE vault_ext.keks OWNER TO vault_ext_owner;
+
+-- Without these marks pg_dump would leave out the rows; without the sequence the first insert after a restore collides.
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.encryption_vaults', '');
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.encryption_vault_audit', '');
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.encryption_vault_audit_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.keks', '');

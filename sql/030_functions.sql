@@ -1,0 +1,79 @@
+-- All functions, written out so that a DBA can read here what CREATE EXTENSION installs. The definer functions run as
+-- vault_ext_owner, which row-level security binds. They need no SET search_path: the SQL inside names every schema and
+-- operator in full.
+
+CREATE TYPE vault_key AS (
+    master_key     text,
+    format_version smallint,
+    kek_id         text,
+    key_version    integer
+);
+COMMENT ON TYPE vault_key IS 'a user''s master key (32 bytes in standard base64) and what wraps it';
+
+-- for applications ---------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION vault_init() RETURNS vault_key
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_init_wrapper';
+COMMENT ON FUNCTION vault_init() IS 'the master key of app.current_user_id, minted if there is none; idempotent';
+
+CREATE FUNCTION vault_get_master_key() RETURNS vault_key
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_wrapper';
+COMMENT ON FUNCTION vault_get_master_key() IS 'the master key of app.current_user_id; P0002 if there is no vault';
+
+CREATE FUNCTION vault_rotate() RETURNS vault_key
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_wrapper';
+COMMENT ON FUNCTION vault_rotate() IS 'a fresh master key replaces the old one, for good: re-encrypt your data with it';
+
+CREATE FUNCTION vault_status(
+    OUT "exists" boolean, OUT format_version smallint, OUT kek_id text, OUT key_version integer,
+    OUT created_at timestamptz, OUT rotated_at timestamptz)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_status_wrapper';
+COMMENT ON FUNCTION vault_status() IS 'whether app.current_user_id has a vault, and under which KEK; never a key; not audited';
+
+-- for administrators -------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION vault_erase(user_id text) RETURNS boolean
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_erase_wrapper';
+COMMENT ON FUNCTION vault_erase(text) IS 'deletes the vault of one user, for good; the audit trail stays and gets a row; false if there was none';
+
+CREATE FUNCTION vault_erase_on_delete() RETURNS trigger
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_erase_on_delete_wrapper';
+COMMENT ON FUNCTION vault_erase_on_delete() IS 'AFTER DELETE row trigger for the application''s users table; its argument names the column that holds the user id';
+
+CREATE FUNCTION vault_purge_audit(older_than interval) RETURNS bigint
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_purge_audit_wrapper';
+COMMENT ON FUNCTION vault_purge_audit(interval) IS 'deletes audit rows older than that and says how many; the deletion leaves a row itself';
+
+-- inside -------------------------------------------------------------------------------------------------------------
+
+-- Backend-local flags that only our own code sets, so that policies can tell its paths from anybody else's SQL.
+-- STABLE and never IMMUTABLE: a generic plan would keep the first answer.
+CREATE FUNCTION vault_ext.in_maintenance() RETURNS boolean
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'in_maintenance_wrapper';
+COMMENT ON FUNCTION vault_ext.in_maintenance() IS 'true only while vault_ext itself erases, checks, rewraps or purges';
+
+CREATE FUNCTION vault_ext.is_audit_writer() RETURNS boolean
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'is_audit_writer_wrapper';
+COMMENT ON FUNCTION vault_ext.is_audit_writer() IS 'true only in the background worker that writes the audit trail';
+
+CREATE FUNCTION vault_ext.audit_counters(
+    OUT calls bigint, OUT rows_written bigint, OUT failures bigint, OUT batches bigint, OUT queued bigint,
+    OUT longest_wait_us bigint, OUT records_lost bigint, OUT writers_started bigint)
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'audit_counters_wrapper';
+COMMENT ON FUNCTION vault_ext.audit_counters() IS 'counters of the audit writers since the server started, all databases together';
+
+DO $owners$
+DECLARE
+    f pg_catalog.regprocedure;
+BEGIN
+    FOREACH f IN ARRAY ARRAY[
+        'vault_init()', 'vault_get_master_key()', 'vault_rotate()', 'vault_status()',
+        'vault_erase(text)', 'vault_erase_on_delete()', 'vault_purge_audit(interval)',
+        'vault_ext.in_maintenance()', 'vault_ext.is_audit_writer()', 'vault_ext.audit_counters()']::pg_catalog.regprocedure[]
+    LOOP
+        EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO vault_ext_owner', f);
+        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+    END LOOP;
+END
+$owners$;
+ALTER TYPE vault_key OWNER TO vault_ext_owner;

@@ -1,0 +1,41 @@
+-- FORCE makes row-level security bind vault_ext_owner too, and so every function of the vault.
+ALTER TABLE vault_ext.encryption_vaults ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE vault_ext.encryption_vault_audit ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+
+-- A user's own row. After SET LOCAL ends the setting reads '' and not NULL, hence NULLIF.
+CREATE POLICY encryption_vaults_user_isolation ON vault_ext.encryption_vaults
+    FOR SELECT USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
+CREATE POLICY encryption_vaults_user_isolation_insert ON vault_ext.encryption_vaults
+    FOR INSERT WITH CHECK (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
+CREATE POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_vaults
+    FOR UPDATE USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''))
+    WITH CHECK (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
+
+-- The vault's own maintenance: erasing an account, looking for rows of a KEK.
+CREATE POLICY encryption_vaults_maintenance ON vault_ext.encryption_vaults
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY encryption_vaults_maintenance_delete ON vault_ext.encryption_vaults
+    FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
+
+-- The trail: written by the audit writer alone, read by auditors and, through the view below, by each user its own rows.
+CREATE POLICY encryption_vault_audit_user_isolation ON vault_ext.encryption_vault_audit
+    FOR SELECT USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
+CREATE POLICY encryption_vault_audit_auditor ON vault_ext.encryption_vault_audit
+    FOR SELECT TO vault_ext_auditor USING (true);
+CREATE POLICY encryption_vault_audit_writer ON vault_ext.encryption_vault_audit
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.is_audit_writer());
+CREATE POLICY encryption_vault_audit_maintenance ON vault_ext.encryption_vault_audit
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY encryption_vault_audit_maintenance_delete ON vault_ext.encryption_vault_audit
+    FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
+
+CREATE VIEW vault_ext.own_audit WITH (security_barrier) AS
+    SELECT id, action, status, kek_id, key_version, db_role, ip_address, user_agent, request_id, context, created_at
+    FROM vault_ext.encryption_vault_audit
+    WHERE user_id = NULLIF(current_setting('app.current_user_id', true), '');
+COMMENT ON VIEW vault_ext.own_audit IS 'the audit rows of app.current_user_id';
+ALTER VIEW vault_ext.own_audit OWNER TO vault_ext_owner;
+
+CREATE VIEW vault_ext.audit_stats AS SELECT * FROM vault_ext.audit_counters();
+COMMENT ON VIEW vault_ext.audit_stats IS 'counters of the audit writers since the server started, all databases together';
+ALTER VIEW vault_ext.audit_stats OWNER TO vault_ext_owner;

@@ -1,0 +1,53 @@
+//! For applications: members of vault_ext_user.
+
+use pgrx::prelude::*;
+
+use super::or_raise;
+use crate::error::VaultError;
+use crate::pg::row::Row;
+use crate::vault::{self, UserKey};
+
+/// `vault_key`: master_key text, format_version smallint, kek_id text, key_version integer.
+fn vault_key(result: Result<UserKey, VaultError>) -> Row<4> {
+    let key = or_raise(result);
+    Row([
+        key.master_key.to_base64().as_str().into_datum(),
+        key.format_version.into_datum(),
+        key.kek_id.as_str().into_datum(),
+        key.key_version.into_datum(),
+    ])
+}
+
+/// The user's key; minted if there is none. 28000, 55000, XX001, 53400.
+#[pg_extern(sql = false)]
+fn vault_init() -> Row<4> {
+    vault_key(vault::init())
+}
+
+/// The user's key. P0002 if there is none; 28000, 55000, XX001, 53400.
+#[pg_extern(sql = false)]
+fn vault_get_master_key() -> Row<4> {
+    vault_key(vault::get())
+}
+
+/// A fresh key in place of the old one. 28000, 55000, XX001, 53400.
+#[pg_extern(sql = false)]
+fn vault_rotate() -> Row<4> {
+    vault_key(vault::rotate())
+}
+
+/// exists, format_version, kek_id, key_version, created_at, rotated_at; all but the first NULL where there is no vault.
+#[pg_extern(sql = false)]
+fn vault_status() -> Row<6> {
+    match or_raise(vault::status()) {
+        None => Row([false.into_datum(), None, None, None, None, None]),
+        Some(vault) => Row([
+            true.into_datum(),
+            vault.format_version.into_datum(),
+            vault.kek_id.as_str().into_datum(),
+            vault.key_version.into_datum(),
+            vault.created_at.into_datum(),
+            vault.rotated_at.into_datum(),
+        ]),
+    }
+}

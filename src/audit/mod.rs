@@ -1,0 +1,198 @@
+//! The audit trail: a row for every call, committed outside the caller's transaction before the key or the error goes
+//! out. A backend hands a record to its database's writer and waits until that has committed it.
+
+pub mod claims;
+pub mod queue;
+pub mod record;
+pub mod registration;
+pub mod rollback;
+pub mod writer;
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::pg::subxact::unpack_sqlstate;
+use crate::pg::{latch, process, session, shmem, worker};
+use crate::settings;
+use queue::{Kind, Queue, Settled, Slot, Writer};
+use record::{RECORD_BYTES, Record};
+
+/// How often a waiting backend looks after the writer by itself, should a ring get lost.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// After this long without a writer showing up, its start counts as lost.
+const START_IS_STALE_AFTER: Duration = Duration::from_secs(3);
+
+/// Why the trail could not be written. Nothing was released.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuditFailure {
+    #[error("the audit row was not written within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    #[error("no background worker slot is free for the audit writer")]
+    NoWorkerSlot,
+    #[error("every audit slot of this session is taken by calls that were cancelled")]
+    NoSlot,
+    #[error("the audit row could not be written")]
+    Rejected { sqlstate: String },
+}
+
+impl AuditFailure {
+    /// A limit of the server that a DBA can raise, in contrast to a state that has to be repaired.
+    pub fn is_a_limit(&self) -> bool {
+        matches!(self, Self::NoWorkerSlot | Self::NoSlot)
+    }
+
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::Rejected { sqlstate } => Some(format!("The audit writer got SQLSTATE {sqlstate}.")),
+            _ => None,
+        }
+    }
+
+    pub fn hint(&self) -> String {
+        match self {
+            Self::TimedOut(_) => "Look in pg_stat_activity and pg_locks for what blocks the vault_ext audit writer, and in the server log; vault_ext.audit_timeout is the time limit.",
+            Self::NoWorkerSlot => "Raise max_worker_processes: each database in use needs one worker for its audit trail.",
+            Self::NoSlot => "Try again when the audit writer has caught up; vault_ext.audit_slots is the limit.",
+            Self::Rejected { .. } => "Look in the server log for the audit writer's message, and at locks, constraints and triggers on vault_ext.encryption_vault_audit.",
+        }
+        .into()
+    }
+}
+
+thread_local! {
+    static MY_QUEUE: Cell<Option<&'static Queue>> = const { Cell::new(None) };
+}
+
+/// Writes one row and returns when it is committed.
+pub fn write(record: &Record<'_>) -> Result<(), AuditFailure> {
+    let mut bytes = [0; RECORD_BYTES];
+    let length = record.encode(&mut bytes);
+    submit_and_wait(Kind::Record, &bytes[..length], |_| ())
+}
+
+/// Hands bytes to the writer and waits until they are settled; `read` then sees the slot with the writer's answer.
+fn submit_and_wait<T>(kind: Kind, bytes: &[u8], read: impl FnOnce(&Slot) -> T) -> Result<T, AuditFailure> {
+    let area = shmem::area().expect("callers have checked that the library was preloaded");
+    let started = Instant::now();
+    let timeout = settings::audit_timeout();
+    area.counters.calls.fetch_add(1, Ordering::Relaxed);
+
+    let index = submit(kind, bytes, false).ok_or(AuditFailure::NoSlot)?;
+    let slot = Lease(&area.slots[index as usize]);
+    let queue = my_queue();
+    let outcome = loop {
+        if let Some(settled) = slot.0.settled() {
+            break match settled {
+                Settled::Written => Ok(()),
+                Settled::Failed(sqlstate) => Err(AuditFailure::Rejected { sqlstate: unpack_sqlstate(sqlstate) }),
+            };
+        }
+        let writer = see_to_writer(queue);
+        let left = timeout.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            break Err(writer.err().unwrap_or(AuditFailure::TimedOut(timeout)));
+        }
+        latch::wait(left.min(LOOK_AROUND));
+        latch::check_for_interrupts();
+    };
+    area.counters.longest_wait.fetch_max(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+    if outcome.is_err() {
+        area.counters.failures.fetch_add(1, Ordering::Relaxed);
+    }
+    outcome.map(|()| read(slot.0))
+}
+
+/// Gives the slot back however the wait ends; an unsettled one stays with the writer.
+struct Lease(&'static Slot);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// Fills a free slot of this backend and queues it. None if there is none. Fails in no other way: it also runs while a
+/// transaction aborts.
+fn submit(kind: Kind, bytes: &[u8], fire_and_forget: bool) -> Option<u32> {
+    let area = shmem::area()?;
+    let queue = my_queue();
+    let first = latch::my_process_number() * area.slots_per_process;
+    let index = (first..first + area.slots_per_process)
+        .find(|index| area.slots[*index as usize].fill(kind, bytes, fire_and_forget))?;
+    if queue.push(area.slots, index) {
+        latch::ring(queue.writer_process());
+    }
+    Some(index)
+}
+
+/// Makes sure that a writer runs or is being started.
+fn see_to_writer(queue: &'static Queue) -> Result<(), AuditFailure> {
+    if queue.writer().1 == Writer::Running {
+        return Ok(());
+    }
+    let area = shmem::area().expect("queues lie in the area");
+    let Some(epoch) = queue.claim_start(session::now(), START_IS_STALE_AFTER.as_micros() as i64) else {
+        return Ok(());
+    };
+    let number = queue_number(queue, area.queues);
+    let name = format!("vault_ext audit writer of database {}", queue.database());
+    if worker::start(&name, number, epoch) {
+        area.counters.writers.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    } else {
+        queue.start_failed(epoch);
+        ask_idle_writers_to_leave();
+        Err(AuditFailure::NoWorkerSlot)
+    }
+}
+
+fn queue_number(queue: &Queue, queues: &[Queue]) -> u32 {
+    queues.iter().position(|candidate| std::ptr::eq(candidate, queue)).expect("one of them") as u32
+}
+
+/// Rings every writer and tells it to go if it has nothing to do: a database is about to be dropped, renamed or copied,
+/// or another database needs the worker slot.
+pub fn ask_idle_writers_to_leave() {
+    let Some(area) = shmem::area() else { return };
+    for queue in area.queues {
+        if queue.writer().1 == Writer::Running {
+            queue.ask_to_leave();
+            latch::ring(queue.writer_process());
+        }
+    }
+}
+
+/// The queue of this backend's database; the first call takes a place in the table of queues.
+fn my_queue() -> &'static Queue {
+    if let Some(queue) = MY_QUEUE.get() {
+        return queue;
+    }
+    let area = shmem::area().expect("callers have checked that the library was preloaded");
+    let database = session::database();
+    let queue = shmem::locked(|| {
+        let queue = area
+            .queues
+            .iter()
+            .find(|queue| queue.database() == database)
+            .or_else(|| area.queues.iter().find(|queue| queue.database() == 0))
+            .or_else(|| area.queues.iter().find(|queue| queue.is_idle()))?;
+        queue.assign(database);
+        queue.pin();
+        Some(queue)
+    })
+    .expect("one queue per process is enough for the databases of all processes");
+    MY_QUEUE.set(Some(queue));
+    process::on_exit(let_go);
+    queue
+}
+
+/// What a backend leaves to the writer when it ends.
+fn let_go() {
+    let (Some(area), Some(queue)) = (shmem::area(), MY_QUEUE.take()) else { return };
+    let first = latch::my_process_number() * area.slots_per_process;
+    for index in first..first + area.slots_per_process {
+        area.slots[index as usize].release();
+    }
+    queue.unpin();
+}

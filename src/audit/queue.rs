@@ -1,0 +1,427 @@
+//! The way of a record from a backend to its database's writer: slots and a lock-free list in shared memory. Only
+//! atomics, no unsafe and no server, so that threads can test it.
+//!
+//! A slot belongs to one backend. It goes FREE -> QUEUED -> OK or FAILED -> FREE while its owner waits, and
+//! QUEUED -> ABANDONED -> FREE when the owner gave up (cancel, deadline, exit): then the writer frees it.
+//! The list is only ever pushed to one by one and taken whole, so no element can be taken twice and no ABA arises.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use super::record::RECORD_BYTES;
+
+const WORDS: usize = RECORD_BYTES / 8;
+
+const FREE: u32 = 0;
+const QUEUED: u32 = 1;
+const ABANDONED: u32 = 2;
+const OK: u32 = 3;
+const FAILED: u32 = 4;
+
+/// What the writer is to do with a slot's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// Insert an audit record.
+    Record = 0,
+    /// Record the check value of a KEK that this database has not seen yet, or answer with the known one.
+    RegisterKek = 1,
+}
+
+/// How the writer settled a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Committed.
+    Written,
+    /// Not committed; the packed SQLSTATE of the reason.
+    Failed(i32),
+}
+
+/// One record under way. All zero bytes are a free slot.
+#[derive(Debug)]
+pub struct Slot {
+    state: AtomicU32,
+    next: AtomicU32,
+    kind: AtomicU32,
+    length: AtomicU32,
+    failure: AtomicU32,
+    unused: AtomicU32,
+    bytes: [AtomicU64; WORDS],
+}
+
+impl Slot {
+    /// Fills a free slot of the calling backend and marks it queued. `abandoned`: nobody will wait for it.
+    /// False if the slot is not free.
+    pub fn fill(&self, kind: Kind, bytes: &[u8], abandoned: bool) -> bool {
+        if self.state.load(Ordering::Acquire) != FREE {
+            return false;
+        }
+        self.kind.store(kind as u32, Ordering::Relaxed);
+        self.write(bytes);
+        self.state.store(if abandoned { ABANDONED } else { QUEUED }, Ordering::Release);
+        true
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(RECORD_BYTES)];
+        self.length.store(bytes.len() as u32, Ordering::Relaxed);
+        for (word, chunk) in self.bytes.iter().zip(bytes.chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_ne_bytes(padded), Ordering::Relaxed);
+        }
+    }
+
+    /// Copies the bytes out and returns their number.
+    pub fn read(&self, buffer: &mut [u8; RECORD_BYTES]) -> usize {
+        let length = (self.length.load(Ordering::Relaxed) as usize).min(RECORD_BYTES);
+        for (chunk, word) in buffer[..length.next_multiple_of(8)].chunks_mut(8).zip(&self.bytes) {
+            chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        length
+    }
+
+    pub fn kind(&self) -> Kind {
+        if self.kind.load(Ordering::Relaxed) == Kind::RegisterKek as u32 { Kind::RegisterKek } else { Kind::Record }
+    }
+
+    /// The writer's last word. True if the owner still waits and is to be woken.
+    pub fn settle(&self, outcome: Settled, answer: Option<&[u8]>) -> bool {
+        if let Some(answer) = answer {
+            self.write(answer);
+        }
+        let state = match outcome {
+            Settled::Written => OK,
+            Settled::Failed(sqlstate) => {
+                self.failure.store(sqlstate as u32, Ordering::Relaxed);
+                FAILED
+            }
+        };
+        if self.state.compare_exchange(QUEUED, state, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            return true;
+        }
+        self.state.store(FREE, Ordering::Release);
+        false
+    }
+
+    /// The owner looks whether it is settled.
+    pub fn settled(&self) -> Option<Settled> {
+        match self.state.load(Ordering::Acquire) {
+            OK => Some(Settled::Written),
+            FAILED => Some(Settled::Failed(self.failure.load(Ordering::Relaxed) as i32)),
+            _ => None,
+        }
+    }
+
+    /// The owner is done with it: a settled slot is free again, an unsettled one will be freed by the writer.
+    /// Does nothing to a slot that is free or abandoned already.
+    pub fn release(&self) {
+        if self.state.compare_exchange(QUEUED, ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            let state = self.state.load(Ordering::Acquire);
+            if state == OK || state == FAILED {
+                self.state.store(FREE, Ordering::Release);
+            }
+        }
+    }
+
+    /// Handed to the writer and not settled yet.
+    pub fn is_queued(&self) -> bool {
+        matches!(self.state.load(Ordering::Acquire), QUEUED | ABANDONED)
+    }
+
+    #[cfg(test)]
+    pub fn is_free(&self) -> bool {
+        self.state.load(Ordering::Acquire) == FREE
+    }
+}
+
+/// Where a database's writer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    None,
+    Starting,
+    Running,
+}
+
+/// One database's list and writer. All zero bytes are an unused entry.
+#[derive(Debug)]
+pub struct Queue {
+    /// OID of the database, 0 in an unused entry.
+    database: AtomicU32,
+    /// Backends (and the writer) that use this entry: it may be given to another database when there are none.
+    pins: AtomicU32,
+    /// Slot number plus 1 of the newest record, 0 when empty.
+    head: AtomicU32,
+    /// Process number of the running writer.
+    writer_process: AtomicU32,
+    /// 1 while somebody wants the writer to go as soon as it has nothing to do.
+    leave: AtomicU32,
+    unused: AtomicU32,
+    /// Epoch of the writer in the upper bits, its state in the lowest two. An old writer cannot touch a newer one's state.
+    writer: AtomicU64,
+    /// When STARTING began, microseconds: a start may get lost when a fork fails.
+    starting_since: AtomicI64,
+}
+
+impl Queue {
+    pub fn database(&self) -> u32 {
+        self.database.load(Ordering::Acquire)
+    }
+
+    /// Claims the entry for a database. Only under the lock that guards the table of entries.
+    pub fn assign(&self, database: u32) {
+        self.database.store(database, Ordering::Release);
+    }
+
+    pub fn pin(&self) {
+        self.pins.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn unpin(&self) {
+        self.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Nobody uses the entry, nothing is queued, no writer runs.
+    pub fn is_idle(&self) -> bool {
+        self.pins.load(Ordering::Acquire) == 0 && self.is_empty() && self.writer().1 == Writer::None
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.head.load(Ordering::SeqCst) == 0
+    }
+
+    /// Puts a filled slot on the list. True if the list was empty: then the writer is to be rung.
+    pub fn push(&self, slots: &[Slot], index: u32) -> bool {
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            slots[index as usize].next.store(head, Ordering::Relaxed);
+            match self.head.compare_exchange_weak(head, index + 1, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return head == 0,
+                Err(current) => head = current,
+            }
+        }
+    }
+
+    /// Takes the whole list, oldest first.
+    pub fn take(&self, slots: &[Slot], taken: &mut Vec<u32>) {
+        let start = taken.len();
+        let mut next = self.head.swap(0, Ordering::SeqCst);
+        while next != 0 {
+            let index = next - 1;
+            taken.push(index);
+            next = slots[index as usize].next.load(Ordering::Relaxed);
+        }
+        taken[start..].reverse();
+    }
+
+    /// Epoch and state of the writer.
+    pub fn writer(&self) -> (u64, Writer) {
+        unpack(self.writer.load(Ordering::SeqCst))
+    }
+
+    pub fn writer_process(&self) -> u32 {
+        self.writer_process.load(Ordering::Acquire)
+    }
+
+    /// Claims the right to start a writer: the new epoch, or None if one runs or is being started.
+    /// `stale` microseconds after a start began without a writer showing up, it may be claimed again.
+    pub fn claim_start(&self, now: i64, stale: i64) -> Option<u64> {
+        let current = self.writer.load(Ordering::SeqCst);
+        let (epoch, state) = unpack(current);
+        let lost = state == Writer::Starting && now - self.starting_since.load(Ordering::Acquire) > stale;
+        if state != Writer::None && !lost {
+            return None;
+        }
+        self.starting_since.store(now, Ordering::Release);
+        self.change(current, epoch + 1, Writer::Starting).then_some(epoch + 1)
+    }
+
+    /// The start did not come about.
+    pub fn start_failed(&self, epoch: u64) {
+        self.change(pack(epoch, Writer::Starting), epoch, Writer::None);
+    }
+
+    /// The started writer reports for duty. False: another one was started in its place, and it has to go.
+    pub fn writer_runs(&self, epoch: u64, process: u32) -> bool {
+        self.writer_process.store(process, Ordering::Release);
+        self.change(pack(epoch, Writer::Starting), epoch, Writer::Running)
+    }
+
+    pub fn ask_to_leave(&self) {
+        self.leave.store(1, Ordering::Release);
+    }
+
+    /// Whether the writer is asked to leave; the answer is given once.
+    pub fn is_asked_to_leave(&self) -> bool {
+        self.leave.swap(0, Ordering::AcqRel) == 1
+    }
+
+    /// The writer leaves. A record pushed before this is its to see: it looks at the list once more afterwards.
+    pub fn writer_leaves(&self, epoch: u64) {
+        self.change(pack(epoch, Writer::Running), epoch, Writer::None);
+    }
+
+    /// The leaving writer saw a late record and stays, unless another was started meanwhile.
+    pub fn writer_stays(&self, epoch: u64) -> bool {
+        self.change(pack(epoch, Writer::None), epoch, Writer::Running)
+    }
+
+    fn change(&self, from: u64, epoch: u64, state: Writer) -> bool {
+        self.writer.compare_exchange(from, pack(epoch, state), Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
+fn pack(epoch: u64, state: Writer) -> u64 {
+    epoch << 2
+        | match state {
+            Writer::None => 0,
+            Writer::Starting => 1,
+            Writer::Running => 2,
+        }
+}
+
+fn unpack(word: u64) -> (u64, Writer) {
+    let state = match word & 3 {
+        0 => Writer::None,
+        1 => Writer::Starting,
+        _ => Writer::Running,
+    };
+    (word >> 2, state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn slot() -> Slot {
+        Slot {
+            state: AtomicU32::new(0),
+            next: AtomicU32::new(0),
+            kind: AtomicU32::new(0),
+            length: AtomicU32::new(0),
+            failure: AtomicU32::new(0),
+            unused: AtomicU32::new(0),
+            bytes: [const { AtomicU64::new(0) }; WORDS],
+        }
+    }
+
+    fn queue() -> Queue {
+        Queue {
+            database: AtomicU32::new(1),
+            pins: AtomicU32::new(0),
+            head: AtomicU32::new(0),
+            writer_process: AtomicU32::new(0),
+            leave: AtomicU32::new(0),
+            unused: AtomicU32::new(0),
+            writer: AtomicU64::new(0),
+            starting_since: AtomicI64::new(0),
+        }
+    }
+
+    #[test]
+    fn a_slot_gives_back_its_bytes() {
+        let slot = slot();
+        for length in [0, 1, 7, 8, 9, RECORD_BYTES] {
+            let bytes: Vec<u8> = (0..length).map(|i| i as u8).collect();
+            assert!(slot.fill(Kind::Record, &bytes, false));
+            assert!(!slot.fill(Kind::Record, &bytes, false), "a queued slot is not free");
+            let mut buffer = [0; RECORD_BYTES];
+            let read = slot.read(&mut buffer);
+            assert_eq!(buffer[..read], bytes);
+            assert!(slot.settle(Settled::Written, None));
+            assert_eq!(slot.settled(), Some(Settled::Written));
+            slot.release();
+            assert!(slot.is_free());
+        }
+    }
+
+    #[test]
+    fn an_abandoned_slot_is_freed_by_the_writer_and_wakes_nobody() {
+        let slot = slot();
+        slot.fill(Kind::Record, b"x", false);
+        slot.release();
+        assert!(!slot.is_free());
+        slot.release();
+        assert!(!slot.is_free(), "releasing twice must not free what the writer still holds");
+        assert!(!slot.settle(Settled::Failed(7), None));
+        assert!(slot.is_free());
+    }
+
+    #[test]
+    fn a_failure_keeps_its_sqlstate() {
+        let slot = slot();
+        slot.fill(Kind::Record, b"x", false);
+        assert!(slot.settle(Settled::Failed(-5), None));
+        assert_eq!(slot.settled(), Some(Settled::Failed(-5)));
+    }
+
+    #[test]
+    fn the_list_keeps_order_and_rings_once() {
+        let (queue, slots) = (queue(), [slot(), slot(), slot()]);
+        assert!(queue.push(&slots, 2));
+        assert!(!queue.push(&slots, 0));
+        assert!(!queue.push(&slots, 1));
+        let mut taken = Vec::new();
+        queue.take(&slots, &mut taken);
+        assert_eq!(taken, [2, 0, 1]);
+        assert!(queue.is_empty());
+        assert!(queue.push(&slots, 1));
+    }
+
+    #[test]
+    fn only_one_start_is_under_way_until_it_goes_stale() {
+        let queue = queue();
+        let first = queue.claim_start(1_000, 500).unwrap();
+        assert_eq!(queue.claim_start(1_400, 500), None);
+        let second = queue.claim_start(1_600, 500).unwrap();
+        assert!(!queue.writer_runs(first, 1), "the first writer came too late");
+        assert!(queue.writer_runs(second, 2));
+        queue.writer_leaves(first);
+        assert_eq!(queue.writer(), (second, Writer::Running));
+        queue.writer_leaves(second);
+        assert!(queue.writer_stays(second));
+        queue.writer_leaves(second);
+        assert!(queue.claim_start(2_000, 500).is_some());
+        assert!(!queue.writer_stays(second));
+    }
+
+    /// Many threads push and wait, one takes and settles: each record is seen exactly once, and each owner hears of it.
+    #[test]
+    fn nothing_is_lost_or_doubled_between_threads() {
+        const OWNERS: u32 = 8;
+        const ROUNDS: u32 = 2_000;
+        let queue = queue();
+        let slots: Vec<Slot> = (0..OWNERS).map(|_| slot()).collect();
+        let mut seen = HashSet::new();
+        std::thread::scope(|scope| {
+            for owner in 0..OWNERS {
+                let (queue, slots) = (&queue, &slots);
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let slot = &slots[owner as usize];
+                        let payload = [owner.to_le_bytes(), round.to_le_bytes()].concat();
+                        assert!(slot.fill(Kind::Record, &payload, false));
+                        queue.push(slots, owner);
+                        while slot.settled().is_none() {
+                            std::thread::yield_now();
+                        }
+                        slot.release();
+                    }
+                });
+            }
+            let mut taken = Vec::new();
+            while seen.len() < (OWNERS * ROUNDS) as usize {
+                taken.clear();
+                queue.take(&slots, &mut taken);
+                for &index in &taken {
+                    let mut buffer = [0; RECORD_BYTES];
+                    let length = slots[index as usize].read(&mut buffer);
+                    assert!(seen.insert(buffer[..length].to_vec()), "seen twice");
+                    assert!(slots[index as usize].settle(Settled::Written, None));
+                }
+                std::thread::yield_now();
+            }
+        });
+        assert!(queue.is_empty());
+    }
+}

@@ -1,0 +1,305 @@
+//! One row of the audit trail, and its compact form for shared memory. Pure: no server, no unsafe.
+
+/// Bounds of the text columns, in bytes of UTF-8. What is longer is cut at a character boundary.
+pub const MAX_DB_ROLE: usize = 63;
+pub const MAX_IP_ADDRESS: usize = 64;
+pub const MAX_USER_AGENT: usize = 256;
+pub const MAX_REQUEST_ID: usize = 128;
+pub const MAX_CONTEXT: usize = 128;
+const MAX_USER_ID: usize = 255;
+const MAX_KEK_ID: usize = 64;
+const TEXTS: usize = 7;
+
+/// Room that every encoded record fits in: the fixed part, then seven texts, each behind two bytes of length.
+pub const RECORD_BYTES: usize = {
+    let texts = MAX_USER_ID + MAX_KEK_ID + MAX_DB_ROLE + MAX_IP_ADDRESS + MAX_USER_AGENT + MAX_REQUEST_ID + MAX_CONTEXT;
+    (FIXED_BYTES + TEXTS * 2 + texts).next_multiple_of(8)
+};
+/// created_at (8), action (1), status (2), key_version (4).
+const FIXED_BYTES: usize = 15;
+/// A length that says "NULL".
+const NULL: u16 = u16::MAX;
+
+/// What was called or done. The names are the predecessor's where it had one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Action {
+    Init = 1,
+    Fetch = 2,
+    FailedFetch = 3,
+    Rotate = 4,
+    FailedInit = 5,
+    FailedRotate = 6,
+    Erase = 7,
+    Purge = 8,
+}
+
+impl Action {
+    const ALL: [Self; 8] = [
+        Self::Init,
+        Self::Fetch,
+        Self::FailedFetch,
+        Self::Rotate,
+        Self::FailedInit,
+        Self::FailedRotate,
+        Self::Erase,
+        Self::Purge,
+    ];
+
+    /// The text of the column `action`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Fetch => "fetch",
+            Self::FailedFetch => "failed_fetch",
+            Self::Rotate => "rotate",
+            Self::FailedInit => "failed_init",
+            Self::FailedRotate => "failed_rotate",
+            Self::Erase => "erase",
+            Self::Purge => "purge",
+        }
+    }
+
+    /// The action of the row that says that this one did not succeed.
+    pub fn failed(self) -> Self {
+        match self {
+            Self::Init => Self::FailedInit,
+            Self::Fetch => Self::FailedFetch,
+            Self::Rotate => Self::FailedRotate,
+            other => other,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| *action as u8 == code)
+    }
+}
+
+/// One row of the trail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Microseconds since 2000-01-01 00:00 UTC, PostgreSQL's TimestampTz.
+    pub created_at: i64,
+    pub action: Action,
+    /// HTTP-like: 200, 201, 401, 404, 409, 500, 503.
+    pub status: u16,
+    pub key_version: Option<i32>,
+    pub user_id: Option<&'a str>,
+    pub kek_id: Option<&'a str>,
+    pub db_role: &'a str,
+    pub ip_address: Option<&'a str>,
+    pub user_agent: Option<&'a str>,
+    pub request_id: Option<&'a str>,
+    pub context: Option<&'a str>,
+}
+
+/// A record that does not decode: shared memory was damaged.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("damaged audit record")]
+pub struct Damaged;
+
+impl<'a> Record<'a> {
+    /// Writes the record and returns its length. Texts over their bound are cut, never refused: a row must be written.
+    pub fn encode(&self, buffer: &mut [u8; RECORD_BYTES]) -> usize {
+        let mut writer = Writer { buffer, length: 0 };
+        writer.bytes(&self.created_at.to_le_bytes());
+        writer.bytes(&[self.action as u8]);
+        writer.bytes(&self.status.to_le_bytes());
+        writer.bytes(&self.key_version.unwrap_or(0).to_le_bytes());
+        writer.text(self.user_id, MAX_USER_ID);
+        writer.text(self.kek_id, MAX_KEK_ID);
+        writer.text(Some(self.db_role), MAX_DB_ROLE);
+        writer.text(self.ip_address, MAX_IP_ADDRESS);
+        writer.text(self.user_agent, MAX_USER_AGENT);
+        writer.text(self.request_id, MAX_REQUEST_ID);
+        writer.text(self.context, MAX_CONTEXT);
+        writer.length
+    }
+
+    /// Reads what `encode` wrote.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Damaged> {
+        let mut reader = Reader { bytes };
+        let created_at = i64::from_le_bytes(reader.array()?);
+        let action = Action::from_code(reader.array::<1>()?[0]).ok_or(Damaged)?;
+        let status = u16::from_le_bytes(reader.array()?);
+        let key_version = i32::from_le_bytes(reader.array()?);
+        let record = Self {
+            created_at,
+            action,
+            status,
+            key_version: (key_version != 0).then_some(key_version),
+            user_id: reader.text()?,
+            kek_id: reader.text()?,
+            db_role: reader.text()?.ok_or(Damaged)?,
+            ip_address: reader.text()?,
+            user_agent: reader.text()?,
+            request_id: reader.text()?,
+            context: reader.text()?,
+        };
+        if reader.bytes.is_empty() { Ok(record) } else { Err(Damaged) }
+    }
+}
+
+struct Writer<'a> {
+    buffer: &'a mut [u8; RECORD_BYTES],
+    length: usize,
+}
+
+impl Writer<'_> {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.buffer[self.length..self.length + bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
+
+    fn text(&mut self, text: Option<&str>, max: usize) {
+        match text {
+            None => self.bytes(&NULL.to_le_bytes()),
+            Some(text) => {
+                let text = cut(text, max);
+                self.bytes(&(text.len() as u16).to_le_bytes());
+                self.bytes(text.as_bytes());
+            }
+        }
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
+        let (head, tail) = self.bytes.split_first_chunk::<N>().ok_or(Damaged)?;
+        self.bytes = tail;
+        Ok(*head)
+    }
+
+    fn text(&mut self) -> Result<Option<&'a str>, Damaged> {
+        let length = u16::from_le_bytes(self.array()?);
+        if length == NULL {
+            return Ok(None);
+        }
+        let (head, tail) = self.bytes.split_at_checked(length.into()).ok_or(Damaged)?;
+        self.bytes = tail;
+        std::str::from_utf8(head).map(Some).map_err(|_| Damaged)
+    }
+}
+
+/// The longest start of the text that has at most `max` bytes and ends at a character boundary.
+fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}
+
+/// What a client claims about itself, made fit for one line of a log or a terminal: at most `max` bytes, control
+/// characters (and the marks that reorder text) as `\u{..}`, invalid UTF-8 as U+FFFD. `None` where nothing is left.
+pub fn sanitized(claim: &[u8], max: usize) -> Option<String> {
+    // An escape is longer than what it stands for, so looking at max bytes' worth of characters is enough.
+    let text = String::from_utf8_lossy(&claim[..claim.len().min(max + 3)]);
+    let mut clean = String::with_capacity(text.len().min(max));
+    for character in text.chars() {
+        let escaped = if is_unsafe_to_show(character) { character.escape_unicode().to_string() } else { character.to_string() };
+        if clean.len() + escaped.len() > max {
+            break;
+        }
+        clean.push_str(&escaped);
+    }
+    (!clean.is_empty()).then_some(clean)
+}
+
+fn is_unsafe_to_show(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn round_trip(record: &Record<'_>) {
+        let mut buffer = [0; RECORD_BYTES];
+        let length = record.encode(&mut buffer);
+        assert_eq!(Record::decode(&buffer[..length]).as_ref(), Ok(record));
+    }
+
+    fn longest(bytes: &'static str) -> Record<'static> {
+        Record {
+            created_at: i64::MIN,
+            action: Action::FailedRotate,
+            status: 503,
+            key_version: Some(i32::MAX),
+            user_id: Some(&bytes[..MAX_USER_ID]),
+            kek_id: Some(&bytes[..MAX_KEK_ID]),
+            db_role: &bytes[..MAX_DB_ROLE],
+            ip_address: Some(&bytes[..MAX_IP_ADDRESS]),
+            user_agent: Some(&bytes[..MAX_USER_AGENT]),
+            request_id: Some(&bytes[..MAX_REQUEST_ID]),
+            context: Some(&bytes[..MAX_CONTEXT]),
+        }
+    }
+
+    #[test]
+    fn the_longest_record_fits_and_comes_back() {
+        round_trip(&longest(Box::leak("x".repeat(1000).into_boxed_str())));
+    }
+
+    #[test]
+    fn an_empty_text_is_not_null() {
+        let mut record = longest(Box::leak("x".repeat(1000).into_boxed_str()));
+        record.context = Some("");
+        record.user_id = None;
+        round_trip(&record);
+    }
+
+    #[test]
+    fn a_text_over_its_bound_is_cut_between_characters() {
+        let long = "é".repeat(300);
+        let record = Record { user_agent: Some(&long), ..longest(Box::leak("x".repeat(1000).into_boxed_str())) };
+        let mut buffer = [0; RECORD_BYTES];
+        let length = record.encode(&mut buffer);
+        assert_eq!(Record::decode(&buffer[..length]).unwrap().user_agent, Some("é".repeat(128).as_str()));
+    }
+
+    #[test]
+    fn every_action_has_a_code_of_its_own() {
+        for action in Action::ALL {
+            assert_eq!(Action::from_code(action as u8), Some(action));
+        }
+        assert_eq!(Action::from_code(0), None);
+    }
+
+    #[test]
+    fn claims_cannot_break_a_line_or_reorder_it() {
+        assert_eq!(sanitized(b"curl/8\r\nSet: x", 64).unwrap(), "curl/8\\u{d}\\u{a}Set: x");
+        assert_eq!(sanitized("a\u{202e}b".as_bytes(), 64).unwrap(), "a\\u{202e}b");
+        assert_eq!(sanitized(b"\xff", 64).unwrap(), "\u{fffd}");
+        assert_eq!(sanitized(b"", 64), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_record_comes_back(
+            created_at: i64, status: u16, key_version in 1..=i32::MAX,
+            user_id in proptest::option::of("\\PC{0,60}"), context in proptest::option::of("\\PC{0,30}"),
+            db_role in "\\PC{0,15}",
+        ) {
+            round_trip(&Record {
+                created_at, action: Action::Fetch, status, key_version: Some(key_version),
+                user_id: user_id.as_deref(), kek_id: None, db_role: &db_role, ip_address: None,
+                user_agent: None, request_id: Some("r"), context: context.as_deref(),
+            });
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Record::decode(&bytes);
+        }
+
+        #[test]
+        fn any_claim_becomes_short_printable_text(claim in proptest::collection::vec(any::<u8>(), 0..400), max in 1usize..130) {
+            if let Some(text) = sanitized(&claim, max) {
+                prop_assert!(text.len() <= max);
+                prop_assert!(!text.chars().any(is_unsafe_to_show));
+            }
+        }
+    }
+}

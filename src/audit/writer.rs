@@ -1,0 +1,269 @@
+//! The audit writer: one background worker per database in use. It takes the whole list, inserts it in one transaction,
+//! commits durably and wakes the waiters; while it commits, the next batch collects.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::CString;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::panic::CaughtError;
+
+use super::queue::{Kind, Queue, Settled};
+use super::record::{RECORD_BYTES, Record};
+use super::registration::{Candidate, Known};
+use crate::kek::ring;
+use crate::pg::shmem::{self, Area};
+use crate::pg::{latch, process, subxact, worker, xact};
+use crate::{settings, store};
+
+/// A batch that was cancelled from outside is tried this often: a cancel is nobody's fault in it.
+const ATTEMPTS: u32 = 3;
+
+thread_local! {
+    static STATE: RefCell<Option<State>> = const { RefCell::new(None) };
+    /// Slots taken from the list and not settled yet: what an exit has to give back.
+    static IN_FLIGHT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    /// Whether the transaction of these slots committed.
+    static COMMITTED: Cell<bool> = const { Cell::new(false) };
+    static WRITING: Cell<bool> = const { Cell::new(false) };
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    area: Area,
+    queue: &'static Queue,
+    epoch: u64,
+}
+
+/// True in the audit writer alone: the INSERT policy of the trail asks for it.
+pub fn is_this_process() -> bool {
+    WRITING.get()
+}
+
+/// The whole life of a writer. `number` is its queue's place in the table.
+pub fn run(number: u32) {
+    let Some(area) = shmem::area() else { return };
+    let Some(queue) = area.queues.get(number as usize) else { return };
+    let epoch = worker::extra();
+    worker::accept_signals();
+    if !queue.writer_runs(epoch, latch::my_process_number()) {
+        return;
+    }
+    queue.pin();
+    let state = State { area, queue, epoch };
+    STATE.set(Some(state));
+    // Before the connection is made, so that it runs after the server has rolled back what was open.
+    process::on_exit(give_back);
+    worker::connect(queue.database());
+    prepare_session();
+    WRITING.set(true);
+    serve(state);
+}
+
+fn prepare_session() {
+    // Whatever ALTER DATABASE or the configuration say, these hold for the writer.
+    for (name, value) in [
+        (c"default_transaction_read_only", c"off"),
+        (c"default_transaction_isolation", c"read committed"),
+        (c"row_security", c"on"),
+        (c"search_path", c"pg_catalog, pg_temp"),
+        (c"session_replication_role", c"origin"),
+    ] {
+        worker::set(name, value);
+    }
+    worker::commit_durably();
+    // A caller that holds a lock on the audit table waits for us while we wait for it, and no detector sees that.
+    let half = settings::audit_timeout().as_millis() / 2;
+    let lock_timeout = CString::new(half.to_string()).expect("digits");
+    worker::set(c"lock_timeout", &lock_timeout);
+    xact::listen(xact::Callbacks {
+        committed: || COMMITTED.set(true),
+        aborted: || (),
+        level_committed: |_| (),
+        level_aborted: |_| (),
+        before_prepare: || (),
+    });
+}
+
+fn serve(state: State) {
+    let mut idle_since = Instant::now();
+    let mut taken = Vec::new();
+    worker::report_activity(false);
+    loop {
+        latch::check_for_interrupts();
+        worker::reload_configuration_if_asked();
+        taken.clear();
+        state.queue.take(state.area.slots, &mut taken);
+        if !taken.is_empty() {
+            worker::report_activity(true);
+            hold(&taken);
+            write(state.area, &taken);
+            worker::report_statistics(false);
+            worker::report_activity(false);
+            idle_since = Instant::now();
+            continue;
+        }
+        let left = settings::audit_idle_exit().saturating_sub(idle_since.elapsed());
+        if state.queue.is_asked_to_leave() || left.is_zero() {
+            worker::report_statistics(true);
+            state.queue.writer_leaves(state.epoch);
+            if state.queue.is_empty() || !state.queue.writer_stays(state.epoch) {
+                return;
+            }
+            continue;
+        }
+        latch::wait(left);
+    }
+}
+
+fn hold(taken: &[u32]) {
+    IN_FLIGHT.with(|list| list.borrow_mut().extend_from_slice(taken));
+    COMMITTED.set(false);
+}
+
+fn write(area: Area, taken: &[u32]) {
+    area.counters.batches.fetch_add(1, Ordering::Relaxed);
+    let (records, registrations): (Vec<u32>, Vec<u32>) =
+        taken.iter().partition(|index| area.slots[**index as usize].kind() == Kind::Record);
+    for index in registrations {
+        register(area, index);
+    }
+    if !records.is_empty() {
+        insert(area, &records);
+    }
+}
+
+/// Inserts a batch. If it fails for a reason that may lie in one row, each row is tried on its own, so that a bad record
+/// fails its own caller only.
+fn insert(area: Area, records: &[u32]) {
+    for _ in 0..ATTEMPTS {
+        match try_insert(area, records) {
+            Ok(()) => {
+                area.counters.rows.fetch_add(records.len() as u64, Ordering::Relaxed);
+                return settle(area, records, committed_outcome(), None);
+            }
+            Err(error) if is_cancel(&error) => {}
+            Err(error) if records.len() > 1 && may_be_one_row(&error) => {
+                for record in records {
+                    insert(area, std::slice::from_ref(record));
+                }
+                return;
+            }
+            Err(error) => {
+                log_failure(records.len(), &error);
+                return settle(area, records, Settled::Failed(subxact::packed_sqlstate(&error)), None);
+            }
+        }
+    }
+    settle(area, records, Settled::Failed(PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32), None);
+}
+
+fn try_insert(area: Area, records: &[u32]) -> Result<(), CaughtError> {
+    let mut buffers = vec![[0; RECORD_BYTES]; records.len()];
+    let lengths: Vec<usize> =
+        records.iter().zip(&mut buffers).map(|(index, buffer)| area.slots[*index as usize].read(buffer)).collect();
+    let rows: Vec<Record<'_>> =
+        buffers.iter().zip(&lengths).filter_map(|(buffer, length)| Record::decode(&buffer[..*length]).ok()).collect();
+    worker::transaction(|| {
+        assert!(rows.len() == records.len(), "damaged audit record");
+        worker::act_as(store::OWNER);
+        store::insert_audit(&rows);
+    })
+}
+
+/// Constraint violations, bad data, errors raised by a trigger: not locks, resources or the disk, which hit all rows alike.
+fn may_be_one_row(error: &CaughtError) -> bool {
+    let state = subxact::sqlstate(error);
+    ["22", "23", "P0", "42", "XX"].iter().any(|class| state.starts_with(class))
+}
+
+fn is_cancel(error: &CaughtError) -> bool {
+    subxact::packed_sqlstate(error) == PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32
+}
+
+fn log_failure(records: usize, error: &CaughtError) {
+    pgrx::warning!(
+        "vault_ext: {records} audit record(s) could not be written, their calls fail: {} (SQLSTATE {})",
+        subxact::message(error),
+        subxact::sqlstate(error)
+    );
+}
+
+fn committed_outcome() -> Settled {
+    if worker::commit_may_be_unreplicated() {
+        Settled::Failed(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN as i32)
+    } else {
+        Settled::Written
+    }
+}
+
+fn register(area: Area, index: u32) {
+    let slot = &area.slots[index as usize];
+    let mut bytes = [0; RECORD_BYTES];
+    let length = slot.read(&mut bytes);
+    COMMITTED.set(false);
+    let outcome = worker::transaction(|| {
+        worker::act_as(store::OWNER);
+        let candidate = Candidate::decode(&bytes[..length]).expect("our own encoding");
+        known(&candidate)
+    });
+    // The answer overwrites the question: an exit from here on must not give the slot back to the list.
+    match outcome {
+        Ok(known) => settle(area, &[index], committed_outcome(), Some(&known.encode())),
+        Err(error) => {
+            log_failure(1, &error);
+            settle(area, &[index], Settled::Failed(subxact::packed_sqlstate(&error)), None);
+        }
+    }
+    COMMITTED.set(false);
+}
+
+fn known(candidate: &Candidate<'_>) -> Known {
+    if let Some(kek) = store::known_kek(candidate.kek_id) {
+        return kek.compare(candidate.check);
+    }
+    if !opens_its_vaults(candidate) {
+        return Known::OpensNothing;
+    }
+    store::register_kek(candidate.kek_id, candidate.check);
+    store::known_kek(candidate.kek_id).map_or(Known::Same, |kek| kek.compare(candidate.check))
+}
+
+/// Vaults may stand under an id that has no check value yet: rows taken over from the predecessor. A KEK that opens none
+/// of a handful of them is the wrong one.
+fn opens_its_vaults(candidate: &Candidate<'_>) -> bool {
+    let vaults = store::some_vaults_of_kek(candidate.kek_id);
+    let Ok(ring) = ring::current() else { return false };
+    vaults.is_empty() || vaults.iter().any(|(user, vault)| ring.open(user, vault).is_ok())
+}
+
+/// Settles slots, wakes those who wait, and lets go of them.
+fn settle(area: Area, settled: &[u32], outcome: Settled, answer: Option<&[u8]>) {
+    for &index in settled {
+        if area.slots[index as usize].settle(outcome, answer) {
+            latch::ring(index / area.slots_per_process);
+        }
+    }
+    IN_FLIGHT.with(|list| list.borrow_mut().retain(|index| !settled.contains(index)));
+}
+
+/// At the end of the process, also by termination: what was taken and not committed goes back to the list, and its
+/// owners are woken to start the next writer.
+fn give_back() {
+    let Some(State { area, queue, epoch }) = STATE.take() else { return };
+    let in_flight = IN_FLIGHT.try_with(|list| list.try_borrow_mut().map(|mut list| std::mem::take(&mut *list)));
+    if let Ok(Ok(in_flight)) = in_flight {
+        for index in in_flight {
+            let slot = &area.slots[index as usize];
+            if COMMITTED.get() {
+                slot.settle(committed_outcome(), None);
+            } else {
+                queue.push(area.slots, index);
+            }
+            latch::ring(index / area.slots_per_process);
+        }
+    }
+    queue.writer_leaves(epoch);
+    queue.unpin();
+}

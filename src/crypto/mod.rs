@@ -1,0 +1,8 @@
+//! Keys and what is done with them: no database, no I/O, no `unsafe`.
+//!
+//! [`secret`] owns the bytes, [`wrap`] seals and opens a user's master key, [`check`] names a KEK
+//! without revealing it.
+
+pub mod check;
+pub mod secret;
+pub mod wrap;

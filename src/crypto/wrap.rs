@@ -1,0 +1,249 @@
+//! Wraps: a master key sealed under a KEK, as the two text columns of a vault's row.
+//!
+//! | format | cipher | nonce | AAD | |
+//! |---|---|---|---|---|
+//! | 1 | AES-256-GCM (NIST SP 800-38D) | 12 bytes | none | the predecessor's: read, never written |
+//! | 2 | XAES-256-GCM (C2SP) | 24 bytes | binds the row | what [`Kek::wrap`] writes |
+//!
+//! In both, `wrapped_mk` is the padded standard base64 of 32 bytes of ciphertext and 16 of tag (64
+//! characters), and `wrap_iv` that of the nonce (16 or 32 characters).
+//!
+//! # The AAD of format 2
+//! All lengths and numbers are big-endian:
+//! ```text
+//! 17 bytes   "vault_ext.wrap.v2"                      FORMAT_TAG
+//! u16        10
+//! 10 bytes   "master-key"                             the purpose of the wrap
+//! u16        length of user_id in bytes, 1 to 255
+//!            user_id, UTF-8
+//! u32        key_version, 1 to 2147483647
+//! u16        length of kek_id in bytes, 1 to 64
+//!            kek_id, UTF-8
+//! ```
+//! So a wrap opens in its own row only, and a restored dump opens: nothing of the database's or the
+//! server's is bound.
+
+use aes_gcm::Aes256Gcm;
+use base64ct::{Base64, Encoding};
+use xaes_256_gcm::Xaes256Gcm;
+use xaes_256_gcm::aead::{AeadInOut, KeyInit};
+use zeroize::Zeroizing;
+
+use super::secret::{KekBytes, MasterKey, RngError, fill_random};
+
+/// The predecessor's format.
+pub const FORMAT_1: i16 = 1;
+
+/// The format that [`Kek::wrap`] writes.
+pub const FORMAT_2: i16 = 2;
+
+/// The first bytes of the AAD of format 2.
+pub const FORMAT_TAG: &[u8; 17] = b"vault_ext.wrap.v2";
+
+/// The most bytes that a `user_id` may have.
+pub const USER_ID_MAX: usize = 255;
+
+/// The most bytes that a `kek_id` may have.
+pub const KEK_ID_MAX: usize = 64;
+
+const PURPOSE: &str = "master-key";
+const KEY_LEN: usize = 32;
+const TAG_LEN: usize = 16;
+
+/// The row that a wrap is bound to.
+#[derive(Clone, Copy)]
+pub struct WrapContext<'a> {
+    /// 1 to 255 bytes.
+    pub user_id: &'a str,
+    /// 1 or more.
+    pub key_version: i32,
+    /// 1 to 64 bytes.
+    pub kek_id: &'a str,
+}
+
+/// A fresh wrap of format 2, as text for its two columns.
+pub struct Wrap {
+    wrapped_mk: [u8; 64],
+    wrap_iv: [u8; 32],
+}
+
+impl Wrap {
+    /// 64 characters of base64.
+    pub fn wrapped_mk(&self) -> &str {
+        str::from_utf8(&self.wrapped_mk).expect("base64 is ASCII")
+    }
+
+    /// 32 characters of base64.
+    pub fn wrap_iv(&self) -> &str {
+        str::from_utf8(&self.wrap_iv).expect("base64 is ASCII")
+    }
+}
+
+/// Why nothing was wrapped.
+#[derive(Debug, thiserror::Error)]
+pub enum WrapError {
+    /// A part of the [`WrapContext`] is out of its bounds: the wrap could not be opened again.
+    #[error("a wrap cannot be bound to this user_id, key_version and kek_id")]
+    Context,
+    #[error(transparent)]
+    Rng(#[from] RngError),
+}
+
+/// A wrap was tampered with, moved from another row or sealed under another KEK; which one is not
+/// said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("wrap does not open")]
+pub struct DoesNotOpen;
+
+/// A KEK expanded for both formats.
+///
+/// A plain value without heap memory and below one page in size, so that it can live in locked
+/// memory; zeroized on drop by the ciphers themselves.
+pub struct Kek {
+    format_1: Aes256Gcm,
+    format_2: Xaes256Gcm,
+}
+
+impl Kek {
+    pub fn new(kek: &KekBytes) -> Self {
+        let key = kek.expose_secret().into();
+        Self {
+            format_1: Aes256Gcm::new(key),
+            format_2: Xaes256Gcm::new(key),
+        }
+    }
+
+    /// Seals `master_key` for the row of `context` in format 2, under a random nonce.
+    ///
+    /// # Errors
+    /// [`WrapError::Context`] if `context` is out of bounds, [`WrapError::Rng`] if there are no
+    /// random bytes.
+    pub fn wrap(
+        &self,
+        master_key: &MasterKey,
+        context: &WrapContext<'_>,
+    ) -> Result<Wrap, WrapError> {
+        let aad = Aad::new(PURPOSE, context).ok_or(WrapError::Context)?;
+        let mut nonce = [0; 24];
+        fill_random(&mut nonce)?;
+        Ok(self.seal(master_key, &nonce, &aad))
+    }
+
+    fn seal(&self, master_key: &MasterKey, nonce: &[u8; 24], aad: &Aad) -> Wrap {
+        let mut sealed = Zeroizing::new([0; KEY_LEN + TAG_LEN]);
+        let (body, tag) = sealed.split_at_mut(KEY_LEN);
+        body.copy_from_slice(master_key.expose_secret());
+        let computed = self
+            .format_2
+            .encrypt_inout_detached(nonce.into(), aad.as_bytes(), body.into())
+            .expect("a message of 32 bytes is far below the limit of GCM");
+        tag.copy_from_slice(&computed);
+
+        let mut wrap = Wrap {
+            wrapped_mk: [0; 64],
+            wrap_iv: [0; 32],
+        };
+        Base64::encode(&*sealed, &mut wrap.wrapped_mk)
+            .expect("48 bytes are 64 characters of base64");
+        Base64::encode(nonce, &mut wrap.wrap_iv).expect("24 bytes are 32 characters of base64");
+        wrap
+    }
+
+    /// Opens the wrap of the row of `context`, without heap memory.
+    ///
+    /// # Errors
+    /// [`DoesNotOpen`] for every cause: unknown format, bad base64, wrong lengths, a context out of
+    /// bounds, another row, another KEK, tampering.
+    pub fn unwrap(
+        &self,
+        format_version: i16,
+        wrapped_mk: &str,
+        wrap_iv: &str,
+        context: &WrapContext<'_>,
+    ) -> Result<MasterKey, DoesNotOpen> {
+        let aad = Aad::new(PURPOSE, context).ok_or(DoesNotOpen)?;
+        let sealed: [u8; KEY_LEN + TAG_LEN] = decode(wrapped_mk)?;
+        let (body, tag) = sealed.split_at(KEY_LEN);
+        let tag = tag.try_into().map_err(|_| DoesNotOpen)?;
+        let mut master_key = MasterKey::from_slice(body).ok_or(DoesNotOpen)?;
+        let buffer = master_key.expose_secret_mut().as_mut_slice().into();
+        match format_version {
+            FORMAT_1 => {
+                let nonce: [u8; 12] = decode(wrap_iv)?;
+                self.format_1
+                    .decrypt_inout_detached(&nonce.into(), &[], buffer, tag)
+            }
+            FORMAT_2 => {
+                let nonce: [u8; 24] = decode(wrap_iv)?;
+                self.format_2
+                    .decrypt_inout_detached(&nonce.into(), aad.as_bytes(), buffer, tag)
+            }
+            _ => return Err(DoesNotOpen),
+        }
+        .map_err(|_| DoesNotOpen)?;
+        Ok(master_key)
+    }
+}
+
+/// Exactly `N` bytes of canonical, padded standard base64. What it reads is ciphertext or a nonce,
+/// never a secret.
+fn decode<const N: usize>(text: &str) -> Result<[u8; N], DoesNotOpen> {
+    let mut bytes = [0; N];
+    let len = Base64::decode(text, &mut bytes)
+        .map_err(|_| DoesNotOpen)?
+        .len();
+    if len == N {
+        Ok(bytes)
+    } else {
+        Err(DoesNotOpen)
+    }
+}
+
+const AAD_MAX: usize = FORMAT_TAG.len() + 2 + PURPOSE.len() + 2 + USER_ID_MAX + 4 + 2 + KEK_ID_MAX;
+
+/// The AAD of format 2, on the stack.
+struct Aad {
+    bytes: [u8; AAD_MAX],
+    len: usize,
+}
+
+impl Aad {
+    /// `None` if a part is out of its bounds.
+    fn new(purpose: &str, context: &WrapContext<'_>) -> Option<Self> {
+        let key_version = u32::try_from(context.key_version)
+            .ok()
+            .filter(|&version| version >= 1)?;
+        let mut aad = Self {
+            bytes: [0; AAD_MAX],
+            len: 0,
+        };
+        aad.push(FORMAT_TAG);
+        aad.push_part(purpose, PURPOSE.len())?;
+        aad.push_part(context.user_id, USER_ID_MAX)?;
+        aad.push(&key_version.to_be_bytes());
+        aad.push_part(context.kek_id, KEK_ID_MAX)?;
+        Some(aad)
+    }
+
+    fn push_part(&mut self, part: &str, max: usize) -> Option<()> {
+        if part.is_empty() || part.len() > max {
+            return None;
+        }
+        self.push(&u16::try_from(part.len()).ok()?.to_be_bytes());
+        self.push(part.as_bytes());
+        Some(())
+    }
+
+    /// The callers' bounds add up to `AAD_MAX`.
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! The ring in use: published by the postmaster at start (and by a reload), expanded by each backend once a generation.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use zeroize::{Zeroize, Zeroizing};
+
+use super::keyring::{KekId, Keyring, MAX_KEKS};
+use crate::crypto::check::CheckValue;
+use crate::crypto::secret::{KekBytes, MasterKey};
+use crate::crypto::wrap::{Kek, WrapContext};
+use crate::error::VaultError;
+use crate::pg::secret::{self, Protection, Published, SecretPages};
+use crate::store::Vault;
+
+/// Bytes of one KEK as published: length of the id, the id, the key.
+const ENTRY_BYTES: usize = 1 + KekId::MAX + 32;
+/// Number of KEKs, then the KEKs; or 0, then a text that says why there are none.
+const RING_BYTES: usize = 1 + MAX_KEKS * ENTRY_BYTES;
+
+type Area = Published<RING_BYTES>;
+
+thread_local! {
+    static AREA: Cell<Option<&'static Area>> = const { Cell::new(None) };
+    static EXPANDED: RefCell<Option<Rc<Ring>>> = const { RefCell::new(None) };
+}
+
+/// One generation of the ring, expanded for this backend.
+pub struct Ring {
+    generation: u64,
+    entries: Vec<Entry>,
+    keks: SecretPages<Kek>,
+}
+
+/// What is public of a KEK.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub id: String,
+    pub check: CheckValue,
+}
+
+/// Makes the memory that holds the ring. In the postmaster, before any other process is started. None if the system
+/// gives no memory.
+pub fn create() -> Option<Protection> {
+    let (area, protection) = Area::map()?;
+    AREA.set(Some(area));
+    Some(protection)
+}
+
+/// Publishes a ring to all processes.
+pub fn publish(keyring: &Keyring) {
+    let mut bytes = Zeroizing::new([0; RING_BYTES]);
+    bytes[0] = keyring.entries().len() as u8;
+    for (entry, room) in keyring.entries().iter().zip(bytes[1..].chunks_exact_mut(ENTRY_BYTES)) {
+        let id = entry.id.as_str().as_bytes();
+        room[0] = id.len() as u8;
+        room[1..=id.len()].copy_from_slice(id);
+        room[1 + KekId::MAX..].copy_from_slice(entry.key.expose_secret());
+    }
+    if let Some(area) = AREA.get() {
+        area.publish(&bytes);
+    }
+}
+
+/// Publishes that there is no ring, and why.
+pub fn publish_reason(reason: &str) {
+    let mut bytes = [0; RING_BYTES];
+    let reason = &reason.as_bytes()[..reason.floor_char_boundary(RING_BYTES - 3)];
+    bytes[1..3].copy_from_slice(&(reason.len() as u16).to_le_bytes());
+    bytes[3..3 + reason.len()].copy_from_slice(reason);
+    if let Some(area) = AREA.get() {
+        area.publish(&bytes);
+    }
+}
+
+/// The ring of this moment.
+pub fn current() -> Result<Rc<Ring>, VaultError> {
+    let area = AREA.get().ok_or(VaultError::NotPreloaded)?;
+    let generation = area.generation();
+    EXPANDED.with(|cached| {
+        if let Some(ring) = cached.borrow().as_ref().filter(|ring| ring.generation == generation) {
+            return Ok(Rc::clone(ring));
+        }
+        let ring = Rc::new(expand(area)?);
+        *cached.borrow_mut() = Some(Rc::clone(&ring));
+        Ok(ring)
+    })
+}
+
+fn expand(area: &Area) -> Result<Ring, VaultError> {
+    let mut bytes = Zeroizing::new([0; RING_BYTES]);
+    let generation = area.read(&mut bytes);
+    let count = usize::from(bytes[0]);
+    if count == 0 {
+        let length = usize::from(u16::from_le_bytes([bytes[1], bytes[2]]));
+        return Err(VaultError::NoKek(String::from_utf8_lossy(&bytes[3..3 + length]).into_owned()));
+    }
+    let mut entries = Vec::with_capacity(count);
+    let keks = SecretPages::build(count, |index| {
+        let room = &bytes[1 + index * ENTRY_BYTES..][..ENTRY_BYTES];
+        let id = &room[1..=usize::from(room[0])];
+        let key = KekBytes::from_slice(&room[1 + KekId::MAX..]).expect("32 bytes are left of an entry");
+        entries.push(Entry { id: String::from_utf8_lossy(id).into_owned(), check: CheckValue::of(&key) });
+        Kek::new(&key)
+    });
+    bytes.zeroize();
+    secret::scrub_stack();
+    let keks = keks.ok_or_else(|| VaultError::NoKek("the system gave no memory for it".into()))?;
+    Ok(Ring { generation, entries, keks })
+}
+
+impl Ring {
+    /// The KEK that wraps.
+    pub fn active(&self) -> (&Entry, &Kek) {
+        (&self.entries[0], &self.keks[0])
+    }
+
+    /// A KEK by its id.
+    pub fn find(&self, kek_id: &str) -> Option<(&Entry, &Kek)> {
+        let index = self.entries.iter().position(|entry| entry.id == kek_id)?;
+        Some((&self.entries[index], &self.keks[index]))
+    }
+
+    /// Opens a user's vault with the KEK that it names, and with no other: GCM does not commit to a key, so trying several
+    /// would weaken it.
+    pub fn open(&self, user_id: &str, vault: &Vault) -> Result<MasterKey, VaultError> {
+        let (_, kek) = self.find(&vault.kek_id).ok_or_else(|| VaultError::KekNotLoaded(vault.kek_id.clone()))?;
+        let context = WrapContext { user_id, key_version: vault.key_version, kek_id: &vault.kek_id };
+        kek.unwrap(vault.format_version, &vault.wrapped_mk, &vault.wrap_iv, &context).map_err(|_| VaultError::DoesNotOpen)
+    }
+}

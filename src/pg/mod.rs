@@ -1,0 +1,16 @@
+//! The only unsafe code of the project: thin wrappers over what PostgreSQL offers in C. Everything above this folder is
+//! safe Rust and reads like the design.
+
+pub mod guc;
+pub mod latch;
+pub mod process;
+pub mod row;
+pub mod secret;
+pub mod session;
+pub mod shmem;
+pub mod spi;
+pub mod subxact;
+pub mod trigger;
+pub mod utility;
+pub mod worker;
+pub mod xact;

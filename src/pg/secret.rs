@@ -1,0 +1,132 @@
+//! Memory for secrets: pages of their own that are left out of core files and kept out of swap.
+
+use std::cell::UnsafeCell;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use zeroize::Zeroize;
+
+/// How well the pages are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protection {
+    /// Excluded from core files (MADV_DONTDUMP).
+    pub undumpable: bool,
+    /// Cannot be swapped out (mlock); false where RLIMIT_MEMLOCK is too low.
+    pub locked: bool,
+}
+
+fn map(bytes: usize, sharing: libc::c_int) -> Option<(*mut u8, Protection)> {
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
+    let address = unsafe {
+        libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_ANONYMOUS | sharing, -1, 0)
+    };
+    if address == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: both calls get exactly the mapping made above.
+    let protection = unsafe {
+        Protection {
+            undumpable: libc::madvise(address, bytes, libc::MADV_DONTDUMP) == 0,
+            locked: libc::mlock(address, bytes) == 0,
+        }
+    };
+    Some((address.cast(), protection))
+}
+
+/// Bytes that one process publishes and all others read, for the server's life: a mapping that the postmaster makes and
+/// every later process inherits. Unlike PostgreSQL's own shared memory it survives the crash of a backend.
+///
+/// Two buffers and a generation: generation g lies in buffer g % 2, so a reader is only disturbed when two publications
+/// happen while it copies, and then sees that by the generation.
+pub struct Published<const N: usize> {
+    generation: AtomicU64,
+    buffers: [UnsafeCell<[u8; N]>; 2],
+}
+
+// SAFETY: the generation is atomic; the buffers are written under the caller's lock and read as described above.
+unsafe impl<const N: usize> Sync for Published<N> {}
+
+impl<const N: usize> Published<N> {
+    /// Maps the memory. None if the system gives none.
+    pub fn map() -> Option<(&'static Self, Protection)> {
+        let (address, protection) = map(size_of::<Self>(), libc::MAP_SHARED)?;
+        // SAFETY: the mapping is zeroed, page-aligned, large enough and never unmapped, and zero bytes are a valid Self.
+        Some((unsafe { &*address.cast::<Self>() }, protection))
+    }
+
+    /// 0 before the first publication, then one more with each.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Publishes new bytes. One publisher at a time: the caller holds a lock or is the only process yet.
+    pub fn publish(&self, bytes: &[u8; N]) {
+        let next = self.generation.load(Ordering::Relaxed) + 1;
+        // SAFETY: readers of the current generation use the other buffer, and there is one publisher.
+        unsafe { self.buffers[(next % 2) as usize].get().write_volatile(*bytes) };
+        self.generation.store(next, Ordering::Release);
+    }
+
+    /// Copies the newest bytes out and returns their generation.
+    pub fn read(&self, into: &mut [u8; N]) -> u64 {
+        loop {
+            let before = self.generation();
+            // SAFETY: the pointer is valid; any bytes are a valid array, and a torn copy is thrown away below.
+            *into = unsafe { self.buffers[(before % 2) as usize].get().read_volatile() };
+            fence(Ordering::Acquire);
+            if self.generation.load(Ordering::Relaxed) == before {
+                return before;
+            }
+        }
+    }
+}
+
+/// Values on private pages, zeroized and unmapped on drop.
+pub struct SecretPages<T> {
+    address: *mut T,
+    count: usize,
+    bytes: usize,
+}
+
+impl<T> SecretPages<T> {
+    /// Builds `count` values in place. None if no memory can be mapped.
+    pub fn build(count: usize, mut make: impl FnMut(usize) -> T) -> Option<Self> {
+        let bytes = (count * size_of::<T>()).max(1).next_multiple_of(4096);
+        let (address, _) = map(bytes, libc::MAP_PRIVATE)?;
+        let address = address.cast::<T>();
+        for index in 0..count {
+            // SAFETY: the mapping has room for `count` values, and nothing was written here before.
+            unsafe { address.add(index).write(make(index)) };
+        }
+        Some(Self { address, count, bytes })
+    }
+}
+
+impl<T> Deref for SecretPages<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `build` initialised that many values, and they live until drop.
+        unsafe { std::slice::from_raw_parts(self.address, self.count) }
+    }
+}
+
+impl<T> Drop for SecretPages<T> {
+    fn drop(&mut self) {
+        // SAFETY: the values are dropped once, then their pages are cleared and given back; nobody borrows them any more.
+        unsafe {
+            std::ptr::drop_in_place(std::ptr::slice_from_raw_parts_mut(self.address, self.count));
+            std::slice::from_raw_parts_mut(self.address.cast::<u8>(), self.bytes).zeroize();
+            libc::munmap(self.address.cast(), self.bytes);
+        }
+    }
+}
+
+/// Overwrites the part of the stack that the calls before it have used, so that no copy of a key that the compiler spilled
+/// stays there for a core file.
+#[inline(never)]
+pub fn scrub_stack() {
+    let mut below = [0xffu8; 16 * 1024];
+    below.zeroize();
+    std::hint::black_box(&below);
+}

@@ -1,0 +1,55 @@
+//! Facts about the current session and transaction.
+
+use std::ffi::CStr;
+
+use pgrx::prelude::*;
+
+/// The bytes of a setting of this session; None if it was never set.
+pub fn setting(name: &CStr) -> Option<Vec<u8>> {
+    // SAFETY: the name is NUL-terminated; the answer, if any, is a NUL-terminated string that is valid until a setting
+    // changes, and it is copied at once.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_bytes().to_vec())
+    }
+}
+
+/// OID of the database that this process is connected to.
+pub fn database() -> u32 {
+    // SAFETY: a plain variable of this process.
+    unsafe { pg_sys::MyDatabaseId.to_u32() }
+}
+
+/// Name of the role that called: what SET ROLE chose, not the owner of the definer function that we run in.
+pub fn caller() -> String {
+    // SAFETY: GetUserNameFromId with noerr gives NULL for a role that was dropped meanwhile, else a palloc'd string.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(pg_sys::GetOuterUserId(), true);
+        if name.is_null() {
+            return "(dropped role)".to_owned();
+        }
+        let text = CStr::from_ptr(name).to_string_lossy().into_owned();
+        pg_sys::pfree(name.cast());
+        text
+    }
+}
+
+/// Address of the client as the server sees it, without a netmask; None for a connection by socket and in a worker.
+pub fn connection_address() -> Option<String> {
+    use pgrx::datum::Inet;
+    // SAFETY: inet_client_addr takes no argument, and gives NULL or a datum of type inet.
+    unsafe { pgrx::direct_function_call::<Inet>(pg_sys::inet_client_addr, &[]) }
+        .map(|address| address.0.split('/').next().unwrap_or_default().to_owned())
+}
+
+/// Microseconds since 2000-01-01 00:00 UTC (TimestampTz).
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// True on a hot standby.
+pub fn is_standby() -> bool {
+    // SAFETY: reads a flag of shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}

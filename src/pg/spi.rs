@@ -1,0 +1,118 @@
+//! Prepared SQL through SPI, kept per backend. pgrx's own update path assigns a transaction id even to a SELECT, which a
+//! standby and a READ ONLY transaction refuse; this one does not.
+
+use std::cell::Cell;
+use std::ffi::CString;
+
+use pgrx::prelude::*;
+use pgrx::{FromDatum, IntoDatum};
+
+/// An argument of a statement; its variant fixes the parameter's type.
+#[derive(Clone, Copy)]
+pub enum Arg<'a> {
+    Text(&'a str),
+    Int4(i32),
+    Interval(pgrx::datum::Interval),
+    TextArray(&'a [Option<&'a str>]),
+    Int4Array(&'a [Option<i32>]),
+    /// Microseconds since 2000-01-01 00:00 UTC.
+    TimestampArray(&'a [i64]),
+}
+
+impl Arg<'_> {
+    fn type_oid(&self) -> pg_sys::Oid {
+        match self {
+            Self::Text(_) => pg_sys::TEXTOID,
+            Self::Int4(_) => pg_sys::INT4OID,
+            Self::Interval(_) => pg_sys::INTERVALOID,
+            Self::TextArray(_) => pg_sys::TEXTARRAYOID,
+            Self::Int4Array(_) => pg_sys::INT4ARRAYOID,
+            Self::TimestampArray(_) => pg_sys::TIMESTAMPTZARRAYOID,
+        }
+    }
+
+    fn datum(&self) -> pg_sys::Datum {
+        let datum = match self {
+            Self::Text(text) => text.into_datum(),
+            Self::Int4(number) => number.into_datum(),
+            Self::Interval(interval) => interval.into_datum(),
+            Self::TextArray(texts) => texts.to_vec().into_datum(),
+            Self::Int4Array(numbers) => numbers.to_vec().into_datum(),
+            Self::TimestampArray(times) => {
+                times.iter().map(|time| TimestampWithTimeZone::try_from(*time).ok()).collect::<Vec<_>>().into_datum()
+            }
+        };
+        datum.unwrap_or_else(pg_sys::Datum::null)
+    }
+}
+
+/// One SQL statement with its plan, which is made at the first run. Keep it in a `thread_local!`.
+pub struct Statement {
+    sql: &'static str,
+    plan: Cell<pg_sys::SPIPlanPtr>,
+}
+
+impl Statement {
+    pub const fn new(sql: &'static str) -> Self {
+        Self { sql, plan: Cell::new(std::ptr::null_mut()) }
+    }
+
+    /// Runs the statement with a fresh snapshot and hands its rows to `read`. Errors are raised as PostgreSQL errors.
+    pub fn run<T>(&self, args: &[Arg<'_>], read: impl FnOnce(&Rows) -> T) -> T {
+        // SAFETY: the sequence connect, prepare once and keep, execute, read, finish is SPI's protocol; an error in
+        // between ends the (sub)transaction, which cleans up the connection. The datums live in SPI's memory context
+        // until finish.
+        unsafe {
+            pg_sys::SPI_connect();
+            if self.plan.get().is_null() {
+                self.plan.set(prepare(self.sql, args));
+            }
+            let mut values: Vec<pg_sys::Datum> = args.iter().map(Arg::datum).collect();
+            let code = pg_sys::SPI_execute_plan(self.plan.get(), values.as_mut_ptr(), std::ptr::null(), false, 0);
+            assert!(code > 0, "SPI_execute_plan failed with code {code}");
+            let rows = Rows { count: pg_sys::SPI_processed, table: pg_sys::SPI_tuptable };
+            let result = read(&rows);
+            pg_sys::SPI_finish();
+            result
+        }
+    }
+}
+
+/// # Safety
+/// Within an SPI connection.
+unsafe fn prepare(sql: &str, args: &[Arg<'_>]) -> pg_sys::SPIPlanPtr {
+    let text = CString::new(sql).expect("our SQL has no NUL");
+    let mut types: Vec<pg_sys::Oid> = args.iter().map(Arg::type_oid).collect();
+    // SAFETY: the caller is connected to SPI; text and types live during the call.
+    unsafe {
+        let plan = pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        assert!(!plan.is_null(), "SPI_prepare failed with code {}", pg_sys::SPI_result);
+        pg_sys::SPI_keepplan(plan);
+        plan
+    }
+}
+
+/// What a statement gave back, while it is being read.
+pub struct Rows {
+    count: u64,
+    table: *mut pg_sys::SPITupleTable,
+}
+
+impl Rows {
+    /// Rows returned or touched.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The value in a row and a column, both counted from 0; None for NULL.
+    pub fn get<T: FromDatum>(&self, row: u64, column: usize) -> Option<T> {
+        assert!(row < self.count && !self.table.is_null());
+        // SAFETY: the row exists; SPI_getbinval checks the column and gives a datum of the type that our SQL selects.
+        unsafe {
+            let tuple = *(*self.table).vals.add(row as usize);
+            let mut is_null = false;
+            let datum = pg_sys::SPI_getbinval(tuple, (*self.table).tupdesc, column as i32 + 1, &mut is_null);
+            T::from_datum(datum, is_null)
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Every setting of vault_ext; nothing else reads one.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+
+use crate::pg::guc;
+
+/// What a server does whose KEK cannot be loaded.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum OnBadKek {
+    #[name = c"refuse_start"]
+    RefuseStart,
+    #[name = c"disable"]
+    Disable,
+}
+
+static KEK_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static KEK_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static KEK_COMMAND_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
+static KEK_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"env-v1"));
+static ON_BAD_KEK: GucSetting<OnBadKek> = GucSetting::<OnBadKek>::new(OnBadKek::RefuseStart);
+static DEV_MODE: GucSetting<bool> = GucSetting::<bool>::new(false);
+static AUDIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static AUDIT_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(4);
+static AUDIT_IDLE_EXIT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
+
+/// Defines the settings and reserves their prefix, so that a misspelt one fails. Only while preloading: settings that
+/// hold for the whole server cannot be defined later.
+pub fn define() {
+    let superuser_only = GucFlags::SUPERUSER_ONLY;
+    GucRegistry::define_string_guc(
+        c"vault_ext.kek_file",
+        c"Path of the keyring file.",
+        c"Absolute, readable by the server's user alone, owned by it or by root, outside the data directory.",
+        &KEK_FILE,
+        GucContext::Postmaster,
+        superuser_only,
+    );
+    GucRegistry::define_string_guc(
+        c"vault_ext.kek_command",
+        c"Shell command whose standard output is the keyring.",
+        c"The hook for a KMS, a vault or an HSM. Its output is never logged.",
+        &KEK_COMMAND,
+        GucContext::Postmaster,
+        superuser_only,
+    );
+    GucRegistry::define_int_guc(
+        c"vault_ext.kek_command_timeout",
+        c"How long vault_ext.kek_command may take.",
+        c"It is killed after that, and the server does as vault_ext.on_bad_kek says.",
+        &KEK_COMMAND_TIMEOUT,
+        100,
+        3_600_000,
+        GucContext::Postmaster,
+        GucFlags::UNIT_MS,
+    );
+    guc::define_kek();
+    GucRegistry::define_string_guc(
+        c"vault_ext.kek_id",
+        c"Id of a KEK that is given as one bare line.",
+        c"1 to 64 characters of A-Za-z0-9._:/- ; a keyring names its KEKs itself.",
+        &KEK_ID,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"vault_ext.on_bad_kek",
+        c"What to do when the KEK cannot be loaded at server start.",
+        c"refuse_start: the server does not start. disable: it starts, and every vault function fails with the reason.",
+        &ON_BAD_KEK,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"vault_ext.dev_mode",
+        c"Uses 32 zero bytes as the KEK \"dev-insecure\" where none is configured.",
+        c"For development only: whoever has the data has the keys.",
+        &DEV_MODE,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"vault_ext.audit_timeout",
+        c"How long a call waits for its audit row before it fails.",
+        c"Nothing is released without the row.",
+        &AUDIT_TIMEOUT,
+        100,
+        600_000,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"vault_ext.audit_slots",
+        c"Audit records that one backend may have under way.",
+        c"More than one, so that a call cancelled behind an unfinished record does not cost the next call its row.",
+        &AUDIT_SLOTS,
+        2,
+        64,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"vault_ext.audit_idle_exit",
+        c"How long an audit writer stays in its database with nothing to do.",
+        c"While it stays, RENAME and CREATE DATABASE ... TEMPLATE of that database have to ask it to leave.",
+        &AUDIT_IDLE_EXIT,
+        100,
+        4_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    guc::reserve_prefix(c"vault_ext");
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
+    let value = setting.get()?.to_string_lossy().into_owned();
+    (!value.is_empty()).then_some(value)
+}
+
+fn milliseconds(setting: &GucSetting<i32>) -> Duration {
+    Duration::from_millis(setting.get().max(0) as u64)
+}
+
+pub fn kek_file() -> Option<String> {
+    text(&KEK_FILE)
+}
+
+pub fn kek_command() -> Option<String> {
+    text(&KEK_COMMAND)
+}
+
+pub fn kek_command_timeout() -> Duration {
+    milliseconds(&KEK_COMMAND_TIMEOUT)
+}
+
+pub fn kek_id() -> String {
+    text(&KEK_ID).unwrap_or_default()
+}
+
+pub fn on_bad_kek() -> OnBadKek {
+    ON_BAD_KEK.get()
+}
+
+pub fn dev_mode() -> bool {
+    DEV_MODE.get()
+}
+
+pub fn audit_timeout() -> Duration {
+    milliseconds(&AUDIT_TIMEOUT)
+}
+
+pub fn audit_slots() -> u32 {
+    AUDIT_SLOTS.get().max(2) as u32
+}
+
+pub fn audit_idle_exit() -> Duration {
+    milliseconds(&AUDIT_IDLE_EXIT)
+}

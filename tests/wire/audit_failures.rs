@@ -1,0 +1,309 @@
+//! No trail, no key: when a row cannot be written, nothing is released and the error says where to look.
+
+use std::time::{Duration, Instant};
+
+use postgres::Client;
+
+use crate::harness::{
+    Cluster, Db, Refusal, eventually, expect_vault_error, fetch, init, rotate, set_user, shared_db,
+    without_deadlock,
+};
+
+const SOON: Duration = Duration::from_secs(30);
+const LOCK: &str = "BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE";
+
+fn short_timeout(db: &Db) {
+    db.force(&format!(
+        "ALTER DATABASE \"{}\" SET vault_ext.audit_timeout = 500",
+        db.name
+    ));
+}
+
+/// One of the two codes that the design gives for a trail that cannot be written.
+#[track_caller]
+fn not_released(result: Result<impl std::fmt::Debug, postgres::Error>) -> Refusal {
+    let code = match &result {
+        Ok(value) => panic!("released without a row: {value:?}"),
+        Err(error) => error.code().map(|code| code.code().to_owned()),
+    };
+    let code = code.filter(|code| code == "53400" || code == "55000");
+    let refusal = expect_vault_error(result, code.as_deref().unwrap_or("53400 or 55000"));
+    assert!(refusal.message.contains("audit"), "{refusal:?}");
+    refusal
+}
+
+/// All three calls for a user with a vault, and the first init of another: nothing comes out and nothing changes.
+#[track_caller]
+fn nothing_is_released(db: &Db) {
+    let row = db.vault_row("alice").expect("alice has a vault");
+    not_released(fetch(&mut db.app_for("alice")));
+    not_released(init(&mut db.app_for("alice")));
+    not_released(rotate(&mut db.app_for("alice")));
+    assert_eq!(db.vault_row("alice").as_ref(), Some(&row));
+    not_released(init(&mut db.app_for("new")));
+    not_released(rotate(&mut db.app_for("new")));
+    assert_eq!(db.vault_row("new"), None);
+    not_released(fetch(&mut db.app()));
+    not_released(fetch(&mut db.app_for("nobody")));
+}
+
+#[test]
+fn a_locked_trail_releases_nothing_and_recovers() {
+    let db = shared_db();
+    let key = init(&mut db.app_for("alice")).unwrap();
+    short_timeout(&db);
+    let mut locker = db.superuser();
+    locker.batch_execute(LOCK).unwrap();
+    let start = Instant::now();
+    nothing_is_released(&db);
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    locker.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
+    init(&mut db.app_for("new")).unwrap();
+}
+
+#[test]
+fn a_caller_that_holds_the_lock_itself_is_not_stuck() {
+    let db = shared_db();
+    let key = init(&mut db.app_for("alice")).unwrap();
+    short_timeout(&db);
+    let mut superuser = db.superuser();
+    set_user(&mut superuser, "alice");
+    superuser.batch_execute(LOCK).unwrap();
+    let mut superuser = without_deadlock(SOON, "a call behind its own lock", move || {
+        not_released(fetch(&mut superuser));
+        superuser
+    });
+    superuser.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(fetch(&mut superuser).unwrap(), key);
+}
+
+#[test]
+fn a_call_waits_for_a_short_lock() {
+    let db = shared_db();
+    let key = init(&mut db.app_for("alice")).unwrap();
+    let mut locker = db.superuser();
+    locker.batch_execute(LOCK).unwrap();
+    let mut app = db.app_for("alice");
+    let waiting = std::thread::spawn(move || fetch(&mut app));
+    eventually(SOON, "the writer waits for the lock", || {
+        db.value::<i64>("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'vault%' AND wait_event_type = 'Lock' AND datname = current_database()") == 1
+    });
+    locker.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(waiting.join().unwrap().unwrap(), key);
+    assert_eq!(
+        db.audit_of("alice").len(),
+        2,
+        "one row, however often the writer tried"
+    );
+}
+
+#[test]
+fn a_trail_that_takes_no_rows_releases_nothing() {
+    let db = shared_db();
+    let key = init(&mut db.app_for("alice")).unwrap();
+    short_timeout(&db);
+    for (broken, mended) in [
+        (
+            "ALTER TABLE vault_ext.encryption_vault_audit ADD CONSTRAINT no CHECK (false) NOT VALID",
+            "ALTER TABLE vault_ext.encryption_vault_audit DROP CONSTRAINT no",
+        ),
+        (
+            "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+             CREATE TRIGGER no BEFORE INSERT ON vault_ext.encryption_vault_audit FOR EACH ROW EXECUTE FUNCTION no()",
+            "DROP TRIGGER no ON vault_ext.encryption_vault_audit",
+        ),
+        (
+            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+             CREATE TRIGGER no BEFORE INSERT ON vault_ext.encryption_vault_audit FOR EACH ROW EXECUTE FUNCTION swallow()",
+            "DROP TRIGGER no ON vault_ext.encryption_vault_audit",
+        ),
+        (
+            "CREATE POLICY no ON vault_ext.encryption_vault_audit AS RESTRICTIVE FOR INSERT WITH CHECK (false)",
+            "DROP POLICY no ON vault_ext.encryption_vault_audit",
+        ),
+        (
+            "REVOKE INSERT ON vault_ext.encryption_vault_audit FROM vault_ext_owner",
+            "GRANT INSERT ON vault_ext.encryption_vault_audit TO vault_ext_owner",
+        ),
+        (
+            "ALTER TABLE vault_ext.encryption_vault_audit RENAME COLUMN action TO verb",
+            "ALTER TABLE vault_ext.encryption_vault_audit RENAME COLUMN verb TO action",
+        ),
+    ] {
+        db.force(broken);
+        nothing_is_released(&db);
+        db.force(mended);
+        assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key, "after {mended}");
+    }
+}
+
+#[test]
+fn a_record_that_fails_fails_its_own_caller_only() {
+    let db = shared_db();
+    for user in ["alice", "mallory"] {
+        init(&mut db.app_for(user)).unwrap();
+    }
+    db.force("ALTER TABLE vault_ext.encryption_vault_audit ADD CONSTRAINT no CHECK (user_id <> 'mallory') NOT VALID");
+    std::thread::scope(|scope| {
+        for i in 0..6 {
+            let db = &db;
+            scope.spawn(move || {
+                let user = if i % 3 == 0 { "mallory" } else { "alice" };
+                let mut app = db.app_for(user);
+                for _ in 0..30 {
+                    match user {
+                        "mallory" => drop(not_released(fetch(&mut app))),
+                        _ => drop(fetch(&mut app).unwrap()),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(db.audit_of("alice").len(), 121);
+    assert_eq!(db.audit_of("mallory").len(), 1);
+}
+
+#[test]
+fn without_a_free_worker_slot_nothing_is_released_and_the_setting_is_named() {
+    let cluster = Cluster::builder()
+        .with_wire_kek()
+        .without_fsync()
+        .conf("max_worker_processes = 3")
+        .conf("max_logical_replication_workers = 0")
+        .conf("vault_ext.audit_idle_exit = 4000")
+        .conf("vault_ext.audit_timeout = 1000")
+        .start();
+    let databases: Vec<_> = (0..4).map(|i| cluster.database(&format!("d{i}"))).collect();
+    let mut refused = 0;
+    for db in &databases {
+        let result = init(&mut db.app_for("alice"));
+        if result.is_err() {
+            let refusal = not_released(result);
+            let hint = refusal.hint.unwrap_or_default();
+            assert!(hint.contains("max_worker_processes"), "{hint}");
+            assert_eq!(db.vault_row("alice"), None);
+            refused += 1;
+        }
+    }
+    assert!(
+        (1..4).contains(&refused),
+        "{refused} of 4 databases had no writer"
+    );
+    let last = databases.last().unwrap();
+    eventually(SOON, "a slot is free again when a writer left", || {
+        init(&mut last.app_for("alice")).is_ok()
+    });
+}
+
+#[test]
+fn settings_of_the_database_do_not_weaken_the_writer() {
+    let db = shared_db();
+    let name = &db.name;
+    for setting in [
+        "default_transaction_read_only = on",
+        "search_path = ''",
+        "session_replication_role = replica",
+        "row_security = off",
+        "synchronous_commit = off",
+        "default_transaction_isolation = serializable",
+        "idle_in_transaction_session_timeout = 1",
+        "default_tablespace = 'nowhere'",
+        "lock_timeout = 1",
+        "constraint_exclusion = on",
+        "role = wire_app",
+    ] {
+        // Some are refused for a database; those cannot harm.
+        let _ = db
+            .superuser()
+            .batch_execute(&format!("ALTER DATABASE \"{name}\" SET {setting}"));
+    }
+    let mut app = db.app_for("alice");
+    app.batch_execute("SET default_transaction_read_only = off; SET search_path = public; SET default_transaction_isolation = 'read committed'; SET row_security = on")
+        .unwrap();
+    init(&mut app).unwrap();
+    for _ in 0..5 {
+        fetch(&mut app).unwrap();
+    }
+    assert_eq!(db.audit_of("alice").len(), 6);
+}
+
+#[test]
+fn a_short_statement_timeout_of_the_database_does_not_stop_the_writer() {
+    let db = shared_db();
+    init(&mut db.app_for("alice")).unwrap();
+    db.force(&format!(
+        "ALTER DATABASE \"{}\" SET statement_timeout = 1",
+        db.name
+    ));
+    eventually(SOON, "the writer has left", || {
+        // This session reads with the database's own timeout of 1 ms: ask from elsewhere.
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'vault%' AND datname = '{}'",
+            db.name
+        );
+        db.cluster
+            .superuser("postgres")
+            .query_one(&sql, &[])
+            .unwrap()
+            .get::<_, i64>(0)
+            == 0
+    });
+    let mut config = db.cluster.config("wire_app", &db.name);
+    config.options("-c statement_timeout=0");
+    let mut app = config.connect(postgres::NoTls).unwrap();
+    set_user(&mut app, "alice");
+    for _ in 0..20 {
+        fetch(&mut app).unwrap();
+    }
+}
+
+#[test]
+fn an_aborted_batch_leaves_no_half_and_no_double() {
+    let db = shared_db();
+    init(&mut db.app_for("alice")).unwrap();
+    // Half of all inserts fail, as a flaky disk or a serialization failure would make them.
+    db.force(
+        "CREATE SEQUENCE flaky;
+         GRANT USAGE ON SEQUENCE flaky TO PUBLIC;
+         CREATE FUNCTION flaky() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN IF nextval('public.flaky') % 2 = 0 THEN RAISE EXCEPTION 'flaky'; END IF; RETURN NEW; END $$;
+         CREATE TRIGGER flaky BEFORE INSERT ON vault_ext.encryption_vault_audit FOR EACH ROW EXECUTE FUNCTION flaky()",
+    );
+    let released: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|i| {
+                let db = &db;
+                scope.spawn(move || {
+                    let mut app: Client = db.app_for("alice");
+                    (0..25)
+                        .filter(|n| {
+                            let id = format!("{i}-{n}");
+                            app.execute("SELECT set_config('app.request_id', $1, false)", &[&id])
+                                .unwrap();
+                            fetch(&mut app).is_ok()
+                        })
+                        .count()
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
+    });
+    let rows = db.audit_of("alice");
+    let mut ids: Vec<_> = rows
+        .iter()
+        .filter_map(|row| row.request_id.clone())
+        .collect();
+    let written = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), written, "no row twice");
+    assert_eq!(
+        written, released,
+        "a row for each released key and no other"
+    );
+    assert!(released > 0);
+}

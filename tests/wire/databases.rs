@@ -1,0 +1,208 @@
+//! Several databases of one server, and the commands that need one to themselves.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Cluster, Db, eventually, expect_vault_error, fetch, init, rotate, shared_db};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn writers(db: &Db) -> i64 {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'vault%' AND datname = '{}'",
+        db.name
+    );
+    let mut client = db.cluster.superuser("postgres");
+    client.query_one(&sql, &[]).unwrap().get(0)
+}
+
+/// Runs right after a call, while the writer may still be there, and must not take long.
+fn at_once(db: &Db, sql: &str) {
+    init(&mut db.app_for("alice")).unwrap();
+    // A backend counts until it has left; only the writer is the extension's to send away.
+    eventually(SOON, "the test's own sessions are gone", || {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND backend_type = 'client backend'",
+            db.name
+        );
+        db.cluster
+            .superuser("postgres")
+            .query_one(&sql, &[])
+            .unwrap()
+            .get::<_, i64>(0)
+            == 0
+    });
+    let start = Instant::now();
+    db.cluster
+        .superuser("postgres")
+        .batch_execute(sql)
+        .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    assert!(start.elapsed() < SOON, "{sql}: {:?}", start.elapsed());
+}
+
+#[test]
+fn two_databases_audit_independently() {
+    let (one, two) = (shared_db(), shared_db());
+    std::thread::scope(|scope| {
+        for (db, user) in [(&one, "alice"), (&two, "bob")] {
+            scope.spawn(move || {
+                let mut app = db.app_for(user);
+                init(&mut app).unwrap();
+                for _ in 0..50 {
+                    fetch(&mut app).unwrap();
+                }
+            });
+        }
+    });
+    for (db, user) in [(&one, "alice"), (&two, "bob")] {
+        assert_eq!(db.audit_of(user).len(), 51);
+        assert_eq!(db.audit().len(), 51, "and nothing of the other");
+    }
+}
+
+#[test]
+fn a_locked_trail_in_one_database_does_not_stop_another() {
+    let (one, two) = (shared_db(), shared_db());
+    for db in [&one, &two] {
+        init(&mut db.app_for("alice")).unwrap();
+    }
+    let name = &one.name;
+    one.force(&format!(
+        "ALTER DATABASE \"{name}\" SET vault_ext.audit_timeout = 500"
+    ));
+    let mut locker = one.superuser();
+    locker
+        .batch_execute(
+            "BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE",
+        )
+        .unwrap();
+    let mut stuck = one.app_for("alice");
+    let waiting = std::thread::spawn(move || fetch(&mut stuck));
+    fetch(&mut two.app_for("alice")).unwrap();
+    assert!(waiting.join().unwrap().is_err());
+    locker.batch_execute("ROLLBACK").unwrap();
+    fetch(&mut one.app_for("alice")).unwrap();
+}
+
+#[test]
+fn drop_database_works_right_after_a_call() {
+    let db = shared_db();
+    at_once(&db, &format!("DROP DATABASE \"{}\"", db.name));
+    assert_eq!(writers(&db), 0);
+}
+
+#[test]
+fn drop_database_with_force_works_right_after_a_call() {
+    let db = shared_db();
+    let _open = db.app();
+    init(&mut db.app_for("alice")).unwrap();
+    db.cluster
+        .superuser("postgres")
+        .batch_execute(&format!("DROP DATABASE \"{}\" WITH (FORCE)", db.name))
+        .unwrap();
+}
+
+#[test]
+fn a_copy_by_template_opens_the_same_keys_with_a_trail_of_its_own() {
+    let db = shared_db();
+    let name = &db.name;
+    at_once(
+        &db,
+        &format!("CREATE DATABASE \"{name}_copy\" TEMPLATE \"{name}\""),
+    );
+    let copy = db.cluster.existing_database(&format!("{name}_copy"));
+    let key = fetch(&mut db.app_for("alice")).unwrap();
+    assert_eq!(fetch(&mut copy.app_for("alice")).unwrap(), key);
+    assert_eq!((db.audit().len(), copy.audit().len()), (2, 2));
+    rotate(&mut copy.app_for("alice")).unwrap();
+    assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
+}
+
+#[test]
+fn a_renamed_database_goes_on_under_its_new_name() {
+    let db = shared_db();
+    let name = &db.name;
+    at_once(
+        &db,
+        &format!("ALTER DATABASE \"{name}\" RENAME TO \"{name}_new\""),
+    );
+    let renamed = db.cluster.existing_database(&format!("{name}_new"));
+    fetch(&mut renamed.app_for("alice")).unwrap();
+    assert_eq!(renamed.audit().len(), 2);
+}
+
+#[test]
+fn a_database_moves_to_another_tablespace_right_after_a_call() {
+    let cluster = Cluster::builder()
+        .with_wire_kek()
+        .without_fsync()
+        .conf("allow_in_place_tablespaces = on")
+        .start();
+    let db = cluster.database("d");
+    db.force("CREATE TABLESPACE other LOCATION ''");
+    at_once(&db, "ALTER DATABASE d SET TABLESPACE other");
+    fetch(&mut db.app_for("alice")).unwrap();
+}
+
+#[test]
+fn a_dropped_and_recreated_database_starts_afresh() {
+    let db = shared_db();
+    let name = db.name.clone();
+    for _ in 0..3 {
+        at_once(&db, &format!("DROP DATABASE \"{name}\""));
+        let again = db.cluster.database(&name);
+        expect_vault_error(fetch(&mut again.app_for("alice")), "P0002");
+        assert_eq!(again.audit().len(), 1);
+    }
+}
+
+#[test]
+fn the_writer_leaves_when_idle_and_the_next_call_brings_it_back() {
+    let cluster = Cluster::builder()
+        .with_wire_kek()
+        .without_fsync()
+        .conf("vault_ext.audit_idle_exit = 200")
+        .start();
+    let db = cluster.database("d");
+    let mut app = db.app_for("alice");
+    init(&mut app).unwrap();
+    for round in 2..5 {
+        eventually(SOON, "the writer leaves", || writers(&db) == 0);
+        fetch(&mut app).unwrap();
+        assert_eq!(db.audit().len(), round);
+    }
+}
+
+#[test]
+fn one_writer_serves_a_database() {
+    let db = shared_db();
+    std::thread::scope(|scope| {
+        for i in 0..10 {
+            let db = &db;
+            scope.spawn(move || {
+                let mut app = db.app_for(&format!("user-{i}"));
+                init(&mut app).unwrap();
+                for _ in 0..20 {
+                    fetch(&mut app).unwrap();
+                    assert!(writers(db) <= 1);
+                }
+            });
+        }
+    });
+    assert_eq!(db.audit().len(), 210);
+}
+
+#[test]
+fn a_writer_leaves_a_database_whose_extension_was_dropped() {
+    let db = shared_db();
+    init(&mut db.app_for("alice")).unwrap();
+    db.force("DROP EXTENSION vault_ext");
+    // The writer must neither restart in a loop nor fill the log.
+    eventually(SOON, "the writer leaves", || writers(&db) == 0);
+    let dropped = format!("DROP DATABASE \"{}\"", db.name);
+    eventually(SOON, "the database can go", || {
+        db.cluster
+            .superuser("postgres")
+            .batch_execute(&dropped)
+            .is_ok()
+    });
+}

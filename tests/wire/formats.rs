@@ -1,0 +1,200 @@
+//! The predecessor's rows and clients keep working; new rows are format 2.
+
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use aes_gcm::{Aes256Gcm, Nonce, Tag};
+
+use crate::harness::{
+    Db, PREDECESSOR_KEK, base64, decode, expect_vault_error, fetch, init, rotate, shared_db, status,
+};
+
+const IV: &str = "EBESExQVFhcYGRob";
+const WRAPPED: &str = "EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/";
+
+/// The master key of the vectors: bytes a0 a1 .. bf.
+fn master_key() -> Vec<u8> {
+    (0xa0..=0xbf).collect()
+}
+
+fn insert_predecessor_row(db: &Db, user: &str, wrapped: &str, iv: &str) {
+    db.superuser()
+        .execute(
+            "INSERT INTO vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id)
+                VALUES ($1, $2, $3, 1, 'env-v1')",
+            &[&user, &wrapped, &iv],
+        )
+        .unwrap();
+}
+
+fn cipher(key: &[u8]) -> Aes256Gcm {
+    Aes256Gcm::new_from_slice(key).expect("32 bytes")
+}
+
+fn nonce(iv: &[u8]) -> Nonce<aes_gcm::aead::consts::U12> {
+    Nonce::try_from(iv).expect("12 bytes")
+}
+
+fn open(key: &[u8], iv: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+    let (ciphertext, tag) = sealed.split_at(sealed.len().checked_sub(16)?);
+    let mut buffer = ciphertext.to_vec();
+    let tag = Tag::try_from(tag).expect("16 bytes");
+    cipher(key)
+        .decrypt_inout_detached(&nonce(iv), b"", buffer.as_mut_slice().into(), &tag)
+        .ok()
+        .map(|()| buffer)
+}
+
+fn seal(key: &[u8], iv: &[u8], plaintext: &[u8]) -> Vec<u8> {
+    let mut buffer = plaintext.to_vec();
+    let tag = cipher(key)
+        .encrypt_inout_detached(&nonce(iv), b"", buffer.as_mut_slice().into())
+        .expect("a short plaintext");
+    buffer.extend_from_slice(&tag);
+    buffer
+}
+
+/// What the predecessor's clients do with a value.
+fn open_blob(master_key: &[u8], blob: &str) -> Option<String> {
+    let (iv, sealed) = blob.strip_prefix("enc:1:")?.split_once('.')?;
+    let plaintext = open(master_key, &decode(iv), &decode(sealed))?;
+    String::from_utf8(plaintext).ok()
+}
+
+#[test]
+fn the_predecessor_s_row_opens() {
+    let db = shared_db();
+    insert_predecessor_row(&db, "alice", WRAPPED, IV);
+    let mut app = db.app_for("alice");
+    let key = fetch(&mut app).unwrap();
+    assert_eq!(decode(&key.master_key), master_key());
+    assert_eq!((key.format_version, key.key_version), (1, 1));
+    assert_eq!(key.kek_id, "env-v1");
+    assert_eq!(init(&mut app).unwrap(), key, "init does not mint over it");
+    assert_eq!(status(&mut app).unwrap().format_version, Some(1));
+}
+
+#[test]
+fn predecessor_rows_of_many_users_open_after_copy() {
+    let db = shared_db();
+    let mut lines = String::new();
+    let keys: Vec<(String, Vec<u8>)> = (0..20_u8)
+        .map(|i| (format!("user-{i}"), vec![i; 32]))
+        .collect();
+    for (i, (user, key)) in keys.iter().enumerate() {
+        let iv = [i as u8 + 100; 12];
+        let wrapped = base64(&seal(&PREDECESSOR_KEK, &iv, key));
+        lines.push_str(&format!("{user}\t{wrapped}\t{}\t1\tenv-v1\n", base64(&iv)));
+    }
+    let mut superuser = db.superuser();
+    let mut writer = superuser
+        .copy_in(
+            "COPY vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id) FROM STDIN",
+        )
+        .unwrap();
+    std::io::Write::write_all(&mut writer, lines.as_bytes()).unwrap();
+    assert_eq!(writer.finish().unwrap(), 20);
+    for (user, key) in &keys {
+        let fetched = fetch(&mut db.app_for(user)).unwrap();
+        assert_eq!(decode(&fetched.master_key), *key, "{user}");
+    }
+}
+
+#[test]
+fn the_predecessor_s_blobs_decrypt_with_the_fetched_key() {
+    let db = shared_db();
+    insert_predecessor_row(&db, "alice", WRAPPED, IV);
+    let key = decode(&fetch(&mut db.app_for("alice")).unwrap().master_key);
+    let vectors = [
+        (
+            "\"Buy milk\"",
+            "enc:1:EBESExQVFhcYGRob.tvQAd/4q3N7xW9cF3O/tMti4RWEbn5l9FT8=",
+        ),
+        ("\"\"", "enc:1:EBESExQVFhcYGRob.tpRxLOlOq/GwcA3fFyuc8FjE"),
+        ("42", "enc:1:EBESExQVFhcYGRob.oIQtNe0cKsQwgTqn1rJcEWFt"),
+        (
+            "{\"a\":1,\"b\":[\"x\",null]}",
+            "enc:1:EBESExQVFhcYGRob.75QULOR2mZD4W1ZKu0uemJ0ncKOygjtpfWXXvETX9R4PLqBCSiY=",
+        ),
+    ];
+    for (value, blob) in vectors {
+        assert_eq!(open_blob(&key, blob).as_deref(), Some(value));
+        assert_eq!(
+            open_blob(&PREDECESSOR_KEK, blob),
+            None,
+            "only the right key opens"
+        );
+    }
+}
+
+#[test]
+fn a_rotated_predecessor_row_becomes_format_2_under_the_active_kek() {
+    let db = shared_db();
+    insert_predecessor_row(&db, "alice", WRAPPED, IV);
+    let mut app = db.app_for("alice");
+    let key = rotate(&mut app).unwrap();
+    assert_eq!((key.format_version, key.key_version), (2, 2));
+    assert_eq!(key.kek_id, "wire-1");
+    assert_ne!(decode(&key.master_key), master_key());
+    assert_eq!(fetch(&mut app).unwrap(), key);
+    let iv: i32 = db.value("SELECT length(wrap_iv) FROM vault_ext.encryption_vaults");
+    assert_eq!(iv, 32);
+}
+
+#[test]
+fn new_wraps_are_format_2_with_a_nonce_of_24_bytes() {
+    let db = shared_db();
+    init(&mut db.app_for("alice")).unwrap();
+    let row = db
+        .superuser()
+        .query_one(
+            "SELECT format_version, wrapped_mk, wrap_iv FROM vault_ext.encryption_vaults",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(row.get::<_, i16>(0), 2);
+    assert_eq!(decode(row.get(1)).len(), 48);
+    assert_eq!(decode(row.get(2)).len(), 24);
+    assert_eq!(row.get::<_, &str>(2).len(), 32);
+}
+
+#[test]
+fn the_stored_wrap_is_not_the_key_and_changes_with_each_rotate() {
+    let db = shared_db();
+    let mut app = db.app_for("alice");
+    let key = init(&mut app).unwrap();
+    let before = db.vault_row("alice").unwrap();
+    assert!(!before.contains(&key.master_key));
+    rotate(&mut app).unwrap();
+    assert_ne!(db.vault_row("alice").unwrap(), before);
+}
+
+#[test]
+fn a_format_1_wrap_under_a_wrong_kek_id_does_not_open() {
+    let db = shared_db();
+    insert_predecessor_row(&db, "alice", WRAPPED, IV);
+    db.force("UPDATE vault_ext.encryption_vaults SET kek_id = 'spare'");
+    expect_vault_error(fetch(&mut db.app_for("alice")), "XX001");
+    expect_vault_error(rotate(&mut db.app_for("alice")), "XX001");
+}
+
+#[test]
+fn any_changed_character_of_a_format_1_wrap_does_not_open() {
+    let db = shared_db();
+    for position in (0..64).step_by(7) {
+        let mut wrapped = WRAPPED.as_bytes().to_vec();
+        wrapped[position] = if wrapped[position] == b'x' {
+            b'y'
+        } else {
+            b'x'
+        };
+        let user = format!("wrap-{position}");
+        insert_predecessor_row(&db, &user, std::str::from_utf8(&wrapped).unwrap(), IV);
+        expect_vault_error(fetch(&mut db.app_for(&user)), "XX001");
+    }
+    for position in 0..16 {
+        let mut iv = IV.as_bytes().to_vec();
+        iv[position] = if iv[position] == b'x' { b'y' } else { b'x' };
+        let user = format!("iv-{position}");
+        insert_predecessor_row(&db, &user, WRAPPED, std::str::from_utf8(&iv).unwrap());
+        expect_vault_error(fetch(&mut db.app_for(&user)), "XX001");
+    }
+}

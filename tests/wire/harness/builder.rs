@@ -1,0 +1,130 @@
+//! How a server comes to be: a copy of a cached initdb and the lines of its configuration.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{LazyLock, Mutex};
+
+use super::Cluster;
+use super::cluster::{PORT, bindir};
+use super::os::server_command;
+use super::scratch::scratch_dir;
+
+static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let dir = scratch_dir();
+    let output = server_command(bindir().join("initdb"), &dir)
+        .args(["-U", "postgres", "-A", "trust", "-E", "UTF8"])
+        .args(["--locale=C.UTF-8", "--no-sync", "--no-instructions", "-D"])
+        .arg(dir.join("data"))
+        .output()
+        .expect("initdb starts");
+    assert!(output.status.success(), "initdb failed: {output:?}");
+    dir.join("data")
+});
+
+pub struct Builder {
+    conf: Vec<String>,
+    env: Vec<(String, String)>,
+    keyring: Option<String>,
+    preload: bool,
+    tcp: bool,
+}
+
+impl Builder {
+    /// Appended to postgresql.conf, so it wins over everything the harness wrote.
+    pub fn conf(mut self, line: &str) -> Self {
+        self.conf.push(line.to_owned());
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The text of the file that `vault_ext.kek_file` names.
+    pub fn keyring(mut self, text: &str) -> Self {
+        self.keyring = Some(text.to_owned());
+        self
+    }
+
+    pub fn not_preloaded(mut self) -> Self {
+        self.preload = false;
+        self
+    }
+
+    /// Speed for tests that lose nothing when the machine crashes; commits stay synchronous.
+    pub fn without_fsync(self) -> Self {
+        self.conf("fsync = off")
+    }
+
+    /// Listen on a free port of 127.0.0.1 too.
+    pub fn tcp(mut self) -> Self {
+        self.tcp = true;
+        self
+    }
+
+    /// A data directory with its configuration, not started.
+    pub fn prepare(self) -> Cluster {
+        let dir = scratch_dir();
+        let status = Command::new("cp")
+            .arg("-a")
+            .arg(&*TEMPLATE)
+            .arg(dir.join("data"))
+            .status()
+            .expect("cp starts");
+        assert!(status.success(), "cannot copy the initdb template");
+        let tcp_port = self.tcp.then(free_port);
+        let mut cluster = Cluster {
+            dir,
+            env: self.env,
+            tcp_port,
+            postmaster: None,
+            log_from: 0,
+            installing: Mutex::new(()),
+        };
+        let dir = cluster.dir.display().to_string();
+        cluster.configure(&format!("unix_socket_directories = '{dir}'"));
+        cluster.configure(&format!("port = {}", tcp_port.unwrap_or(PORT)));
+        let listen = if self.tcp { "127.0.0.1" } else { "" };
+        cluster.configure(&format!("listen_addresses = '{listen}'"));
+        cluster.configure("log_line_prefix = '%m [%p] %q%u@%d '");
+        cluster.configure("max_wal_size = 128MB");
+        if self.preload {
+            cluster.configure("shared_preload_libraries = 'vault_ext'");
+        }
+        if let Some(text) = self.keyring {
+            let path = cluster.write_kek("keyring", text, 0o600);
+            cluster.configure(&format!("vault_ext.kek_file = '{}'", path.display()));
+        }
+        for line in self.conf {
+            cluster.configure(&line);
+        }
+        cluster
+    }
+
+    pub fn start(self) -> Cluster {
+        let mut cluster = self.prepare();
+        cluster.start();
+        cluster
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port on 127.0.0.1")
+        .port()
+}
+
+impl Cluster {
+    pub fn builder() -> Builder {
+        Builder {
+            conf: Vec::new(),
+            env: Vec::new(),
+            keyring: None,
+            preload: true,
+            tcp: false,
+        }
+    }
+}

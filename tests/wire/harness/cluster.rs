@@ -1,0 +1,264 @@
+//! A server of its own for a test: made from a cached initdb, configured, started, watched and removed.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+
+use postgres::{Client, Config, NoTls};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::expect::eventually;
+use super::os::{chown_to_server, processes_in, server_command};
+use super::scratch::remove;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PORT: u16 = 5432;
+
+static BINDIR: LazyLock<PathBuf> = LazyLock::new(|| {
+    let pg_config = std::env::var_os("VAULT_EXT_PG_CONFIG").expect(
+        "VAULT_EXT_PG_CONFIG must name the pg_config of a PostgreSQL tree that has vault_ext installed (see make test)",
+    );
+    let output = Command::new(&pg_config)
+        .arg("--bindir")
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run {}: {e}", pg_config.to_string_lossy()));
+    assert!(output.status.success(), "pg_config --bindir: {output:?}");
+    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
+});
+
+pub fn bindir() -> &'static Path {
+    &BINDIR
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    Fast,
+    Immediate,
+}
+
+pub struct Cluster {
+    pub(super) dir: PathBuf,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) tcp_port: Option<u16>,
+    pub(super) postmaster: Option<Child>,
+    pub(super) log_from: usize,
+    /// CREATE EXTENSION makes cluster-wide roles: one at a time.
+    pub(super) installing: Mutex<()>,
+}
+
+impl Cluster {
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// The port that names the socket file too.
+    pub fn port(&self) -> u16 {
+        self.tcp_port.unwrap_or(PORT)
+    }
+
+    /// Appends a line to postgresql.conf; the caller restarts or reloads.
+    pub fn configure(&mut self, line: &str) {
+        let path = self.data().join("postgresql.conf");
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .expect("postgresql.conf opens");
+        writeln!(file, "{line}").expect("postgresql.conf is writable");
+    }
+
+    /// A file owned by the server's user, beside the data directory.
+    pub fn write_kek(&self, name: &str, text: impl AsRef<[u8]>, mode: u32) -> PathBuf {
+        let path = self.dir.join(name);
+        fs::write(&path, text).expect("the key file is writable");
+        chown_to_server(&path);
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("mode of the key file");
+        path
+    }
+
+    fn spawn(&mut self) {
+        assert!(self.postmaster.is_none(), "the server already runs");
+        let log = self.open_log();
+        self.log_from = self.whole_log().len();
+        let child = server_command(bindir().join("postgres"), &self.dir)
+            .arg("-D")
+            .arg(self.data())
+            .envs(self.env.iter().cloned())
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log file's handle"))
+            .stderr(log)
+            .spawn()
+            .expect("postgres starts");
+        self.postmaster = Some(child);
+    }
+
+    fn open_log(&self) -> File {
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("log"))
+            .expect("the log file opens")
+    }
+
+    pub fn start(&mut self) {
+        self.spawn();
+        eventually(PATIENCE, "the server answers", || {
+            if let Some(status) = self.exited() {
+                panic!("the server did not start ({status}):\n{}", self.log());
+            }
+            self.try_conn("postgres", "postgres").is_ok()
+        });
+    }
+
+    /// Starts a server that has to refuse, and gives the log of that attempt.
+    pub fn start_expect_failure(&mut self) -> String {
+        self.spawn();
+        let mut status = None;
+        eventually(PATIENCE, "the server gives up", || {
+            if self.try_conn("postgres", "postgres").is_ok() {
+                panic!("the server started and should not:\n{}", self.log());
+            }
+            status = self.exited();
+            status.is_some()
+        });
+        self.postmaster = None;
+        let log = self.log();
+        assert!(!status.is_some_and(|s| s.success()), "exit 0:\n{log}");
+        assert!(!log.contains("panicked at"), "a panic at start:\n{log}");
+        log
+    }
+
+    fn exited(&mut self) -> Option<ExitStatus> {
+        let child = self.postmaster.as_mut().expect("the server was started");
+        child.try_wait().expect("the server can be waited for")
+    }
+
+    pub fn stop(&mut self, mode: Stop) {
+        let signal = match mode {
+            Stop::Fast => Signal::INT,
+            Stop::Immediate => Signal::QUIT,
+        };
+        self.signal_postmaster(signal);
+        eventually(PATIENCE, "the server stops", || self.exited().is_some());
+        self.postmaster = None;
+    }
+
+    pub fn restart(&mut self) {
+        self.stop(Stop::Fast);
+        self.start();
+    }
+
+    /// kill -9 of the postmaster and of every child, as a power cut would.
+    pub fn crash(&mut self) {
+        self.kill_everything();
+        self.postmaster = None;
+    }
+
+    pub fn signal_postmaster(&self, signal: Signal) {
+        let child = self.postmaster.as_ref().expect("the server runs");
+        let pid = Pid::from_child(child);
+        kill_process(pid, signal).expect("the postmaster takes the signal");
+    }
+
+    fn kill_everything(&mut self) {
+        let data = self.data();
+        // The postmaster first: it would start children again.
+        if let Some(child) = self.postmaster.as_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        eventually(PATIENCE, "every process of the server is gone", || {
+            let left = processes_in(&data);
+            left.iter().for_each(|pid| kill9(*pid));
+            left.is_empty()
+        });
+    }
+
+    /// The operating system's ids of the server's processes.
+    pub fn processes(&self) -> Vec<i32> {
+        processes_in(&self.data())
+    }
+
+    pub fn postmaster_pid(&self) -> i32 {
+        let child = self.postmaster.as_ref().expect("the server runs");
+        i32::try_from(child.id()).expect("a pid")
+    }
+
+    pub fn config(&self, role: &str, db: &str) -> Config {
+        let mut config = Config::new();
+        config.host_path(&self.dir).port(self.port());
+        config.user(role).dbname(db);
+        config
+    }
+
+    pub fn try_conn(&self, role: &str, db: &str) -> Result<Client, postgres::Error> {
+        self.config(role, db).connect(NoTls)
+    }
+
+    pub fn conn(&self, role: &str, db: &str) -> Client {
+        self.try_conn(role, db)
+            .unwrap_or_else(|e| panic!("{role} cannot connect to {db}: {e:?}\n{}", self.log()))
+    }
+
+    pub fn tcp_conn(&self, role: &str, db: &str) -> Client {
+        let mut config = Config::new();
+        config.host("127.0.0.1").user(role).dbname(db);
+        config.port(self.tcp_port.expect("built with tcp()"));
+        config.connect(NoTls).expect("a connection over TCP")
+    }
+
+    pub fn superuser(&self, db: &str) -> Client {
+        self.conn("postgres", db)
+    }
+
+    fn whole_log(&self) -> String {
+        let bytes = fs::read(self.dir.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// What the server wrote since its last start.
+    pub fn log(&self) -> String {
+        self.whole_log().split_off(self.log_from)
+    }
+
+    pub fn log_bytes(&self) -> Vec<u8> {
+        fs::read(self.dir.join("log")).expect("the log file is readable")
+    }
+}
+
+pub fn kill9(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        // It may have left by itself in the meantime.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "--- server log of {}\n{}",
+                self.dir.display(),
+                self.whole_log()
+            );
+        }
+        if let Some(child) = self.postmaster.as_mut() {
+            let _ = kill_process(Pid::from_child(child), Signal::QUIT);
+            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            while matches!(child.try_wait(), Ok(None)) && std::time::Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            self.kill_everything();
+        }
+        remove(&self.dir);
+    }
+}

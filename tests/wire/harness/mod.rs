@@ -1,0 +1,22 @@
+//! What the tests stand on: servers, databases, calls and expectations.
+
+mod builder;
+mod calls;
+mod cluster;
+mod database;
+mod expect;
+mod kek_refusal;
+mod os;
+pub mod raw;
+mod scratch;
+mod secrets;
+
+pub use builder::Builder;
+pub use calls::{AuditRow, VaultKey, fetch, forget_user, init, rotate, set_user, status};
+pub use cluster::{Cluster, Stop, bindir, kill9};
+pub use database::{Db, shared_db};
+pub use expect::{Refusal, eventually, expect_error, expect_vault_error, without_deadlock};
+pub use kek_refusal::refuses_kek;
+pub use os::{chown_to_server, server_command};
+pub use scratch::scratch_dir;
+pub use secrets::{PREDECESSOR_KEK, assert_no_secrets, base64, decode, kek, keyring_line};

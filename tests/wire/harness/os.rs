@@ -1,0 +1,68 @@
+//! Who runs the servers: `postgres` when the tests run as root (PostgreSQL refuses root), else the tests' own user.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+
+struct Account {
+    uid: u32,
+    gid: u32,
+}
+
+static SERVER_ACCOUNT: LazyLock<Option<Account>> = LazyLock::new(|| {
+    rustix::process::geteuid()
+        .is_root()
+        .then(|| account("postgres"))
+});
+
+fn account(name: &str) -> Account {
+    let passwd = fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
+    let line = passwd
+        .lines()
+        .find(|line| line.split(':').next() == Some(name))
+        .unwrap_or_else(|| panic!("running as root needs the system user {name}: install PostgreSQL's package or run as an ordinary user"));
+    let mut fields = line.split(':').skip(2);
+    let mut number = || fields.next().and_then(|field| field.parse().ok());
+    match (number(), number()) {
+        (Some(uid), Some(gid)) => Account { uid, gid },
+        _ => panic!("/etc/passwd has no numbers for {name}"),
+    }
+}
+
+/// A command that runs as the servers' user, in `dir`, free of the caller's PostgreSQL and backtrace settings.
+pub fn server_command(program: impl AsRef<Path>, dir: &Path) -> Command {
+    let mut command = Command::new(program.as_ref());
+    command.current_dir(dir);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("PG") || text.starts_with("LC_") || text.starts_with("RUST_") {
+            command.env_remove(&name);
+        }
+    }
+    command.env("LANG", "C.UTF-8");
+    if let Some(account) = SERVER_ACCOUNT.as_ref() {
+        command.uid(account.uid).gid(account.gid);
+    }
+    command
+}
+
+pub fn chown_to_server(path: &Path) {
+    if let Some(account) = SERVER_ACCOUNT.as_ref() {
+        chown(path, Some(account.uid), Some(account.gid))
+            .unwrap_or_else(|e| panic!("cannot chown {}: {e}", path.display()));
+    }
+}
+
+/// Every process whose working directory lies at or below `dir`: a server's processes all stand in its data directory.
+pub fn processes_in(dir: &Path) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").expect("/proc is readable");
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
+        })
+        .collect()
+}

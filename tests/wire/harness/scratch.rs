@@ -1,0 +1,82 @@
+//! The folder below which every server of this process lives, and the guard that clears it.
+//!
+//! libtest neither drops statics nor survives a kill. So a small shell waits on a pipe that only this process holds open:
+//! when the pipe closes, for whatever reason, it ends what still runs below the folder and removes it.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const GUARD: &str = r#"
+trap '' INT HUP TERM
+read -r _
+signal() {
+    found=1
+    for process in /proc/[0-9]*; do
+        case "$(readlink "$process/cwd" 2>/dev/null)" in
+            "$0"/*) found=0; kill "-$1" "${process#/proc/}" 2>/dev/null ;;
+        esac
+    done
+    return $found
+}
+signal QUIT
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    signal CONT || break
+    sleep 0.3
+done
+signal KILL && sleep 0.3
+rm -rf "$0"
+"#;
+
+struct Scratch {
+    dir: PathBuf,
+    _held_open: ChildStdin,
+}
+
+static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| {
+    // A unix socket's path has at most 107 bytes, so TMPDIR is not asked.
+    let dir = tempfile::Builder::new()
+        .prefix("vx-")
+        .tempdir_in("/tmp")
+        .expect("a folder in /tmp")
+        .keep();
+    fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("mode of the scratch folder");
+    #[expect(clippy::zombie_processes, reason = "the guard outlives this process")]
+    let mut guard = Command::new("/bin/sh")
+        .arg("-c")
+        .arg(GUARD)
+        .arg(&dir)
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("/bin/sh starts");
+    let held_open = guard.stdin.take().expect("stdin is piped");
+    Scratch {
+        dir,
+        _held_open: held_open,
+    }
+});
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A fresh folder, owned by the servers' user.
+pub fn scratch_dir() -> PathBuf {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let dir = SCRATCH.dir.join(number.to_string());
+    fs::create_dir(&dir).expect("a folder below the scratch folder");
+    super::os::chown_to_server(&dir);
+    dir
+}
+
+pub fn remove(dir: &Path) {
+    if let Err(error) = fs::remove_dir_all(dir) {
+        eprintln!("cannot remove {}: {error}", dir.display());
+    }
+}

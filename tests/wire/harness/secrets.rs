@@ -1,0 +1,83 @@
+//! Known keys, and the search for any trace of them.
+
+use base64ct::{Base64, Encoding};
+
+use super::Cluster;
+
+/// The KEK of the predecessor's vectors: bytes 01 02 .. 20.
+pub const PREDECESSOR_KEK: [u8; 32] = {
+    let mut key = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        key[i] = i as u8 + 1;
+        i += 1;
+    }
+    key
+};
+
+/// A key that looks random and is the same in each run (splitmix64), so that a find in a log is no accident.
+pub fn kek(seed: u64) -> [u8; 32] {
+    let mut key = [0; 32];
+    for (i, chunk) in key.chunks_mut(8).enumerate() {
+        let mut z = (seed * 8 + i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        chunk.copy_from_slice(&(z ^ (z >> 31)).to_be_bytes());
+    }
+    key
+}
+
+pub fn base64(bytes: &[u8]) -> String {
+    Base64::encode_string(bytes)
+}
+
+#[track_caller]
+pub fn decode(text: &str) -> Vec<u8> {
+    Base64::decode_vec(text).unwrap_or_else(|e| panic!("not standard base64 ({e}): {text:?}"))
+}
+
+pub fn keyring_line(id: &str, key: &[u8]) -> String {
+    format!("{id} {}\n", base64(key))
+}
+
+/// The traces of a key: a third of it in any usual notation is enough to be caught.
+fn fingerprints(key: &[u8]) -> Vec<Vec<u8>> {
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let list = |bytes: &[u8]| {
+        let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
+        numbers.join(", ")
+    };
+    let mut traces = Vec::new();
+    for part in key.chunks(key.len().div_ceil(3)) {
+        traces.push(part.to_vec());
+        traces.push(hex(part).into_bytes());
+        traces.push(hex(part).to_uppercase().into_bytes());
+        traces.push(list(part).into_bytes());
+    }
+    let text = base64(key).into_bytes();
+    traces.extend(text.chunks_exact(14).map(<[u8]>::to_vec));
+    traces
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
+}
+
+/// Neither the server's log nor the other texts hold a trace of one of the keys.
+#[track_caller]
+pub fn assert_no_secrets(cluster: &Cluster, texts: &[String], keys: &[Vec<u8>]) {
+    let log = cluster.log_bytes();
+    assert!(!log.is_empty(), "the log must have something to search");
+    for (i, key) in keys.iter().enumerate() {
+        assert!(key.len() >= 16, "key {i} is too short to be searched for");
+        for trace in fingerprints(key) {
+            assert!(!contains(&log, &trace), "key {i} shows in the server log");
+            for text in texts {
+                let found = contains(text.as_bytes(), &trace);
+                assert!(!found, "key {i} shows in: {text}");
+            }
+        }
+    }
+}

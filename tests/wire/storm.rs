@@ -1,0 +1,131 @@
+//! Many sessions that call while something disturbs them, and the count afterwards.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use postgres::Client;
+
+use crate::harness::{Db, eventually, fetch, init};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// What one session saw: the request ids of the calls that gave it a key, and how many calls failed.
+#[derive(Default)]
+pub struct Seen {
+    pub released: Vec<String>,
+    pub failed: usize,
+}
+
+pub fn tagged_fetch(client: &mut Client, id: &str) -> Result<(), postgres::Error> {
+    client.execute("SELECT set_config('app.request_id', $1, false)", &[&id])?;
+    fetch(client).map(drop)
+}
+
+/// A session that comes back when it was thrown out.
+fn connect_again(db: &Db, user: &str) -> Client {
+    let mut client = None;
+    eventually(SOON, "the server takes connections", || {
+        client = db.cluster.try_conn("wire_app", &db.name).ok();
+        if let Some(client) = client.as_mut() {
+            let set = "SELECT set_config('app.current_user_id', $1, false)";
+            return client.execute(set, &[&user]).is_ok();
+        }
+        false
+    });
+    client.expect("connected")
+}
+
+/// Calls from several sessions until `disturb` has done its worst. `prepare` may spoil a session's next call.
+pub fn storm(
+    db: &Db,
+    sessions: usize,
+    prepare: impl Fn(&mut Client, usize) + Sync,
+    disturb: impl FnOnce(),
+) -> Vec<Seen> {
+    for i in 0..sessions {
+        init(&mut db.app_for(&format!("user-{i}"))).unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..sessions)
+            .map(|i| {
+                let (stop, prepare) = (&stop, &prepare);
+                scope.spawn(move || {
+                    let user = format!("user-{i}");
+                    let mut client = connect_again(db, &user);
+                    let mut seen = Seen::default();
+                    for n in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        if client.is_closed() {
+                            client = connect_again(db, &user);
+                        }
+                        prepare(&mut client, n);
+                        let id = format!("{i}-{n}");
+                        match tagged_fetch(&mut client, &id) {
+                            Ok(()) => seen.released.push(id),
+                            Err(_) => seen.failed += 1,
+                        }
+                    }
+                    seen
+                })
+            })
+            .collect();
+        // The sessions must end even if the disturbance fails.
+        let disturbed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(disturb));
+        stop.store(true, Ordering::Relaxed);
+        let seen = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        if let Err(cause) = disturbed {
+            std::panic::resume_unwind(cause);
+        }
+        seen
+    })
+}
+
+/// How often each request id stands in the trail as a fetch that was answered.
+pub fn rows_by_request(db: &Db) -> HashMap<String, usize> {
+    let mut rows = HashMap::new();
+    for row in db.audit() {
+        if let (Some(id), 200) = (row.request_id, row.status) {
+            *rows.entry(id).or_insert(0) += 1;
+        }
+    }
+    rows
+}
+
+#[track_caller]
+pub fn nothing_lost_and_nothing_twice(db: &Db, seen: &[Seen]) {
+    let rows = rows_by_request(db);
+    let released: Vec<_> = seen.iter().flat_map(|seen| &seen.released).collect();
+    assert!(
+        released.len() > 50,
+        "only {} calls went through",
+        released.len()
+    );
+    let lost: Vec<_> = released
+        .iter()
+        .filter(|id| !rows.contains_key(**id))
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {} released keys have no row: {lost:?}",
+        lost.len(),
+        released.len()
+    );
+    let twice: Vec<_> = rows.iter().filter(|(_, count)| **count != 1).collect();
+    assert!(twice.is_empty(), "rows more than once: {twice:?}");
+}
+
+/// Runs the disturbance every so often, for two seconds.
+pub fn repeatedly(every: Duration, mut disturb: impl FnMut()) {
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        disturb();
+        std::thread::sleep(every);
+    }
+}
