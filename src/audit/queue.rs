@@ -44,7 +44,7 @@ pub struct Slot {
     kind: AtomicU32,
     length: AtomicU32,
     failure: AtomicU32,
-    unused: AtomicU32,
+    _unused: AtomicU32,
     bytes: [AtomicU64; WORDS],
 }
 
@@ -155,7 +155,7 @@ pub struct Queue {
     writer_process: AtomicU32,
     /// 1 while somebody wants the writer to go as soon as it has nothing to do.
     leave: AtomicU32,
-    unused: AtomicU32,
+    _unused: AtomicU32,
     /// Epoch of the writer in the upper bits, its state in the lowest two. An old writer cannot touch a newer one's state.
     writer: AtomicU64,
     /// When STARTING began, microseconds: a start may get lost when a fork fails.
@@ -300,7 +300,7 @@ mod tests {
             kind: AtomicU32::new(0),
             length: AtomicU32::new(0),
             failure: AtomicU32::new(0),
-            unused: AtomicU32::new(0),
+            _unused: AtomicU32::new(0),
             bytes: [const { AtomicU64::new(0) }; WORDS],
         }
     }
@@ -312,7 +312,7 @@ mod tests {
             head: AtomicU32::new(0),
             writer_process: AtomicU32::new(0),
             leave: AtomicU32::new(0),
-            unused: AtomicU32::new(0),
+            _unused: AtomicU32::new(0),
             writer: AtomicU64::new(0),
             starting_since: AtomicI64::new(0),
         }

@@ -24,10 +24,6 @@ impl CheckValue {
         Self(value)
     }
 
-    pub fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
     /// 32 lower-case hexadecimal digits.
     pub fn to_hex(self) -> String {
         self.to_string()

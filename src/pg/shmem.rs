@@ -21,7 +21,7 @@ pub struct Counters {
     pub longest_wait: AtomicU64,
     pub lost: AtomicU64,
     pub writers: AtomicU64,
-    unused: AtomicU64,
+    _unused: AtomicU64,
 }
 
 /// The audit trail's part of shared memory.

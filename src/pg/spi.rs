@@ -86,7 +86,8 @@ unsafe fn prepare(sql: &str, args: &[Arg<'_>]) -> pg_sys::SPIPlanPtr {
     // SAFETY: the caller is connected to SPI; text and types live during the call.
     unsafe {
         let plan = pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr());
-        assert!(!plan.is_null(), "SPI_prepare failed with code {}", pg_sys::SPI_result);
+        let code = pg_sys::SPI_result;
+        assert!(!plan.is_null(), "SPI_prepare failed with code {code}");
         pg_sys::SPI_keepplan(plan);
         plan
     }
