@@ -4,6 +4,8 @@ GRANT USAGE ON SCHEMA vault_ext TO vault_ext_user, vault_ext_admin, vault_ext_au
 
 GRANT EXECUTE ON FUNCTION vault_init(), vault_get_master_key(), vault_rotate(), vault_status() TO vault_ext_user;
 GRANT SELECT ON vault_ext.own_audit TO vault_ext_user;
+-- The policies behind that view ask this with the rights of whoever reads it; it is never true in anybody's own SQL.
+GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance() TO vault_ext_user;
 
 GRANT EXECUTE ON FUNCTION vault_erase(text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
 GRANT SELECT ON vault_ext.keks, vault_ext.audit_stats TO vault_ext_admin;

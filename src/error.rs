@@ -48,9 +48,11 @@ impl VaultError {
     /// The SQLSTATE (PostgreSQL documentation, appendix A).
     pub fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
-            Self::NotPreloaded | Self::NoKek(_) | Self::KekNotLoaded(_) | Self::KekDiffers { .. } | Self::KekRetired(_) => {
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-            }
+            Self::NotPreloaded
+            | Self::NoKek(_)
+            | Self::KekNotLoaded(_)
+            | Self::KekDiffers { .. }
+            | Self::KekRetired(_) => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Identity(_) => PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::DoesNotOpen => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
@@ -84,9 +86,12 @@ impl VaultError {
             Self::NotPreloaded => {
                 "Add vault_ext to shared_preload_libraries in postgresql.conf and restart the server.".into()
             }
-            Self::NoKek(_) => "Configure vault_ext.kek_file, vault_ext.kek_command or vault_ext.kek and restart the server.".into(),
+            Self::NoKek(_) => {
+                "Configure vault_ext.kek_file, vault_ext.kek_command or vault_ext.kek and restart the server.".into()
+            }
             Self::Identity(_) => {
-                "Run SET LOCAL app.current_user_id = '<user>' in this transaction (or SET in this session) first.".into()
+                "Run SET LOCAL app.current_user_id = '<user>' in this transaction (or SET in this session) first."
+                    .into()
             }
             Self::NoVault => "Call vault_init() once for this user.".into(),
             Self::KekNotLoaded(_) => {
@@ -97,12 +102,14 @@ impl VaultError {
             }
             Self::KekRetired(_) => "Make another KEK the first line of the keyring.".into(),
             Self::DoesNotOpen => {
-                "Restore this row from a backup: it was changed, moved from another user, or wrapped with another KEK.".into()
+                "Restore this row from a backup: it was changed, moved from another user, or wrapped with another KEK."
+                    .into()
             }
             Self::Audit(failure) => failure.hint(),
             Self::Standby => "Connect to the primary: a key leaves only after its audit row is written.".into(),
             Self::Prepared => {
-                "Use COMMIT instead of PREPARE TRANSACTION: the audit trail could not tell how the transaction ended.".into()
+                "Use COMMIT instead of PREPARE TRANSACTION: the audit trail could not tell how the transaction ended."
+                    .into()
             }
             Self::Contended(_) => "Try the transaction again.".into(),
             Self::NoRandomness => "Look at the operating system's log; getrandom(2) failed.".into(),

@@ -65,9 +65,7 @@ pub fn rotate() -> Result<UserKey, VaultError> {
 
 /// The user's row without any key; not audited.
 pub fn status() -> Result<Option<Vault>, VaultError> {
-    if shmem::area().is_none() {
-        return Err(VaultError::NotPreloaded);
-    }
+    ring::current()?;
     Ok(store::find(&identity::current_user()?))
 }
 
@@ -292,7 +290,8 @@ fn mint(ring: &Ring, user: &str, key_version: i32) -> Result<(UserKey, Wrap), Va
         WrapError::Rng(_) => VaultError::NoRandomness,
         WrapError::Context => VaultError::DoesNotOpen,
     })?;
-    let opened = kek.unwrap(FORMAT, wrap.wrapped_mk(), wrap.wrap_iv(), &context).map_err(|_| VaultError::DoesNotOpen)?;
+    let opened =
+        kek.unwrap(FORMAT, wrap.wrapped_mk(), wrap.wrap_iv(), &context).map_err(|_| VaultError::DoesNotOpen)?;
     if opened.expose_secret() != master_key.expose_secret() {
         return Err(VaultError::DoesNotOpen);
     }

@@ -19,15 +19,20 @@ use crate::vault;
 #[pg_extern(sql = false)]
 fn vault_erase(user_id: String) -> bool {
     if user_id.is_empty() || user_id.len() > MAX_USER_ID_BYTES {
-        super::raise(VaultError::BadArgument("user_id must have 1 to 255 bytes", "Give the user's id as the application sets it."));
+        super::raise(VaultError::BadArgument(
+            "user_id must have 1 to 255 bytes",
+            "Give the user's id as the application sets it.",
+        ));
     }
     or_raise(vault::erase(user_id))
 }
 
 /// AFTER DELETE … FOR EACH ROW on the application's users table; the argument names the column with the user's id.
 pub fn erase_on_delete(row: Option<DeletedRow>) -> Result<(), VaultError> {
-    const HINT: &str = "Use CREATE TRIGGER … AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION vault_erase_on_delete('id').";
-    let row = row.ok_or(VaultError::BadArgument("vault_erase_on_delete() must be an AFTER DELETE row trigger", HINT))?;
+    const HINT: &str =
+        "Use CREATE TRIGGER … AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION vault_erase_on_delete('id').";
+    let row =
+        row.ok_or(VaultError::BadArgument("vault_erase_on_delete() must be an AFTER DELETE row trigger", HINT))?;
     let column = row
         .argument()
         .ok_or(VaultError::BadArgument("vault_erase_on_delete() takes one argument, the name of a column", HINT))?;
@@ -45,7 +50,10 @@ pub fn erase_on_delete(row: Option<DeletedRow>) -> Result<(), VaultError> {
 #[pg_extern(sql = false)]
 fn vault_purge_audit(older_than: Interval) -> i64 {
     if older_than.as_micros() < 0 {
-        super::raise(VaultError::BadArgument("older_than must not be negative", "Give an age, such as interval '1 year'."));
+        super::raise(VaultError::BadArgument(
+            "older_than must not be negative",
+            "Give an age, such as interval '1 year'.",
+        ));
     }
     or_raise(vault::purge_audit(older_than)) as i64
 }

@@ -56,7 +56,9 @@ mod tests {
 
     #[test]
     fn the_first_forwarded_address_wins() {
-        let claims = parse_headers(br#"{"x-forwarded-for":" 192.0.2.7 , 198.51.100.1","x-real-ip":"203.0.113.9","user-agent":"curl/8"}"#);
+        let claims = parse_headers(
+            br#"{"x-forwarded-for":" 192.0.2.7 , 198.51.100.1","x-real-ip":"203.0.113.9","user-agent":"curl/8"}"#,
+        );
         assert_eq!(claims.ip_address.as_deref(), Some("192.0.2.7"));
         assert_eq!(claims.user_agent.as_deref(), Some("curl/8"));
         assert_eq!(claims.request_id, None);

@@ -197,7 +197,8 @@ pub fn sanitized(claim: &[u8], max: usize) -> Option<String> {
     let text = String::from_utf8_lossy(&claim[..claim.len().min(max + 3)]);
     let mut clean = String::with_capacity(text.len().min(max));
     for character in text.chars() {
-        let escaped = if is_unsafe_to_show(character) { character.escape_unicode().to_string() } else { character.to_string() };
+        let escaped =
+            if is_unsafe_to_show(character) { character.escape_unicode().to_string() } else { character.to_string() };
         if clean.len() + escaped.len() > max {
             break;
         }
@@ -207,7 +208,8 @@ pub fn sanitized(claim: &[u8], max: usize) -> Option<String> {
 }
 
 fn is_unsafe_to_show(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

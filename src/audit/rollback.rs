@@ -2,16 +2,19 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::queue::Kind;
 use super::record::{RECORD_BYTES, Record};
 use crate::error::VaultError;
 use crate::pg::xact::{self, Callbacks};
-use crate::pg::{session, shmem};
+use crate::pg::{latch, session, shmem};
 
 /// Status and context of the second row.
 const STATUS: u16 = 409;
 const CONTEXT: &str = "rolled-back";
+/// How long one rollback may wait for room for its rows.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A change whose transaction has not ended yet: the row to write if it rolls back, ready made, since an abort can
 /// neither fail nor look anything up.
@@ -59,6 +62,18 @@ fn before_prepare() {
     }
 }
 
+/// Queues one row; while all slots of this backend are taken it waits for one, without looking at cancel requests.
+fn submit(bytes: &[u8], deadline: Instant) -> bool {
+    loop {
+        let submitted = super::submit(Kind::Record, bytes, true).is_some();
+        let _ = super::see_to_writer(super::my_queue());
+        if submitted || Instant::now() >= deadline {
+            return submitted;
+        }
+        latch::wait(Duration::from_millis(1));
+    }
+}
+
 /// Queues the rows of all changes at this nesting level and deeper. Nobody waits for them; a lost one is counted.
 fn record_rollbacks(level: i32) {
     let taken = PENDING.try_with(|list| {
@@ -66,15 +81,13 @@ fn record_rollbacks(level: i32) {
         Some(list.extract_if(.., |pending| pending.level >= level).collect::<Vec<_>>())
     });
     let Ok(Some(taken)) = taken else { return };
+    let deadline = Instant::now() + PATIENCE;
     for mut pending in taken {
         pending.bytes[..8].copy_from_slice(&session::now().to_le_bytes());
-        match super::submit(Kind::Record, &pending.bytes, true) {
-            Some(_) => drop(super::see_to_writer(super::my_queue())),
-            None => {
-                if let Some(area) = shmem::area() {
-                    area.counters.lost.fetch_add(1, Ordering::Relaxed);
-                }
-            }
+        if !submit(&pending.bytes, deadline)
+            && let Some(area) = shmem::area()
+        {
+            area.counters.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

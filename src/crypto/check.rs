@@ -68,10 +68,9 @@ mod tests {
     #[test]
     fn frozen_vectors() {
         let counting: Vec<u8> = (1..=32).collect();
-        for (kek, hex) in [
-            (counting, "9a7eb36f2af1cd36e1ef4272d593dc59"),
-            (vec![0; 32], "71dd67d16b088fd0e8230b0a2bed7f97"),
-        ] {
+        for (kek, hex) in
+            [(counting, "9a7eb36f2af1cd36e1ef4272d593dc59"), (vec![0; 32], "71dd67d16b088fd0e8230b0a2bed7f97")]
+        {
             let value = CheckValue::of(&KekBytes::from_slice(&kek).expect("32 bytes"));
             assert_eq!(value.to_hex(), hex);
             assert_eq!(CheckValue::from_hex(hex), Some(value));

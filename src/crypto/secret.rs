@@ -43,10 +43,7 @@ pub(super) fn fill_random(target: &mut [u8]) -> Result<(), RngError> {
 impl<Kind, const N: usize> SecretBytes<Kind, N> {
     /// All bytes zero: a place to be filled through [`Self::expose_secret_mut`].
     pub fn zeroed() -> Self {
-        Self {
-            bytes: [0; N],
-            kind: PhantomData,
-        }
+        Self { bytes: [0; N], kind: PhantomData }
     }
 
     /// Copies `bytes`, which stay the caller's to zeroize; `None` unless there are exactly `N`.
@@ -150,28 +147,19 @@ mod tests {
     fn a_master_key_has_the_base64_of_the_predecessor() {
         let bytes: Vec<u8> = (0xa0..0xc0).collect();
         let key = MasterKey::from_slice(&bytes).expect("32 bytes");
-        assert_eq!(
-            key.to_base64().as_str(),
-            "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8="
-        );
+        assert_eq!(key.to_base64().as_str(), "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8=");
     }
 
     #[test]
     fn other_lengths_are_refused() {
         for len in [0, 16, 31, 33, 64] {
-            assert!(
-                MasterKey::from_slice(&vec![7; len]).is_none(),
-                "{len} bytes"
-            );
+            assert!(MasterKey::from_slice(&vec![7; len]).is_none(), "{len} bytes");
         }
     }
 
     #[test]
     fn random_keys_differ() {
-        let (a, b) = (
-            MasterKey::random().expect("a key"),
-            MasterKey::random().expect("a key"),
-        );
+        let (a, b) = (MasterKey::random().expect("a key"), MasterKey::random().expect("a key"));
         assert_ne!(a.expose_secret(), b.expose_secret());
         assert_ne!(a.expose_secret(), &[0; 32]);
     }

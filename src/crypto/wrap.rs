@@ -107,10 +107,7 @@ pub struct Kek {
 impl Kek {
     pub fn new(kek: &KekBytes) -> Self {
         let key = kek.expose_secret().into();
-        Self {
-            format_1: Aes256Gcm::new(key),
-            format_2: Xaes256Gcm::new(key),
-        }
+        Self { format_1: Aes256Gcm::new(key), format_2: Xaes256Gcm::new(key) }
     }
 
     /// Seals `master_key` for the row of `context` in format 2, under a random nonce.
@@ -118,11 +115,7 @@ impl Kek {
     /// # Errors
     /// [`WrapError::Context`] if `context` is out of bounds, [`WrapError::Rng`] if there are no
     /// random bytes.
-    pub fn wrap(
-        &self,
-        master_key: &MasterKey,
-        context: &WrapContext<'_>,
-    ) -> Result<Wrap, WrapError> {
+    pub fn wrap(&self, master_key: &MasterKey, context: &WrapContext<'_>) -> Result<Wrap, WrapError> {
         let aad = Aad::new(PURPOSE, context).ok_or(WrapError::Context)?;
         let mut nonce = [0; 24];
         fill_random(&mut nonce)?;
@@ -139,12 +132,8 @@ impl Kek {
             .expect("a message of 32 bytes is far below the limit of GCM");
         tag.copy_from_slice(&computed);
 
-        let mut wrap = Wrap {
-            wrapped_mk: [0; 64],
-            wrap_iv: [0; 32],
-        };
-        Base64::encode(&*sealed, &mut wrap.wrapped_mk)
-            .expect("48 bytes are 64 characters of base64");
+        let mut wrap = Wrap { wrapped_mk: [0; 64], wrap_iv: [0; 32] };
+        Base64::encode(&*sealed, &mut wrap.wrapped_mk).expect("48 bytes are 64 characters of base64");
         Base64::encode(nonce, &mut wrap.wrap_iv).expect("24 bytes are 32 characters of base64");
         wrap
     }
@@ -170,13 +159,11 @@ impl Kek {
         match format_version {
             FORMAT_1 => {
                 let nonce: [u8; 12] = decode(wrap_iv)?;
-                self.format_1
-                    .decrypt_inout_detached(&nonce.into(), &[], buffer, tag)
+                self.format_1.decrypt_inout_detached(&nonce.into(), &[], buffer, tag)
             }
             FORMAT_2 => {
                 let nonce: [u8; 24] = decode(wrap_iv)?;
-                self.format_2
-                    .decrypt_inout_detached(&nonce.into(), aad.as_bytes(), buffer, tag)
+                self.format_2.decrypt_inout_detached(&nonce.into(), aad.as_bytes(), buffer, tag)
             }
             _ => return Err(DoesNotOpen),
         }
@@ -189,14 +176,8 @@ impl Kek {
 /// never a secret.
 fn decode<const N: usize>(text: &str) -> Result<[u8; N], DoesNotOpen> {
     let mut bytes = [0; N];
-    let len = Base64::decode(text, &mut bytes)
-        .map_err(|_| DoesNotOpen)?
-        .len();
-    if len == N {
-        Ok(bytes)
-    } else {
-        Err(DoesNotOpen)
-    }
+    let len = Base64::decode(text, &mut bytes).map_err(|_| DoesNotOpen)?.len();
+    if len == N { Ok(bytes) } else { Err(DoesNotOpen) }
 }
 
 const AAD_MAX: usize = FORMAT_TAG.len() + 2 + PURPOSE.len() + 2 + USER_ID_MAX + 4 + 2 + KEK_ID_MAX;
@@ -210,13 +191,8 @@ struct Aad {
 impl Aad {
     /// `None` if a part is out of its bounds.
     fn new(purpose: &str, context: &WrapContext<'_>) -> Option<Self> {
-        let key_version = u32::try_from(context.key_version)
-            .ok()
-            .filter(|&version| version >= 1)?;
-        let mut aad = Self {
-            bytes: [0; AAD_MAX],
-            len: 0,
-        };
+        let key_version = u32::try_from(context.key_version).ok().filter(|&version| version >= 1)?;
+        let mut aad = Self { bytes: [0; AAD_MAX], len: 0 };
         aad.push(FORMAT_TAG);
         aad.push_part(purpose, PURPOSE.len())?;
         aad.push_part(context.user_id, USER_ID_MAX)?;

@@ -124,35 +124,21 @@ pub enum KeyringError {
 impl KeyringError {
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Empty => {
-                "Put a line with an id and a key into it; \"openssl rand -base64 32\" makes a key."
-            }
-            Self::TooLarge => {
-                "Check that this is a keyring: one line per key, an id and 44 characters of base64."
-            }
+            Self::Empty => "Put a line with an id and a key into it; \"openssl rand -base64 32\" makes a key.",
+            Self::TooLarge => "Check that this is a keyring: one line per key, an id and 44 characters of base64.",
             Self::TooMany { .. } => "Rewrap the rows of old keys and remove these keys.",
-            Self::NotAscii { .. } => {
-                "Write ids and keys in plain ASCII text, and save the text as UTF-8."
-            }
+            Self::NotAscii { .. } => "Write ids and keys in plain ASCII text, and save the text as UTF-8.",
             Self::FieldCount { .. } | Self::BareKeyAmongOthers { .. } => {
                 "Write each key on a line of its own: the id, a blank, and the key in base64."
             }
-            Self::Id { .. } => {
-                "Put the id first and the key second, and choose a short id such as kek-2026."
-            }
-            Self::UrlSafe { .. } => {
-                "Use the standard base64 alphabet, with + and / in place of - and _."
-            }
+            Self::Id { .. } => "Put the id first and the key second, and choose a short id such as kek-2026.",
+            Self::UrlSafe { .. } => "Use the standard base64 alphabet, with + and / in place of - and _.",
             Self::Alphabet { .. } | Self::Malformed { .. } => {
                 "Write the key in standard base64; \"openssl rand -base64 32\" prints such a key."
             }
-            Self::Length { .. } => {
-                "Use a key of 32 bytes: 44 characters of base64, or 43 without padding."
-            }
+            Self::Length { .. } => "Use a key of 32 bytes: 44 characters of base64, or 43 without padding.",
             Self::Zero { .. } => "Use a random key; \"openssl rand -base64 32\" prints one.",
-            Self::DuplicateId { .. } => {
-                "Give each key an id of its own, and never give an old id to a new key."
-            }
+            Self::DuplicateId { .. } => "Give each key an id of its own, and never give an old id to a new key.",
             Self::DuplicateKey { .. } => "Remove one of the two lines; a new id needs a new key.",
         }
     }
@@ -172,10 +158,7 @@ impl Keyring {
         let lines: Vec<Line<'_>> = text
             .split(|&byte| byte == b'\n')
             .enumerate()
-            .map(|(index, line)| Line {
-                number: index + 1,
-                fields: fields(line),
-            })
+            .map(|(index, line)| Line { number: index + 1, fields: fields(line) })
             .filter(|line| !line.fields.is_empty())
             .collect();
         if lines.is_empty() {
@@ -198,16 +181,10 @@ impl Keyring {
             // load.
             for (earlier, at) in entries.iter().zip(&lines) {
                 if earlier.id == entry.id {
-                    return Err(KeyringError::DuplicateId {
-                        line: number,
-                        first: at.number,
-                    });
+                    return Err(KeyringError::DuplicateId { line: number, first: at.number });
                 }
                 if earlier.key.expose_secret() == entry.key.expose_secret() {
-                    return Err(KeyringError::DuplicateKey {
-                        line: number,
-                        first: at.number,
-                    });
+                    return Err(KeyringError::DuplicateKey { line: number, first: at.number });
                 }
             }
             entries.push(entry);
@@ -247,10 +224,7 @@ impl Line<'_> {
             return Err(KeyringError::NotAscii { line });
         }
         match self.fields[..] {
-            [key] if alone => Ok(Entry {
-                id: bare_id.clone(),
-                key: parse_key(key, line)?,
-            }),
+            [key] if alone => Ok(Entry { id: bare_id.clone(), key: parse_key(key, line)? }),
             [_] => Err(KeyringError::BareKeyAmongOthers { line }),
             [id, key] => {
                 // The key first: its errors are the likelier ones, and a swapped line fails on
@@ -260,10 +234,7 @@ impl Line<'_> {
                 let id = KekId::new(id).map_err(|problem| KeyringError::Id { line, problem })?;
                 Ok(Entry { id, key })
             }
-            _ => Err(KeyringError::FieldCount {
-                line,
-                found: self.fields.len(),
-            }),
+            _ => Err(KeyringError::FieldCount { line, found: self.fields.len() }),
         }
     }
 }
@@ -274,10 +245,7 @@ fn parse_key(text: &[u8], line: usize) -> Result<KekBytes, KeyringError> {
     if body.iter().any(|byte| b"-_".contains(byte)) {
         return Err(KeyringError::UrlSafe { line });
     }
-    if !body
-        .iter()
-        .all(|&byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte))
-    {
+    if !body.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte)) {
         return Err(KeyringError::Alphabet { line });
     }
     if body.len() % 4 == 1 || (pads > 0 && (pads > 2 || !text.len().is_multiple_of(4))) {
@@ -288,8 +256,7 @@ fn parse_key(text: &[u8], line: usize) -> Result<KekBytes, KeyringError> {
         return Err(KeyringError::Length { line, found });
     }
     let mut key = KekBytes::zeroed();
-    Base64Unpadded::decode(body, key.expose_secret_mut())
-        .map_err(|_| KeyringError::Malformed { line })?;
+    Base64Unpadded::decode(body, key.expose_secret_mut()).map_err(|_| KeyringError::Malformed { line })?;
     Ok(key)
 }
 

@@ -126,6 +126,7 @@ impl Ring {
     pub fn open(&self, user_id: &str, vault: &Vault) -> Result<MasterKey, VaultError> {
         let (_, kek) = self.find(&vault.kek_id).ok_or_else(|| VaultError::KekNotLoaded(vault.kek_id.clone()))?;
         let context = WrapContext { user_id, key_version: vault.key_version, kek_id: &vault.kek_id };
-        kek.unwrap(vault.format_version, &vault.wrapped_mk, &vault.wrap_iv, &context).map_err(|_| VaultError::DoesNotOpen)
+        kek.unwrap(vault.format_version, &vault.wrapped_mk, &vault.wrap_iv, &context)
+            .map_err(|_| VaultError::DoesNotOpen)
     }
 }

@@ -59,10 +59,7 @@ impl Source {
     ) -> Result<SecretText, SourceError> {
         match self {
             Self::File(path) => {
-                file::read(path, data_directory).map_err(|problem| SourceError::File {
-                    path: path.clone(),
-                    problem,
-                })
+                file::read(path, data_directory).map_err(|problem| SourceError::File { path: path.clone(), problem })
             }
             Self::Command(command) => {
                 command::output(command, command_timeout, interrupted).map_err(SourceError::Command)
@@ -89,10 +86,7 @@ enum Progress {
 
 impl Collector {
     fn new() -> Self {
-        Self {
-            buffer: SecretText::zeroed(MAX_TEXT + 1),
-            len: 0,
-        }
+        Self { buffer: SecretText::zeroed(MAX_TEXT + 1), len: 0 }
     }
 
     /// Reads once.
@@ -101,11 +95,7 @@ impl Collector {
             Ok(0) => Ok(Progress::End),
             Ok(read) => {
                 self.len += read;
-                Ok(if self.len > MAX_TEXT {
-                    Progress::TooLarge
-                } else {
-                    Progress::More
-                })
+                Ok(if self.len > MAX_TEXT { Progress::TooLarge } else { Progress::More })
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Progress::More),
             Err(error) => Err(error),
@@ -126,26 +116,18 @@ mod tests {
     #[test]
     fn a_setting_is_copied() {
         let source = Source::Setting(SecretText::new(b"env-v1 key".to_vec()));
-        let text = source
-            .read(Path::new("/"), Duration::ZERO, &mut || ())
-            .expect("the text");
+        let text = source.read(Path::new("/"), Duration::ZERO, &mut || ()).expect("the text");
         assert_eq!(text.expose_secret(), b"env-v1 key");
     }
 
     #[test]
     fn errors_name_the_setting_and_the_path_but_not_the_command() {
         let read = |source: Source| {
-            let error = source
-                .read(Path::new("/"), Duration::from_secs(10), &mut || ())
-                .err()
-                .expect("an error");
+            let error = source.read(Path::new("/"), Duration::from_secs(10), &mut || ()).err().expect("an error");
             (error.to_string(), format!("{error:?}"))
         };
         let (shown, _) = read(Source::File("/nowhere/kek\n".into()));
-        assert_eq!(
-            shown,
-            r#"vault_ext.kek_file "/nowhere/kek\n" does not exist"#
-        );
+        assert_eq!(shown, r#"vault_ext.kek_file "/nowhere/kek\n" does not exist"#);
         let (shown, debug) = read(Source::Command("exit 3 # t0ken".into()));
         assert_eq!(shown, "vault_ext.kek_command ended with exit code 3");
         assert!(!debug.contains("t0ken"), "{debug}");

@@ -60,12 +60,17 @@ fn read_source() -> Result<(Keyring, &'static str), BadKek> {
         (Some(path), None, None) => (Source::File(PathBuf::from(path)), "vault_ext.kek_file"),
         (None, Some(command), None) => (Source::Command(command), "vault_ext.kek_command"),
         (None, None, Some(text)) => {
-            pgrx::warning!("vault_ext.kek holds the KEK in the configuration; vault_ext.kek_file keeps it apart from it");
+            pgrx::warning!(
+                "vault_ext.kek holds the KEK in the configuration; vault_ext.kek_file keeps it apart from it"
+            );
             (Source::Setting(text), "vault_ext.kek")
         }
         (None, None, None) if settings::dev_mode() => return dev_keyring(),
         (None, None, None) => {
-            return Err(BadKek::new("no KEK is configured", "Set vault_ext.kek_file, vault_ext.kek_command or vault_ext.kek."));
+            return Err(BadKek::new(
+                "no KEK is configured: vault_ext.kek_file, vault_ext.kek_command and vault_ext.kek are all empty",
+                "Set one of them; vault_ext.kek_file is recommended.",
+            ));
         }
         _ => {
             return Err(BadKek::new(
@@ -76,8 +81,10 @@ fn read_source() -> Result<(Keyring, &'static str), BadKek> {
     };
     let text = source
         .read(&process::data_directory(), settings::kek_command_timeout(), &mut || ())
-        .map_err(|error| BadKek::new(format!("{name}: {error}"), error.hint()))?;
-    parse(&text, &bare_id).map(|keyring| (keyring, name)).map_err(|bad| BadKek { message: format!("{name}: {}", bad.message), ..bad })
+        .map_err(|error| BadKek::new(&error, error.hint()))?;
+    parse(&text, &bare_id)
+        .map(|keyring| (keyring, name))
+        .map_err(|bad| BadKek { message: format!("{name}: {}", bad.message), ..bad })
 }
 
 fn parse(text: &SecretText, bare_id: &KekId) -> Result<Keyring, BadKek> {
@@ -85,8 +92,12 @@ fn parse(text: &SecretText, bare_id: &KekId) -> Result<Keyring, BadKek> {
 }
 
 fn dev_keyring() -> Result<(Keyring, &'static str), BadKek> {
-    pgrx::warning!("vault_ext.dev_mode is on: the KEK is 32 zero bytes, and whoever has the data has the keys; never use this outside development");
+    pgrx::warning!(
+        "vault_ext.dev_mode is on: the KEK is 32 zero bytes, and whoever has the data has the keys; never use this outside development"
+    );
     let id = KekId::new(DEV_KEK_ID).expect("a valid id");
     let zero = b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-    Keyring::parse(zero, &id, true).map(|keyring| (keyring, "vault_ext.dev_mode")).map_err(|error| BadKek::new(&error, error.hint()))
+    Keyring::parse(zero, &id, true)
+        .map(|keyring| (keyring, "vault_ext.dev_mode"))
+        .map_err(|error| BadKek::new(&error, error.hint()))
 }

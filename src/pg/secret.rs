@@ -18,7 +18,14 @@ pub struct Protection {
 fn map(bytes: usize, sharing: libc::c_int) -> Option<(*mut u8, Protection)> {
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
     let address = unsafe {
-        libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_ANONYMOUS | sharing, -1, 0)
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_ANONYMOUS | sharing,
+            -1,
+            0,
+        )
     };
     if address == libc::MAP_FAILED {
         return None;

@@ -26,7 +26,9 @@ fn concerns_a_database(statement: *mut pg_sys::Node) -> bool {
     // SAFETY: a parse tree that the server hands to its hook; a node's tag says its type.
     unsafe {
         match (*statement).type_ {
-            pg_sys::NodeTag::T_CreatedbStmt | pg_sys::NodeTag::T_DropdbStmt | pg_sys::NodeTag::T_AlterDatabaseStmt => true,
+            pg_sys::NodeTag::T_CreatedbStmt | pg_sys::NodeTag::T_DropdbStmt | pg_sys::NodeTag::T_AlterDatabaseStmt => {
+                true
+            }
             pg_sys::NodeTag::T_RenameStmt => {
                 (*statement.cast::<pg_sys::RenameStmt>()).renameType == pg_sys::ObjectType::OBJECT_DATABASE
             }
@@ -59,7 +61,14 @@ unsafe extern "C-unwind" fn on_utility(
                 previous(statement, query, read_only_tree, context, parameters, environment, destination, completion)
             }),
             None => pg_sys::standard_ProcessUtility(
-                statement, query, read_only_tree, context, parameters, environment, destination, completion,
+                statement,
+                query,
+                read_only_tree,
+                context,
+                parameters,
+                environment,
+                destination,
+                completion,
             ),
         }
     }

@@ -60,10 +60,15 @@ pub fn accept_signals() {
         fn backend_die(signal: c_int);
         fn SignalHandlerForConfigReload(signal: c_int);
     }
+    #[cfg(not(feature = "pg18"))]
+    use pg_sys::pqsignal as handle;
+    #[cfg(feature = "pg18")]
+    use pg_sys::pqsignal_be as handle;
+
     // SAFETY: both handlers are the server's own and safe for signals; SIGINT keeps the handler that the server installed.
     unsafe {
-        pg_sys::pqsignal(libc::SIGTERM, Some(backend_die));
-        pg_sys::pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
+        handle(libc::SIGTERM, Some(backend_die));
+        handle(libc::SIGHUP, Some(SignalHandlerForConfigReload));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
 }
@@ -101,7 +106,12 @@ pub fn act_as(role: &CStr) {
 pub fn set(name: &CStr, value: &CStr) {
     // SAFETY: NUL-terminated strings; the server copies them.
     unsafe {
-        pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_OVERRIDE);
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
     }
 }
 

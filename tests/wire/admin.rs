@@ -4,9 +4,7 @@ use crate::harness::{Db, expect_error, expect_vault_error, fetch, init, shared_d
 
 #[track_caller]
 fn erase(db: &Db, role: &str, user: &str) -> Result<bool, postgres::Error> {
-    let row = db
-        .conn(role)
-        .query_one("SELECT vault_erase($1)", &[&user])?;
+    let row = db.conn(role).query_one("SELECT vault_erase($1)", &[&user])?;
     Ok(row.get(0))
 }
 
@@ -20,16 +18,10 @@ fn erase_deletes_the_vault_and_keeps_the_trail() {
     expect_vault_error(fetch(&mut db.app_for("alice")), "P0002");
     assert_eq!(fetch(&mut db.app_for("bob")).unwrap(), bob);
     let rows = db.audit_of("alice");
-    let what: Vec<_> = rows
-        .iter()
-        .map(|row| (row.action.as_str(), row.status))
-        .collect();
+    let what: Vec<_> = rows.iter().map(|row| (row.action.as_str(), row.status)).collect();
     assert_eq!(what, [("init", 201), ("erase", 200), ("failed_fetch", 404)]);
     assert_eq!(rows[1].db_role, "wire_admin");
-    assert!(
-        !erase(&db, "wire_admin", "alice").unwrap(),
-        "there is none any more"
-    );
+    assert!(!erase(&db, "wire_admin", "alice").unwrap(), "there is none any more");
 }
 
 #[test]
@@ -63,16 +55,11 @@ fn deleting_a_user_erases_its_vault() {
          GRANT SELECT, DELETE ON users TO wire_app",
     );
     let mut app = db.app();
-    app.batch_execute("DELETE FROM users WHERE id IN ('alice', 'no-vault')")
-        .unwrap();
+    app.batch_execute("DELETE FROM users WHERE id IN ('alice', 'no-vault')").unwrap();
     assert_eq!(db.vault_row("alice"), None);
     assert!(db.vault_row("bob").is_some());
     let rows = db.audit_of("alice");
-    assert!(
-        rows.iter()
-            .any(|row| row.action == "erase" && row.status == 200),
-        "{rows:?}"
-    );
+    assert!(rows.iter().any(|row| row.action == "erase" && row.status == 200), "{rows:?}");
 }
 
 #[test]
@@ -91,10 +78,7 @@ fn a_delete_that_is_rolled_back_keeps_the_key() {
 #[test]
 fn the_trigger_takes_ids_of_other_types() {
     let db = shared_db();
-    for (column_type, id) in [
-        ("uuid", "6f9619ff-8b86-d011-b42d-00c04fc964ff"),
-        ("bigint", "42"),
-    ] {
+    for (column_type, id) in [("uuid", "6f9619ff-8b86-d011-b42d-00c04fc964ff"), ("bigint", "42")] {
         init(&mut db.app_for(id)).unwrap();
         db.force(&format!(
             "CREATE TABLE users (id {column_type} PRIMARY KEY);
@@ -131,16 +115,10 @@ fn purge_deletes_old_rows_only_and_leaves_a_row_itself() {
             SELECT 'old', 'fetch', 200, 'someone', now() - interval '100 days' FROM generate_series(1, 7)",
     );
     let mut admin = db.conn("wire_admin");
-    let deleted: i64 = admin
-        .query_one("SELECT vault_purge_audit('90 days')", &[])
-        .unwrap()
-        .get(0);
+    let deleted: i64 = admin.query_one("SELECT vault_purge_audit('90 days')", &[]).unwrap().get(0);
     assert_eq!(deleted, 7);
     let rows = db.audit();
-    let what: Vec<_> = rows
-        .iter()
-        .map(|row| (row.action.as_str(), row.status))
-        .collect();
+    let what: Vec<_> = rows.iter().map(|row| (row.action.as_str(), row.status)).collect();
     assert_eq!(what, [("init", 201), ("purge", 200)]);
     assert_eq!(rows[1].db_role, "wire_admin");
 }
@@ -150,15 +128,9 @@ fn only_an_admin_purges_and_never_the_future() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     for role in ["wire_app", "wire_auditor", "wire_stranger"] {
-        expect_error(
-            db.conn(role)
-                .simple_query("SELECT vault_purge_audit('1 day')"),
-            "42501",
-        );
+        expect_error(db.conn(role).simple_query("SELECT vault_purge_audit('1 day')"), "42501");
     }
-    let negative = db
-        .conn("wire_admin")
-        .simple_query("SELECT vault_purge_audit('-1 day')");
+    let negative = db.conn("wire_admin").simple_query("SELECT vault_purge_audit('-1 day')");
     expect_vault_error(negative, "22023");
     assert_eq!(db.audit_of("alice").len(), 1);
 }

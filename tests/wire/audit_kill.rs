@@ -10,8 +10,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// The server's own processes of that kind, without asking the server: it may be in recovery.
 fn victims(cluster: &Cluster, kind: &str) -> Vec<i32> {
     let titled = |pid: &i32| {
-        std::fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|title| String::from_utf8_lossy(&title).contains(kind))
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|title| String::from_utf8_lossy(&title).contains(kind))
     };
     cluster.processes().into_iter().filter(titled).collect()
 }
@@ -35,9 +34,7 @@ fn kill_9_of_callers_loses_no_released_key() {
         },
     );
     assert!(kills > 1, "{kills} kills");
-    eventually(SOON, "the server is back", || {
-        db.cluster.try_conn("postgres", "d").is_ok()
-    });
+    eventually(SOON, "the server is back", || db.cluster.try_conn("postgres", "d").is_ok());
     nothing_lost_and_nothing_twice(&db, &seen);
 }
 
@@ -60,9 +57,7 @@ fn kill_9_of_the_writer_loses_no_released_key() {
         },
     );
     assert!(kills > 1, "{kills} kills");
-    eventually(SOON, "the server is back", || {
-        db.cluster.try_conn("postgres", "d").is_ok()
-    });
+    eventually(SOON, "the server is back", || db.cluster.try_conn("postgres", "d").is_ok());
     nothing_lost_and_nothing_twice(&db, &seen);
 }
 
@@ -103,10 +98,7 @@ fn kill_9_of_the_whole_server_loses_no_released_key() {
             let children = cluster.processes();
             kill9(pid);
             children.into_iter().for_each(kill9);
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .collect()
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         seen.extend(part);
         drop(db);
@@ -134,21 +126,13 @@ fn a_fast_shutdown_under_load_loses_no_released_key() {
         .map(|(i, mut client)| {
             std::thread::spawn(move || {
                 let ids = (0..).map(|n| format!("{i}-{n}"));
-                Seen {
-                    released: ids
-                        .take_while(|id| tagged_fetch(&mut client, id).is_ok())
-                        .collect(),
-                    failed: 1,
-                }
+                Seen { released: ids.take_while(|id| tagged_fetch(&mut client, id).is_ok()).collect(), failed: 1 }
             })
         })
         .collect();
     std::thread::sleep(Duration::from_millis(500));
     cluster.restart();
-    let seen: Vec<_> = threads
-        .into_iter()
-        .map(|thread| thread.join().unwrap())
-        .collect();
+    let seen: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
     let db = cluster.existing_database("d");
     nothing_lost_and_nothing_twice(&db, &seen);
     let mut app = db.app();

@@ -19,11 +19,7 @@ fn what(db: &Db, user: &str) -> Vec<String> {
 /// The second row of a rolled-back change is written without anybody waiting for it.
 #[track_caller]
 fn what_finally(db: &Db, user: &str, expected: &[&str]) {
-    eventually(
-        SOON,
-        &format!("the trail of {user} reads {expected:?}"),
-        || what(db, user).len() >= expected.len(),
-    );
+    eventually(SOON, &format!("the trail of {user} reads {expected:?}"), || what(db, user).len() >= expected.len());
     assert_eq!(what(db, user), expected);
 }
 
@@ -35,11 +31,7 @@ fn rows_stay_after_rollback_and_say_what_was_rolled_back() {
     init(&mut app).unwrap();
     fetch(&mut app).unwrap();
     app.batch_execute("ROLLBACK").unwrap();
-    what_finally(
-        &db,
-        "alice",
-        &["init 201 created", "fetch 200", "init 409 rolled-back"],
-    );
+    what_finally(&db, "alice", &["init 201 created", "fetch 200", "init 409 rolled-back"]);
     let rows = db.audit_of("alice");
     assert_eq!(rows[0].key_version, rows[2].key_version);
     assert_eq!(rows[0].request_id, rows[2].request_id);
@@ -53,11 +45,7 @@ fn a_rolled_back_rotate_says_so() {
     app.batch_execute("BEGIN").unwrap();
     let lost = rotate(&mut app).unwrap();
     app.batch_execute("ROLLBACK").unwrap();
-    what_finally(
-        &db,
-        "alice",
-        &["init 201 created", "rotate 200", "rotate 409 rolled-back"],
-    );
+    what_finally(&db, "alice", &["init 201 created", "rotate 200", "rotate 409 rolled-back"]);
     assert_eq!(db.audit_of("alice")[2].key_version, Some(lost.key_version));
 }
 
@@ -71,26 +59,16 @@ fn a_savepoint_s_rollback_says_so() {
     what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
     init(&mut app).unwrap();
     app.batch_execute("RELEASE SAVEPOINT a; COMMIT").unwrap();
-    what_finally(
-        &db,
-        "alice",
-        &[
-            "init 201 created",
-            "init 409 rolled-back",
-            "init 201 created",
-        ],
-    );
+    what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back", "init 201 created"]);
 }
 
 #[test]
 fn a_released_savepoint_is_rolled_back_with_its_parent() {
     let db = shared_db();
     let mut app = db.app_for("alice");
-    app.batch_execute("BEGIN; SAVEPOINT a; SAVEPOINT b")
-        .unwrap();
+    app.batch_execute("BEGIN; SAVEPOINT a; SAVEPOINT b").unwrap();
     init(&mut app).unwrap();
-    app.batch_execute("RELEASE SAVEPOINT b; ROLLBACK TO SAVEPOINT a; COMMIT")
-        .unwrap();
+    app.batch_execute("RELEASE SAVEPOINT b; ROLLBACK TO SAVEPOINT a; COMMIT").unwrap();
     what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
 }
 
@@ -100,8 +78,7 @@ fn a_released_savepoint_that_is_committed_is_not_called_rolled_back() {
     let mut app = db.app_for("alice");
     app.batch_execute("BEGIN; SAVEPOINT a").unwrap();
     init(&mut app).unwrap();
-    app.batch_execute("RELEASE SAVEPOINT a; SAVEPOINT c; ROLLBACK TO SAVEPOINT c; COMMIT")
-        .unwrap();
+    app.batch_execute("RELEASE SAVEPOINT a; SAVEPOINT c; ROLLBACK TO SAVEPOINT c; COMMIT").unwrap();
     fetch(&mut app).unwrap();
     assert_eq!(what(&db, "alice"), ["init 201 created", "fetch 200"]);
 }
@@ -117,11 +94,7 @@ fn each_of_several_rolled_back_changes_says_so() {
     }
     app.batch_execute("ROLLBACK").unwrap();
     eventually(SOON, "eleven second rows", || {
-        db.audit_of("alice")
-            .iter()
-            .filter(|row| row.status == 409)
-            .count()
-            == 11
+        db.audit_of("alice").iter().filter(|row| row.status == 409).count() == 11
     });
     assert_eq!(db.audit_of("alice").len(), 22);
 }
@@ -130,10 +103,8 @@ fn each_of_several_rolled_back_changes_says_so() {
 fn an_exception_block_s_rollback_says_so() {
     let db = shared_db();
     let mut app = db.app_for("alice");
-    app.batch_execute(
-        "DO $$ BEGIN PERFORM vault_init(); RAISE 'no'; EXCEPTION WHEN raise_exception THEN NULL; END $$",
-    )
-    .unwrap();
+    app.batch_execute("DO $$ BEGIN PERFORM vault_init(); RAISE 'no'; EXCEPTION WHEN raise_exception THEN NULL; END $$")
+        .unwrap();
     what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
 }
 
@@ -158,13 +129,5 @@ fn an_init_that_found_the_vault_has_nothing_to_take_back() {
     app.batch_execute("ROLLBACK").unwrap();
     // A later row of the same backend is behind anything that the rollback would have sent.
     fetch(&mut app).unwrap();
-    assert_eq!(
-        what(&db, "alice"),
-        [
-            "init 201 created",
-            "init 200 already-exists",
-            "fetch 200",
-            "fetch 200"
-        ]
-    );
+    assert_eq!(what(&db, "alice"), ["init 201 created", "init 200 already-exists", "fetch 200", "fetch 200"]);
 }

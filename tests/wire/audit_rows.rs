@@ -4,9 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use postgres::Client;
 
-use crate::harness::{
-    Db, eventually, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db,
-};
+use crate::harness::{Db, eventually, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -23,19 +21,12 @@ fn what(db: &Db, user: &str) -> Vec<String> {
 /// The second row of a rolled-back change is written without anybody waiting for it.
 #[track_caller]
 fn what_finally(db: &Db, user: &str, expected: &[&str]) {
-    eventually(
-        SOON,
-        &format!("the trail of {user} reads {expected:?}"),
-        || what(db, user).len() >= expected.len(),
-    );
+    eventually(SOON, &format!("the trail of {user} reads {expected:?}"), || what(db, user).len() >= expected.len());
     assert_eq!(what(db, user), expected);
 }
 
 fn pid(client: &mut Client) -> i32 {
-    client
-        .query_one("SELECT pg_backend_pid()", &[])
-        .unwrap()
-        .get(0)
+    client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0)
 }
 
 #[test]
@@ -78,16 +69,14 @@ fn an_error_inside_the_lookup_has_a_row_and_reaches_the_caller_as_it_was() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     db.force(
-        "CREATE FUNCTION boom() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'boom' USING ERRCODE = 'VX123'; END $$;
+        "CREATE FUNCTION boom() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'boom' USING ERRCODE = 'lock_not_available'; END $$;
          CREATE POLICY boom ON vault_ext.encryption_vaults AS RESTRICTIVE FOR ALL USING (boom())",
     );
     let mut app = db.app_for("alice");
-    for (call, action) in [
-        (init as fn(&mut Client) -> _, "failed_init"),
-        (fetch, "failed_fetch"),
-        (rotate, "failed_rotate"),
-    ] {
-        let refusal = expect_error(call(&mut app), "VX123");
+    for (call, action) in
+        [(init as fn(&mut Client) -> _, "failed_init"), (fetch, "failed_fetch"), (rotate, "failed_rotate")]
+    {
+        let refusal = expect_error(call(&mut app), "55P03");
         assert_eq!(refusal.message, "boom");
         let row = db.audit_of("alice").pop().unwrap();
         assert_eq!((row.action.as_str(), row.status), (action, 500));
@@ -102,8 +91,7 @@ fn rows_stay_when_the_caller_is_cancelled() {
     let mut app = db.app_for("alice");
     app.batch_execute("BEGIN").unwrap();
     init(&mut app).unwrap();
-    app.batch_execute("SET LOCAL statement_timeout = '100ms'")
-        .unwrap();
+    app.batch_execute("SET LOCAL statement_timeout = '100ms'").unwrap();
     expect_error(app.batch_execute("SELECT pg_sleep(60)"), "57014");
     app.batch_execute("ROLLBACK").unwrap();
     what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
@@ -114,13 +102,8 @@ fn rows_stay_when_the_caller_cancels_the_very_statement() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let cancel = app.cancel_token();
-    let running = std::thread::spawn(move || {
-        app.simple_query("SELECT vault_init(), pg_sleep(60)")
-            .map(drop)
-    });
-    eventually(SOON, "the row of the call", || {
-        db.audit_of("alice").len() == 1
-    });
+    let running = std::thread::spawn(move || app.simple_query("SELECT vault_init(), pg_sleep(60)").map(drop));
+    eventually(SOON, "the row of the call", || db.audit_of("alice").len() == 1);
     cancel.cancel_query(postgres::NoTls).unwrap();
     expect_error(running.join().unwrap(), "57014");
     assert_eq!(db.vault_row("alice"), None);
@@ -156,22 +139,15 @@ fn a_call_that_is_cancelled_while_it_waits_for_its_row_still_gets_one() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     let mut locker = db.superuser();
-    locker
-        .batch_execute(
-            "BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE",
-        )
-        .unwrap();
+    locker.batch_execute("BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE").unwrap();
     let mut app = db.app_for("alice");
-    app.batch_execute("SET statement_timeout = '300ms'")
-        .unwrap();
+    app.batch_execute("SET statement_timeout = '300ms'").unwrap();
     for _ in 0..3 {
         expect_error(fetch(&mut app), "57014");
     }
     locker.batch_execute("ROLLBACK").unwrap();
     app.batch_execute("RESET statement_timeout").unwrap();
-    eventually(SOON, "the rows of the cancelled calls", || {
-        db.audit_of("alice").len() == 4
-    });
+    eventually(SOON, "the rows of the cancelled calls", || db.audit_of("alice").len() == 4);
     fetch(&mut app).unwrap();
     assert_eq!(db.audit_of("alice").len(), 5);
 }
@@ -189,14 +165,8 @@ fn rows_are_in_the_order_of_the_calls_with_their_own_times() {
     let rows = db.audit_of("alice");
     assert!(rows[0].id < rows[1].id);
     assert!(rows[0].created_at > before);
-    let between = rows[1]
-        .created_at
-        .duration_since(rows[0].created_at)
-        .unwrap();
-    assert!(
-        between >= Duration::from_millis(50),
-        "the call's time and not the transaction's"
-    );
+    let between = rows[1].created_at.duration_since(rows[0].created_at).unwrap();
+    assert!(between >= Duration::from_millis(50), "the call's time and not the transaction's");
 }
 
 #[test]
@@ -204,9 +174,7 @@ fn the_counters_follow_the_calls() {
     let db = shared_db();
     let read = || -> (i64, i64) {
         let mut auditor = db.conn("wire_auditor");
-        let row = auditor
-            .query_one("SELECT calls, rows_written FROM vault_ext.audit_stats", &[])
-            .unwrap();
+        let row = auditor.query_one("SELECT calls, rows_written FROM vault_ext.audit_stats", &[]).unwrap();
         (row.get(0), row.get(1))
     };
     let before = read();

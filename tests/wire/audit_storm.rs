@@ -5,8 +5,7 @@ use std::time::Duration;
 use crate::harness::shared_db;
 use crate::storm::{nothing_lost_and_nothing_twice, repeatedly, rows_by_request, storm};
 
-const WRITER: &str =
-    "FROM pg_stat_activity WHERE backend_type LIKE 'vault%' AND datname = current_database()";
+const WRITER: &str = "FROM pg_stat_activity WHERE backend_type LIKE 'vault%' AND datname = current_database()";
 
 #[test]
 fn terminating_the_writer_costs_no_row_and_no_call() {
@@ -29,9 +28,7 @@ fn terminating_the_writer_costs_no_row_and_no_call() {
     for (i, seen) in seen.iter().enumerate() {
         assert_eq!(seen.failed, 0, "user-{i}");
         let rows = db.audit_of(&format!("user-{i}"));
-        let fetches = rows
-            .iter()
-            .filter(|row| row.action == "fetch" && row.status == 200);
+        let fetches = rows.iter().filter(|row| row.action == "fetch" && row.status == 200);
         assert_eq!(fetches.count(), seen.released.len());
     }
 }

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use postgres::Client;
 
-use crate::harness::{
-    Db, VaultKey, eventually, expect_error, fetch, init, rotate, shared_db, without_deadlock,
-};
+use crate::harness::{Db, VaultKey, eventually, expect_error, fetch, init, rotate, shared_db, without_deadlock};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -28,10 +26,7 @@ fn at_once(
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }
 
@@ -58,12 +53,7 @@ fn forty_first_calls_at_once_get_one_key_and_no_error() {
     let rows = db.audit_of("alice");
     assert_eq!(rows.len(), 41);
     assert_eq!(rows.iter().filter(|row| row.status == 201).count(), 1);
-    assert_eq!(
-        rows.iter()
-            .filter(|row| row.action == "init" && row.status == 200)
-            .count(),
-        39
-    );
+    assert_eq!(rows.iter().filter(|row| row.action == "init" && row.status == 200).count(), 39);
 }
 
 #[test]
@@ -71,10 +61,7 @@ fn first_calls_of_init_and_rotate_at_once_lose_no_key() {
     let db = shared_db();
     let number = std::sync::atomic::AtomicUsize::new(0);
     let results = at_once(sessions(&db, "alice", 20), |client| {
-        if number
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-            .is_multiple_of(2)
-        {
+        if number.fetch_add(1, std::sync::atomic::Ordering::Relaxed).is_multiple_of(2) {
             init(client)
         } else {
             rotate(client)
@@ -84,21 +71,10 @@ fn first_calls_of_init_and_rotate_at_once_lose_no_key() {
     let last = keys.iter().max_by_key(|key| key.key_version).unwrap();
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), *last);
     for key in &keys {
-        let same = keys
-            .iter()
-            .filter(|other| other.key_version == key.key_version);
-        assert!(
-            same.map(|other| &other.master_key)
-                .all(|mk| *mk == key.master_key)
-        );
+        let same = keys.iter().filter(|other| other.key_version == key.key_version);
+        assert!(same.map(|other| &other.master_key).all(|mk| *mk == key.master_key));
     }
-    assert_eq!(
-        db.audit_of("alice")
-            .iter()
-            .filter(|row| row.status == 201)
-            .count(),
-        1
-    );
+    assert_eq!(db.audit_of("alice").iter().filter(|row| row.status == 201).count(), 1);
 }
 
 #[test]
@@ -115,10 +91,7 @@ fn concurrent_rotates_each_return_the_key_they_stored() {
     distinct.sort();
     distinct.dedup();
     assert_eq!(distinct.len(), 20);
-    let rotations = db
-        .audit_of("alice")
-        .into_iter()
-        .filter(|row| row.action == "rotate");
+    let rotations = db.audit_of("alice").into_iter().filter(|row| row.action == "rotate");
     assert_eq!(rotations.filter(|row| row.status == 200).count(), 20);
 }
 
@@ -133,10 +106,7 @@ fn concurrent_rotates_in_transactions_see_their_own_key_until_commit() {
         client.batch_execute("COMMIT")?;
         Ok(key)
     });
-    let versions: Vec<_> = results
-        .into_iter()
-        .map(|key| key.unwrap().key_version)
-        .collect();
+    let versions: Vec<_> = results.into_iter().map(|key| key.unwrap().key_version).collect();
     assert_eq!(versions.iter().max(), Some(&9));
 }
 
@@ -194,20 +164,13 @@ fn a_rotate_after_another_s_commit_is_a_clean_serialization_failure() {
         let db = shared_db();
         let mut late = db.app_for("alice");
         init(&mut late).unwrap();
-        late.batch_execute(&format!(
-            "BEGIN ISOLATION LEVEL {level}; SELECT FROM pg_class LIMIT 1"
-        ))
-        .unwrap();
+        late.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT FROM pg_class LIMIT 1")).unwrap();
         let winner = rotate(&mut db.app_for("alice")).unwrap();
         expect_error(rotate(&mut late), "40001");
         late.batch_execute("ROLLBACK").unwrap();
         assert_eq!(fetch(&mut late).unwrap(), winner);
         let rows = db.audit_of("alice");
-        assert_eq!(
-            rows.len(),
-            4,
-            "init, rotate, the failed rotate, fetch: {rows:?}"
-        );
+        assert_eq!(rows.len(), 4, "init, rotate, the failed rotate, fetch: {rows:?}");
         assert_eq!(rows[2].action, "failed_rotate");
         assert!(rows[2].status >= 400, "{:?}", rows[2]);
         assert_eq!(rotate(&mut late).unwrap().key_version, 3, "a retry works");
@@ -220,10 +183,7 @@ fn an_init_after_another_s_commit_is_a_clean_serialization_failure() {
         for call in [init as fn(&mut Client) -> _, rotate] {
             let db = shared_db();
             let mut late = db.app_for("alice");
-            late.batch_execute(&format!(
-                "BEGIN ISOLATION LEVEL {level}; SELECT FROM pg_class LIMIT 1"
-            ))
-            .unwrap();
+            late.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT FROM pg_class LIMIT 1")).unwrap();
             let winner = init(&mut db.app_for("alice")).unwrap();
             expect_error(call(&mut late), "40001");
             late.batch_execute("ROLLBACK").unwrap();
@@ -240,9 +200,8 @@ fn serializable_sessions_of_different_users_do_not_disturb_each_other() {
         // Predicate locks on a small table may collide falsely; a retry is the client's part.
         for _ in 0..100 {
             client.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE")?;
-            let done = init(client)
-                .and_then(|_| rotate(client))
-                .and_then(|key| client.batch_execute("COMMIT").map(|()| key));
+            let done =
+                init(client).and_then(|_| rotate(client)).and_then(|key| client.batch_execute("COMMIT").map(|()| key));
             match done {
                 Err(error) if error.code().is_some_and(|code| code.code() == "40001") => {
                     client.batch_execute("ROLLBACK")?;
@@ -267,20 +226,14 @@ fn a_wait_that_times_out_changes_nothing_and_is_audited() {
     rotate(&mut holder).unwrap();
     let mut waiter = db.app_for("alice");
     for (setting, code) in [("lock_timeout", "55P03"), ("statement_timeout", "57014")] {
-        waiter
-            .batch_execute(&format!("SET {setting} = '300ms'"))
-            .unwrap();
+        waiter.batch_execute(&format!("SET {setting} = '300ms'")).unwrap();
         expect_error(rotate(&mut waiter), code);
         waiter.batch_execute(&format!("RESET {setting}")).unwrap();
         eventually(SOON, "the failed call has its row", || {
             let rows = db.audit_of("alice");
-            rows.last()
-                .is_some_and(|row| row.action == "failed_rotate" && row.status >= 400)
+            rows.last().is_some_and(|row| row.action == "failed_rotate" && row.status >= 400)
         });
-        let failures = db
-            .audit_of("alice")
-            .into_iter()
-            .filter(|row| row.action == "failed_rotate");
+        let failures = db.audit_of("alice").into_iter().filter(|row| row.action == "failed_rotate");
         assert_eq!(failures.count(), if code == "55P03" { 1 } else { 2 });
     }
     holder.batch_execute("ROLLBACK").unwrap();

@@ -7,10 +7,8 @@ use crate::harness::{Cluster, Db, eventually, expect_vault_error, fetch, init, r
 const SOON: Duration = Duration::from_secs(20);
 
 fn writers(db: &Db) -> i64 {
-    let sql = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'vault%' AND datname = '{}'",
-        db.name
-    );
+    let sql =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'vault%' AND datname = '{}'", db.name);
     let mut client = db.cluster.superuser("postgres");
     client.query_one(&sql, &[]).unwrap().get(0)
 }
@@ -24,18 +22,10 @@ fn at_once(db: &Db, sql: &str) {
             "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND backend_type = 'client backend'",
             db.name
         );
-        db.cluster
-            .superuser("postgres")
-            .query_one(&sql, &[])
-            .unwrap()
-            .get::<_, i64>(0)
-            == 0
+        db.cluster.superuser("postgres").query_one(&sql, &[]).unwrap().get::<_, i64>(0) == 0
     });
     let start = Instant::now();
-    db.cluster
-        .superuser("postgres")
-        .batch_execute(sql)
-        .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    db.cluster.superuser("postgres").batch_execute(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     assert!(start.elapsed() < SOON, "{sql}: {:?}", start.elapsed());
 }
 
@@ -66,15 +56,9 @@ fn a_locked_trail_in_one_database_does_not_stop_another() {
         init(&mut db.app_for("alice")).unwrap();
     }
     let name = &one.name;
-    one.force(&format!(
-        "ALTER DATABASE \"{name}\" SET vault_ext.audit_timeout = 500"
-    ));
+    one.force(&format!("ALTER DATABASE \"{name}\" SET vault_ext.audit_timeout = 500"));
     let mut locker = one.superuser();
-    locker
-        .batch_execute(
-            "BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE",
-        )
-        .unwrap();
+    locker.batch_execute("BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE").unwrap();
     let mut stuck = one.app_for("alice");
     let waiting = std::thread::spawn(move || fetch(&mut stuck));
     fetch(&mut two.app_for("alice")).unwrap();
@@ -95,20 +79,14 @@ fn drop_database_with_force_works_right_after_a_call() {
     let db = shared_db();
     let _open = db.app();
     init(&mut db.app_for("alice")).unwrap();
-    db.cluster
-        .superuser("postgres")
-        .batch_execute(&format!("DROP DATABASE \"{}\" WITH (FORCE)", db.name))
-        .unwrap();
+    db.cluster.superuser("postgres").batch_execute(&format!("DROP DATABASE \"{}\" WITH (FORCE)", db.name)).unwrap();
 }
 
 #[test]
 fn a_copy_by_template_opens_the_same_keys_with_a_trail_of_its_own() {
     let db = shared_db();
     let name = &db.name;
-    at_once(
-        &db,
-        &format!("CREATE DATABASE \"{name}_copy\" TEMPLATE \"{name}\""),
-    );
+    at_once(&db, &format!("CREATE DATABASE \"{name}_copy\" TEMPLATE \"{name}\""));
     let copy = db.cluster.existing_database(&format!("{name}_copy"));
     let key = fetch(&mut db.app_for("alice")).unwrap();
     assert_eq!(fetch(&mut copy.app_for("alice")).unwrap(), key);
@@ -121,10 +99,7 @@ fn a_copy_by_template_opens_the_same_keys_with_a_trail_of_its_own() {
 fn a_renamed_database_goes_on_under_its_new_name() {
     let db = shared_db();
     let name = &db.name;
-    at_once(
-        &db,
-        &format!("ALTER DATABASE \"{name}\" RENAME TO \"{name}_new\""),
-    );
+    at_once(&db, &format!("ALTER DATABASE \"{name}\" RENAME TO \"{name}_new\""));
     let renamed = db.cluster.existing_database(&format!("{name}_new"));
     fetch(&mut renamed.app_for("alice")).unwrap();
     assert_eq!(renamed.audit().len(), 2);
@@ -132,11 +107,7 @@ fn a_renamed_database_goes_on_under_its_new_name() {
 
 #[test]
 fn a_database_moves_to_another_tablespace_right_after_a_call() {
-    let cluster = Cluster::builder()
-        .with_wire_kek()
-        .without_fsync()
-        .conf("allow_in_place_tablespaces = on")
-        .start();
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("allow_in_place_tablespaces = on").start();
     let db = cluster.database("d");
     db.force("CREATE TABLESPACE other LOCATION ''");
     at_once(&db, "ALTER DATABASE d SET TABLESPACE other");
@@ -157,11 +128,7 @@ fn a_dropped_and_recreated_database_starts_afresh() {
 
 #[test]
 fn the_writer_leaves_when_idle_and_the_next_call_brings_it_back() {
-    let cluster = Cluster::builder()
-        .with_wire_kek()
-        .without_fsync()
-        .conf("vault_ext.audit_idle_exit = 200")
-        .start();
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("vault_ext.audit_idle_exit = 200").start();
     let db = cluster.database("d");
     let mut app = db.app_for("alice");
     init(&mut app).unwrap();
@@ -199,10 +166,5 @@ fn a_writer_leaves_a_database_whose_extension_was_dropped() {
     // The writer must neither restart in a loop nor fill the log.
     eventually(SOON, "the writer leaves", || writers(&db) == 0);
     let dropped = format!("DROP DATABASE \"{}\"", db.name);
-    eventually(SOON, "the database can go", || {
-        db.cluster
-            .superuser("postgres")
-            .batch_execute(&dropped)
-            .is_ok()
-    });
+    eventually(SOON, "the database can go", || db.cluster.superuser("postgres").batch_execute(&dropped).is_ok());
 }

@@ -3,9 +3,7 @@
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 
-use crate::harness::{
-    Db, PREDECESSOR_KEK, base64, decode, expect_vault_error, fetch, init, rotate, shared_db, status,
-};
+use crate::harness::{Db, PREDECESSOR_KEK, base64, decode, expect_vault_error, fetch, init, rotate, shared_db, status};
 
 const IV: &str = "EBESExQVFhcYGRob";
 const WRAPPED: &str = "EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/";
@@ -37,17 +35,13 @@ fn open(key: &[u8], iv: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     let (ciphertext, tag) = sealed.split_at(sealed.len().checked_sub(16)?);
     let mut buffer = ciphertext.to_vec();
     let tag = Tag::try_from(tag).expect("16 bytes");
-    cipher(key)
-        .decrypt_inout_detached(&nonce(iv), b"", buffer.as_mut_slice().into(), &tag)
-        .ok()
-        .map(|()| buffer)
+    cipher(key).decrypt_inout_detached(&nonce(iv), b"", buffer.as_mut_slice().into(), &tag).ok().map(|()| buffer)
 }
 
 fn seal(key: &[u8], iv: &[u8], plaintext: &[u8]) -> Vec<u8> {
     let mut buffer = plaintext.to_vec();
-    let tag = cipher(key)
-        .encrypt_inout_detached(&nonce(iv), b"", buffer.as_mut_slice().into())
-        .expect("a short plaintext");
+    let tag =
+        cipher(key).encrypt_inout_detached(&nonce(iv), b"", buffer.as_mut_slice().into()).expect("a short plaintext");
     buffer.extend_from_slice(&tag);
     buffer
 }
@@ -76,9 +70,7 @@ fn the_predecessor_s_row_opens() {
 fn predecessor_rows_of_many_users_open_after_copy() {
     let db = shared_db();
     let mut lines = String::new();
-    let keys: Vec<(String, Vec<u8>)> = (0..20_u8)
-        .map(|i| (format!("user-{i}"), vec![i; 32]))
-        .collect();
+    let keys: Vec<(String, Vec<u8>)> = (0..20_u8).map(|i| (format!("user-{i}"), vec![i; 32])).collect();
     for (i, (user, key)) in keys.iter().enumerate() {
         let iv = [i as u8 + 100; 12];
         let wrapped = base64(&seal(&PREDECESSOR_KEK, &iv, key));
@@ -86,9 +78,7 @@ fn predecessor_rows_of_many_users_open_after_copy() {
     }
     let mut superuser = db.superuser();
     let mut writer = superuser
-        .copy_in(
-            "COPY vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id) FROM STDIN",
-        )
+        .copy_in("COPY vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id) FROM STDIN")
         .unwrap();
     std::io::Write::write_all(&mut writer, lines.as_bytes()).unwrap();
     assert_eq!(writer.finish().unwrap(), 20);
@@ -104,24 +94,14 @@ fn the_predecessor_s_blobs_decrypt_with_the_fetched_key() {
     insert_predecessor_row(&db, "alice", WRAPPED, IV);
     let key = decode(&fetch(&mut db.app_for("alice")).unwrap().master_key);
     let vectors = [
-        (
-            "\"Buy milk\"",
-            "enc:1:EBESExQVFhcYGRob.tvQAd/4q3N7xW9cF3O/tMti4RWEbn5l9FT8=",
-        ),
+        ("\"Buy milk\"", "enc:1:EBESExQVFhcYGRob.tvQAd/4q3N7xW9cF3O/tMti4RWEbn5l9FT8="),
         ("\"\"", "enc:1:EBESExQVFhcYGRob.tpRxLOlOq/GwcA3fFyuc8FjE"),
         ("42", "enc:1:EBESExQVFhcYGRob.oIQtNe0cKsQwgTqn1rJcEWFt"),
-        (
-            "{\"a\":1,\"b\":[\"x\",null]}",
-            "enc:1:EBESExQVFhcYGRob.75QULOR2mZD4W1ZKu0uemJ0ncKOygjtpfWXXvETX9R4PLqBCSiY=",
-        ),
+        ("{\"a\":1,\"b\":[\"x\",null]}", "enc:1:EBESExQVFhcYGRob.75QULOR2mZD4W1ZKu0uemJ0ncKOygjtpfWXXvETX9R4PLqBCSiY="),
     ];
     for (value, blob) in vectors {
         assert_eq!(open_blob(&key, blob).as_deref(), Some(value));
-        assert_eq!(
-            open_blob(&PREDECESSOR_KEK, blob),
-            None,
-            "only the right key opens"
-        );
+        assert_eq!(open_blob(&PREDECESSOR_KEK, blob), None, "only the right key opens");
     }
 }
 
@@ -145,10 +125,7 @@ fn new_wraps_are_format_2_with_a_nonce_of_24_bytes() {
     init(&mut db.app_for("alice")).unwrap();
     let row = db
         .superuser()
-        .query_one(
-            "SELECT format_version, wrapped_mk, wrap_iv FROM vault_ext.encryption_vaults",
-            &[],
-        )
+        .query_one("SELECT format_version, wrapped_mk, wrap_iv FROM vault_ext.encryption_vaults", &[])
         .unwrap();
     assert_eq!(row.get::<_, i16>(0), 2);
     assert_eq!(decode(row.get(1)).len(), 48);
@@ -181,11 +158,7 @@ fn any_changed_character_of_a_format_1_wrap_does_not_open() {
     let db = shared_db();
     for position in (0..64).step_by(7) {
         let mut wrapped = WRAPPED.as_bytes().to_vec();
-        wrapped[position] = if wrapped[position] == b'x' {
-            b'y'
-        } else {
-            b'x'
-        };
+        wrapped[position] = if wrapped[position] == b'x' { b'y' } else { b'x' };
         let user = format!("wrap-{position}");
         insert_predecessor_row(&db, &user, std::str::from_utf8(&wrapped).unwrap(), IV);
         expect_vault_error(fetch(&mut db.app_for(&user)), "XX001");

@@ -94,8 +94,7 @@ fn the_installed_objects_are_the_ones_on_the_list() {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(PATH, &found).expect("the golden list is writable");
     }
-    let listed = fs::read_to_string(PATH)
-        .unwrap_or_else(|e| panic!("{PATH}: {e}; UPDATE_GOLDEN=1 writes it"));
+    let listed = fs::read_to_string(PATH).unwrap_or_else(|e| panic!("{PATH}: {e}; UPDATE_GOLDEN=1 writes it"));
     let missing: Vec<_> = listed
         .lines()
         .filter(|line| !found.lines().any(|other| other == *line))
@@ -118,10 +117,7 @@ fn the_installed_objects_are_the_ones_on_the_list() {
 #[test]
 fn public_may_do_nothing() {
     let list = objects(&shared_db());
-    let open: Vec<_> = list
-        .lines()
-        .filter(|line| line.contains("PUBLIC=") && !line.starts_with("type "))
-        .collect();
+    let open: Vec<_> = list.lines().filter(|line| line.contains("PUBLIC=") && !line.starts_with("type ")).collect();
     assert_eq!(open, [""; 0]);
 }
 

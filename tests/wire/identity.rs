@@ -1,8 +1,6 @@
 //! Who is the user: asserted by the application, never guessed, and its absence is an error of its own.
 
-use crate::harness::{
-    Db, expect_vault_error, fetch, forget_user, init, rotate, set_user, shared_db, status,
-};
+use crate::harness::{Db, expect_vault_error, fetch, forget_user, init, rotate, set_user, shared_db, status};
 
 /// The three calls refuse with 28000, and each refusal is a row of nobody's.
 #[track_caller]
@@ -50,19 +48,10 @@ fn an_identity_ends_with_the_transaction_that_set_it() {
     let db = shared_db();
     let mut app = db.app();
     for end in ["COMMIT", "ROLLBACK"] {
-        app.batch_execute(&format!(
-            "BEGIN; SET LOCAL app.current_user_id = 'alice'; {end}"
-        ))
-        .unwrap();
-        let left: Option<String> = app
-            .query_one("SELECT current_setting('app.current_user_id', true)", &[])
-            .unwrap()
-            .get(0);
-        assert_eq!(
-            left.as_deref(),
-            Some(""),
-            "PostgreSQL's habit after SET LOCAL"
-        );
+        app.batch_execute(&format!("BEGIN; SET LOCAL app.current_user_id = 'alice'; {end}")).unwrap();
+        let left: Option<String> =
+            app.query_one("SELECT current_setting('app.current_user_id', true)", &[]).unwrap().get(0);
+        assert_eq!(left.as_deref(), Some(""), "PostgreSQL's habit after SET LOCAL");
         nobody(&db, &mut app);
     }
 }
@@ -71,10 +60,7 @@ fn an_identity_ends_with_the_transaction_that_set_it() {
 fn an_identity_ends_with_the_savepoint_that_set_it() {
     let db = shared_db();
     let mut app = db.app();
-    app.batch_execute(
-        "BEGIN; SAVEPOINT s; SET LOCAL app.current_user_id = 'alice'; ROLLBACK TO SAVEPOINT s",
-    )
-    .unwrap();
+    app.batch_execute("BEGIN; SAVEPOINT s; SET LOCAL app.current_user_id = 'alice'; ROLLBACK TO SAVEPOINT s").unwrap();
     expect_vault_error(init(&mut app), "28000");
     app.batch_execute("ROLLBACK").unwrap();
     assert_eq!(db.vault_row("alice"), None);
@@ -115,16 +101,9 @@ fn users_whose_names_look_alike_are_different_users() {
         "1' OR '1'='1",
         "🔑",
     ];
-    let mut keys: Vec<_> = names
-        .iter()
-        .map(|name| init(&mut db.app_for(name)).unwrap().master_key)
-        .collect();
+    let mut keys: Vec<_> = names.iter().map(|name| init(&mut db.app_for(name)).unwrap().master_key).collect();
     for (name, key) in names.iter().zip(&keys) {
-        assert_eq!(
-            &fetch(&mut db.app_for(name)).unwrap().master_key,
-            key,
-            "{name}"
-        );
+        assert_eq!(&fetch(&mut db.app_for(name)).unwrap().master_key, key, "{name}");
         assert_eq!(db.audit_of(name).len(), 2, "{name}");
     }
     keys.sort();
@@ -153,14 +132,9 @@ fn a_prepared_statement_follows_the_identity_under_a_generic_plan() {
     let bob = init(&mut db.app_for("bob")).unwrap();
     for mode in ["auto", "force_generic_plan", "force_custom_plan"] {
         let mut app = db.app_for("alice");
-        app.batch_execute(&format!("SET plan_cache_mode = {mode}"))
-            .unwrap();
-        let statement = app
-            .prepare("SELECT master_key FROM vault_get_master_key()")
-            .unwrap();
-        let history = app
-            .prepare("SELECT count(*) FROM vault_ext.own_audit WHERE status = 201")
-            .unwrap();
+        app.batch_execute(&format!("SET plan_cache_mode = {mode}")).unwrap();
+        let statement = app.prepare("SELECT master_key FROM vault_get_master_key()").unwrap();
+        let history = app.prepare("SELECT count(*) FROM vault_ext.own_audit WHERE status = 201").unwrap();
         for _ in 0..7 {
             let key: String = app.query_one(&statement, &[]).unwrap().get(0);
             assert_eq!(key, alice.master_key, "{mode}");

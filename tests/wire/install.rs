@@ -3,16 +3,11 @@
 use std::time::Duration;
 
 use crate::harness::{
-    Cluster, Db, Refusal, expect_error, expect_vault_error, fetch, init, rotate, set_user,
-    shared_db, status, without_deadlock,
+    Cluster, Db, Refusal, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db, status,
+    without_deadlock,
 };
 
-const ROLES: [&str; 4] = [
-    "vault_ext_admin",
-    "vault_ext_auditor",
-    "vault_ext_owner",
-    "vault_ext_user",
-];
+const ROLES: [&str; 4] = ["vault_ext_admin", "vault_ext_auditor", "vault_ext_owner", "vault_ext_user"];
 
 /// Everything in the database that looks like the extension's.
 fn leftovers(db: &Db) -> Vec<String> {
@@ -60,8 +55,7 @@ fn a_fresh_install_makes_the_roles_without_any_power() {
             WHERE roleid = 'vault_ext_owner'::regrole OR member = 'vault_ext_owner'::regrole",
     );
     assert_eq!(of_owner, 0);
-    let version: String =
-        db.value("SELECT extversion FROM pg_extension WHERE extname = 'vault_ext'");
+    let version: String = db.value("SELECT extversion FROM pg_extension WHERE extname = 'vault_ext'");
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
 }
 
@@ -141,20 +135,12 @@ fn an_existing_schema_is_refused() {
 fn a_function_or_type_of_that_name_is_not_taken_over() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.empty_database("d");
-    db.force(
-        "CREATE FUNCTION vault_get_master_key() RETURNS text LANGUAGE sql AS 'SELECT 1::text'",
-    );
+    db.force("CREATE FUNCTION vault_get_master_key() RETURNS text LANGUAGE sql AS 'SELECT 1::text'");
     let before = leftovers(&db);
-    expect_error(
-        db.superuser().batch_execute("CREATE EXTENSION vault_ext"),
-        "42723",
-    );
+    expect_error(db.superuser().batch_execute("CREATE EXTENSION vault_ext"), "42723");
     assert_eq!(leftovers(&db), before);
     db.force("DROP FUNCTION vault_get_master_key(); CREATE TYPE vault_key AS (evil text)");
-    expect_error(
-        db.superuser().batch_execute("CREATE EXTENSION vault_ext"),
-        "42710",
-    );
+    expect_error(db.superuser().batch_execute("CREATE EXTENSION vault_ext"), "42710");
     assert_eq!(vault_roles(&db), [""; 0]);
 }
 
@@ -193,9 +179,7 @@ fn install_use_and_drop_in_one_transaction_leave_nothing() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.empty_database("d");
     let mut client = db.superuser();
-    client
-        .batch_execute("BEGIN; CREATE EXTENSION vault_ext; SET LOCAL vault_ext.audit_timeout = 500")
-        .unwrap();
+    client.batch_execute("BEGIN; CREATE EXTENSION vault_ext; SET LOCAL vault_ext.audit_timeout = 500").unwrap();
     set_user(&mut client, "alice");
     // The writer cannot see a table that is not committed: the call has to fail, and soon.
     let client = without_deadlock(Duration::from_secs(20), "a call before COMMIT", move || {
@@ -212,15 +196,11 @@ fn install_use_and_drop_in_one_transaction_leave_nothing() {
 #[test]
 fn the_functions_live_in_the_schema_that_was_asked_for() {
     let db = shared_db();
-    db.force(
-        "DROP EXTENSION vault_ext; CREATE SCHEMA crypto; CREATE EXTENSION vault_ext SCHEMA crypto",
-    );
+    db.force("DROP EXTENSION vault_ext; CREATE SCHEMA crypto; CREATE EXTENSION vault_ext SCHEMA crypto");
     db.force("GRANT USAGE ON SCHEMA crypto TO PUBLIC");
     let mut app = db.app_for("alice");
     expect_error(init(&mut app), "42883");
-    let row = app
-        .query_one("SELECT (crypto.vault_init()).kek_id", &[])
-        .unwrap();
+    let row = app.query_one("SELECT (crypto.vault_init()).kek_id", &[]).unwrap();
     assert_eq!(row.get::<_, String>(0), "wire-1");
 }
 
@@ -234,16 +214,8 @@ fn without_preloading_every_function_says_what_to_add() {
         expect_vault_error(fetch(&mut app), "55000"),
         expect_vault_error(rotate(&mut app), "55000"),
         expect_vault_error(status(&mut app), "55000"),
-        expect_vault_error(
-            db.conn("wire_admin")
-                .simple_query("SELECT vault_erase('alice')"),
-            "55000",
-        ),
-        expect_vault_error(
-            db.conn("wire_admin")
-                .simple_query("SELECT vault_purge_audit('1 day')"),
-            "55000",
-        ),
+        expect_vault_error(db.conn("wire_admin").simple_query("SELECT vault_erase('alice')"), "55000"),
+        expect_vault_error(db.conn("wire_admin").simple_query("SELECT vault_purge_audit('1 day')"), "55000"),
     ];
     for refusal in refusals {
         let hint = refusal.hint.as_deref().unwrap_or_default();
@@ -262,9 +234,7 @@ fn a_database_in_another_encoding_is_refused() {
     for encoding in ["SQL_ASCII", "LATIN1"] {
         cluster
             .superuser("postgres")
-            .batch_execute(&format!(
-                "CREATE DATABASE d_{encoding} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
-            ))
+            .batch_execute(&format!("CREATE DATABASE d_{encoding} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"))
             .unwrap();
         let db = cluster.existing_database(&format!("d_{}", encoding.to_lowercase()));
         let refusal = refused(&db, "0A000");
@@ -276,16 +246,9 @@ fn a_database_in_another_encoding_is_refused() {
 fn only_a_superuser_installs() {
     let db = shared_db();
     db.force("DROP EXTENSION vault_ext");
-    db.force(&format!(
-        "GRANT CREATE ON DATABASE \"{}\" TO wire_app2",
-        db.name
-    ));
+    db.force(&format!("GRANT CREATE ON DATABASE \"{}\" TO wire_app2", db.name));
     db.force("GRANT CREATE ON SCHEMA public TO wire_app2");
-    expect_error(
-        db.conn("wire_app2")
-            .batch_execute("CREATE EXTENSION vault_ext"),
-        "42501",
-    );
+    expect_error(db.conn("wire_app2").batch_execute("CREATE EXTENSION vault_ext"), "42501");
     assert_eq!(leftovers(&db), [""; 0]);
 }
 

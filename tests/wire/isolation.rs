@@ -1,15 +1,8 @@
 //! With identity A nothing of B: through the functions.
 
-use crate::harness::{
-    Db, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db, status,
-};
+use crate::harness::{Db, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db, status};
 
-const CALLS: [&str; 4] = [
-    "vault_init",
-    "vault_get_master_key",
-    "vault_rotate",
-    "vault_status",
-];
+const CALLS: [&str; 4] = ["vault_init", "vault_get_master_key", "vault_rotate", "vault_status"];
 
 fn two_users(db: &Db) -> (String, String) {
     let alice = init(&mut db.app_for("alice")).unwrap().master_key;
@@ -47,11 +40,7 @@ fn two_application_roles_act_for_the_same_users_and_are_told_apart() {
     let mut other = db.conn("wire_app2");
     set_user(&mut other, "alice");
     assert_eq!(fetch(&mut other).unwrap().master_key, alice);
-    let roles: Vec<_> = db
-        .audit_of("alice")
-        .into_iter()
-        .map(|row| row.db_role)
-        .collect();
+    let roles: Vec<_> = db.audit_of("alice").into_iter().map(|row| row.db_role).collect();
     assert_eq!(roles, ["wire_app", "wire_app2"]);
 }
 
@@ -83,10 +72,7 @@ fn a_stricter_policy_stops_the_functions_from_writing() {
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap().master_key, alice);
     let carol = db.audit_of("carol");
     assert_eq!(carol.len(), 1);
-    assert_eq!(
-        (carol[0].action.as_str(), carol[0].status),
-        ("failed_init", 500)
-    );
+    assert_eq!((carol[0].action.as_str(), carol[0].status), ("failed_init", 500));
     init(&mut db.app_for("dave")).unwrap();
 }
 
@@ -103,24 +89,15 @@ fn turning_row_security_off_reveals_nothing() {
     }
     set_user(&mut app, "carol");
     let result = fetch(&mut app);
-    let code = result
-        .as_ref()
-        .err()
-        .and_then(|e| e.code())
-        .map(|c| c.code().to_owned());
-    assert!(
-        matches!(code.as_deref(), Some("P0002" | "42501")),
-        "{result:?}"
-    );
+    let code = result.as_ref().err().and_then(|e| e.code()).map(|c| c.code().to_owned());
+    assert!(matches!(code.as_deref(), Some("P0002" | "42501")), "{result:?}");
 }
 
 #[test]
 fn a_hostile_search_path_does_not_reach_into_the_functions() {
     let db = shared_db();
     let (alice, bob) = two_users(&db);
-    db.force(
-        "GRANT CREATE ON SCHEMA public TO wire_app; CREATE SCHEMA evil AUTHORIZATION wire_app",
-    );
+    db.force("GRANT CREATE ON SCHEMA public TO wire_app; CREATE SCHEMA evil AUTHORIZATION wire_app");
     let mut app = db.app_for("alice");
     app.batch_execute(
         "CREATE FUNCTION evil.always(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
@@ -160,9 +137,7 @@ fn the_first_call_of_a_session_under_a_hostile_search_path_is_safe_too() {
          CREATE FUNCTION evil.unnest(anyarray) RETURNS SETOF anyelement LANGUAGE sql AS $$ SELECT 1/0; SELECT $1[1] $$",
     );
     let name = &db.name;
-    db.force(&format!(
-        "ALTER DATABASE \"{name}\" SET search_path = evil, pg_catalog, public"
-    ));
+    db.force(&format!("ALTER DATABASE \"{name}\" SET search_path = evil, pg_catalog, public"));
     let key = init(&mut db.app_for("alice")).unwrap();
     assert_eq!(rotate(&mut db.app_for("alice")).unwrap().key_version, 2);
     assert_ne!(fetch(&mut db.app_for("alice")).unwrap(), key);
@@ -183,16 +158,10 @@ fn the_caller_has_its_own_role_again_after_a_call() {
     )
     .unwrap();
     let role: String = app.query_one("SELECT peek()", &[]).unwrap().get(0);
-    assert_eq!(
-        role, "wire_app",
-        "the role is the caller's again after the call"
-    );
+    assert_eq!(role, "wire_app", "the role is the caller's again after the call");
     set_user(&mut app, "carol");
     expect_error(app.simple_query("SELECT vault_get_master_key()"), "P0002");
-    let role: String = app
-        .query_one("SELECT current_user::text", &[])
-        .unwrap()
-        .get(0);
+    let role: String = app.query_one("SELECT current_user::text", &[]).unwrap().get(0);
     assert_eq!(role, "wire_app", "and after an error");
 }
 
@@ -200,11 +169,9 @@ fn the_caller_has_its_own_role_again_after_a_call() {
 fn the_caller_s_settings_are_as_before_after_a_call() {
     let db = shared_db();
     let mut app = db.app_for("alice");
-    let settings =
-        "SELECT string_agg(name || '=' || setting, E'\\n' ORDER BY name) FROM pg_settings
+    let settings = "SELECT string_agg(name || '=' || setting, E'\\n' ORDER BY name) FROM pg_settings
         WHERE name NOT LIKE 'transaction%'";
-    let read =
-        |app: &mut postgres::Client| -> String { app.query_one(settings, &[]).unwrap().get(0) };
+    let read = |app: &mut postgres::Client| -> String { app.query_one(settings, &[]).unwrap().get(0) };
     let before = read(&mut app);
     init(&mut app).unwrap();
     rotate(&mut app).unwrap();

@@ -2,11 +2,7 @@
 
 use crate::harness::{expect_error, expect_vault_error, fetch, init, set_user, shared_db};
 
-const TABLES: [&str; 3] = [
-    "vault_ext.encryption_vaults",
-    "vault_ext.encryption_vault_audit",
-    "vault_ext.keks",
-];
+const TABLES: [&str; 3] = ["vault_ext.encryption_vaults", "vault_ext.encryption_vault_audit", "vault_ext.keks"];
 const LOGINS: [&str; 4] = ["wire_app", "wire_admin", "wire_auditor", "wire_stranger"];
 
 /// What a role may read beyond nothing (design, section 2).
@@ -71,28 +67,15 @@ fn no_role_writes_any_table() {
                 let result = client.simple_query(&sql);
                 // GRANT by somebody without a grant option says so in a warning or in the error.
                 if sql.starts_with("GRANT") && result.is_ok() {
-                    expect_error(
-                        client.simple_query(&format!("DELETE FROM {table}")),
-                        "42501",
-                    );
+                    expect_error(client.simple_query(&format!("DELETE FROM {table}")), "42501");
                     continue;
                 }
-                let code = result
-                    .as_ref()
-                    .err()
-                    .and_then(|e| e.code())
-                    .map(|c| c.code().to_owned());
+                let code = result.as_ref().err().and_then(|e| e.code()).map(|c| c.code().to_owned());
                 // LOCK is refused with 25P01 outside a transaction block before rights are looked at.
-                assert!(
-                    matches!(code.as_deref(), Some("42501" | "25P01")),
-                    "{role}: {sql}: {result:?}"
-                );
+                assert!(matches!(code.as_deref(), Some("42501" | "25P01")), "{role}: {sql}: {result:?}");
             }
             client.batch_execute("BEGIN").unwrap();
-            expect_error(
-                client.batch_execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")),
-                "42501",
-            );
+            expect_error(client.batch_execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")), "42501");
             client.batch_execute("ROLLBACK").unwrap();
         }
         for sql in [
@@ -143,10 +126,7 @@ fn the_group_roles_are_no_logins_and_give_no_more_than_their_members_have() {
     }
     app.batch_execute("SET ROLE vault_ext_user").unwrap();
     expect_vault_error(fetch(&mut app), "P0002");
-    expect_error(
-        app.simple_query("SELECT * FROM vault_ext.encryption_vaults"),
-        "42501",
-    );
+    expect_error(app.simple_query("SELECT * FROM vault_ext.encryption_vaults"), "42501");
 }
 
 #[test]
@@ -246,17 +226,8 @@ fn own_audit_leaks_nothing_through_a_cheap_function() {
             $$ BEGIN INSERT INTO own.seen VALUES (id::text); RETURN true; END $$",
     )
     .unwrap();
-    let visible = app
-        .query(
-            "SELECT id FROM vault_ext.own_audit WHERE own.leak(id, db_role)",
-            &[],
-        )
-        .unwrap()
-        .len();
-    let seen: i64 = app
-        .query_one("SELECT count(DISTINCT what) FROM own.seen", &[])
-        .unwrap()
-        .get(0);
+    let visible = app.query("SELECT id FROM vault_ext.own_audit WHERE own.leak(id, db_role)", &[]).unwrap().len();
+    let seen: i64 = app.query_one("SELECT count(DISTINCT what) FROM own.seen", &[]).unwrap().get(0);
     assert_eq!((visible, seen), (1, 1));
 }
 
@@ -267,17 +238,10 @@ fn an_auditor_reads_the_whole_trail_and_no_vault() {
         init(&mut db.app_for(user)).unwrap();
     }
     let mut auditor = db.conn("wire_auditor");
-    let users: i64 = auditor
-        .query_one(
-            "SELECT count(DISTINCT user_id) FROM vault_ext.encryption_vault_audit",
-            &[],
-        )
-        .unwrap()
-        .get(0);
+    let users: i64 =
+        auditor.query_one("SELECT count(DISTINCT user_id) FROM vault_ext.encryption_vault_audit", &[]).unwrap().get(0);
     assert_eq!(users, 2);
-    auditor
-        .simple_query("SELECT * FROM vault_ext.audit_stats")
-        .unwrap();
+    auditor.simple_query("SELECT * FROM vault_ext.audit_stats").unwrap();
 }
 
 #[test]

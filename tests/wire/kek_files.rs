@@ -35,32 +35,17 @@ fn an_absent_file_is_refused() {
 
 #[test]
 fn an_unreadable_file_is_refused() {
-    refuses_kek(
-        "unreadable",
-        with_mode(0o000),
-        &["permission|cannot read"],
-        &[secret()],
-    );
+    refuses_kek("unreadable", with_mode(0o000), &["permission|cannot read"], &[secret()]);
 }
 
 #[test]
 fn a_group_readable_file_is_refused() {
-    refuses_kek(
-        "group",
-        with_mode(0o640),
-        &["group|mode|permissions"],
-        &[secret()],
-    );
+    refuses_kek("group", with_mode(0o640), &["group|mode|permissions"], &[secret()]);
 }
 
 #[test]
 fn a_world_readable_file_is_refused() {
-    refuses_kek(
-        "world",
-        with_mode(0o604),
-        &["world|other|mode|permissions"],
-        &[secret()],
-    );
+    refuses_kek("world", with_mode(0o604), &["world|other|mode|permissions"], &[secret()]);
 }
 
 #[test]
@@ -114,11 +99,7 @@ fn a_directory_is_refused() {
 fn a_pipe_is_refused_and_does_not_hang_the_start() {
     let mut cluster = bare();
     let path = cluster.dir().join("fifo");
-    let status = server_command("/usr/bin/mkfifo", cluster.dir())
-        .args(["-m", "600"])
-        .arg(&path)
-        .status()
-        .unwrap();
+    let status = server_command("/usr/bin/mkfifo", cluster.dir()).args(["-m", "600"]).arg(&path).status().unwrap();
     assert!(status.success());
     with_file(&path, &mut cluster);
     refuses_kek("pipe", cluster, &["regular file|not a file"], &[]);

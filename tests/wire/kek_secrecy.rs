@@ -5,15 +5,13 @@ use std::fs;
 use postgres::{Client, SimpleQueryMessage};
 
 use crate::harness::{
-    Cluster, Db, Refusal, assert_no_secrets, base64, decode, eventually, expect_error,
-    expect_vault_error, fetch, init, kek, keyring_line, rotate, set_user, status,
+    Cluster, Db, Refusal, assert_no_secrets, base64, decode, eventually, expect_error, expect_vault_error, fetch, init,
+    kek, keyring_line, rotate, set_user, status,
 };
 
 /// Everything that a query prints.
 fn printed(client: &mut Client, sql: &str) -> String {
-    let messages = client
-        .simple_query(sql)
-        .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    let messages = client.simple_query(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     let mut text = String::new();
     for message in &messages {
         if let SimpleQueryMessage::Row(row) = message {
@@ -35,25 +33,13 @@ fn use_everything(db: &Db) -> (Vec<Vec<u8>>, Vec<Refusal>) {
     let mut refusals = vec![
         expect_vault_error(fetch(&mut db.app()), "28000"),
         expect_vault_error(fetch(&mut db.app_for("nobody")), "P0002"),
-        expect_error(
-            app.simple_query("SELECT vault_get_master_key()::int"),
-            "42846",
-        ),
-        expect_error(
-            db.conn("wire_stranger").simple_query("SELECT vault_init()"),
-            "42501",
-        ),
+        expect_error(app.simple_query("SELECT vault_get_master_key()::int"), "42846"),
+        expect_error(db.conn("wire_stranger").simple_query("SELECT vault_init()"), "42501"),
     ];
     db.force("UPDATE vault_ext.encryption_vaults SET key_version = 9 WHERE user_id = 'mallory'");
-    refusals.push(expect_vault_error(
-        fetch(&mut db.app_for("mallory")),
-        "XX001",
-    ));
+    refusals.push(expect_vault_error(fetch(&mut db.app_for("mallory")), "XX001"));
     db.force("UPDATE vault_ext.encryption_vaults SET kek_id = 'gone' WHERE user_id = 'mallory'");
-    refusals.push(expect_vault_error(
-        fetch(&mut db.app_for("mallory")),
-        "55000",
-    ));
+    refusals.push(expect_vault_error(fetch(&mut db.app_for("mallory")), "55000"));
     // Errors raised by SQL inside the calls: a policy that throws, a constraint that a new row breaks.
     db.force(
         "CREATE FUNCTION boom(id text) RETURNS boolean LANGUAGE plpgsql AS
@@ -122,10 +108,7 @@ fn shows_nothing(mut cluster: Cluster, keks: &[[u8; 32]]) {
 
 #[test]
 fn a_key_from_the_setting_shows_nowhere() {
-    let mut cluster = Cluster::builder()
-        .without_fsync()
-        .env("RUST_BACKTRACE", "1")
-        .prepare();
+    let mut cluster = Cluster::builder().without_fsync().env("RUST_BACKTRACE", "1").prepare();
     let text = keyring_line("one", &kek(120)) + &keyring_line("two", &kek(121));
     cluster.configure(&format!("vault_ext.kek = '{}'", text.replace('\n', "\\n")));
     shows_nothing(cluster, &[kek(120), kek(121)]);
@@ -161,21 +144,11 @@ fn the_setting_reads_as_stars_and_only_for_superusers() {
         &mut db.superuser(),
         "SELECT setting, boot_val, reset_val FROM pg_settings WHERE name = 'vault_ext.kek'",
     );
-    assert!(
-        listed
-            .lines()
-            .all(|line| line.is_empty() || line == "********"),
-        "{listed}"
-    );
+    assert!(listed.lines().all(|line| line.is_empty() || line == "********"), "{listed}");
     for name in ["kek", "kek_file", "kek_command"] {
-        expect_error(
-            db.app().simple_query(&format!("SHOW vault_ext.{name}")),
-            "42501",
-        );
-        let hidden = printed(
-            &mut db.app(),
-            &format!("SELECT setting FROM pg_settings WHERE name = 'vault_ext.{name}'"),
-        );
+        expect_error(db.app().simple_query(&format!("SHOW vault_ext.{name}")), "42501");
+        let hidden =
+            printed(&mut db.app(), &format!("SELECT setting FROM pg_settings WHERE name = 'vault_ext.{name}'"));
         assert_eq!(hidden.trim(), "");
     }
 }
@@ -193,10 +166,7 @@ fn backtraces_asked_for_in_the_environment_reach_no_client() {
         let (_, refusals) = use_everything(&cluster.database("d"));
         for refusal in refusals {
             let detail = refusal.detail.unwrap_or_default();
-            assert!(
-                !detail.contains("   0:") && detail.lines().count() < 3,
-                "{detail}"
-            );
+            assert!(!detail.contains("   0:") && detail.lines().count() < 3, "{detail}");
         }
     }
 }
@@ -204,12 +174,8 @@ fn backtraces_asked_for_in_the_environment_reach_no_client() {
 #[test]
 fn the_keyring_s_memory_stays_out_of_core_dumps() {
     let excluded = |cluster: &Cluster| {
-        let smaps =
-            fs::read_to_string(format!("/proc/{}/smaps", cluster.postmaster_pid())).unwrap();
-        smaps
-            .lines()
-            .filter(|line| line.starts_with("VmFlags:") && line.split(' ').any(|flag| flag == "dd"))
-            .count()
+        let smaps = fs::read_to_string(format!("/proc/{}/smaps", cluster.postmaster_pid())).unwrap();
+        smaps.lines().filter(|line| line.starts_with("VmFlags:") && line.split(' ').any(|flag| flag == "dd")).count()
     };
     let without = Cluster::builder().not_preloaded().without_fsync().start();
     let with = Cluster::builder().with_wire_kek().without_fsync().start();
@@ -218,40 +184,24 @@ fn the_keyring_s_memory_stays_out_of_core_dumps() {
 
 #[test]
 fn the_trail_and_the_statistics_of_running_calls_hold_no_key() {
-    let cluster = Cluster::builder()
-        .with_wire_kek()
-        .without_fsync()
-        .conf("track_activity_query_size = 4096")
-        .start();
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("track_activity_query_size = 4096").start();
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
     let mut locker = db.superuser();
-    locker
-        .batch_execute(
-            "BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE",
-        )
-        .unwrap();
+    locker.batch_execute("BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE").unwrap();
     let mut app = db.app_for("alice");
     let waiting = std::thread::spawn(move || fetch(&mut app));
     let mut watcher = cluster.superuser("postgres");
     let mut seen = String::new();
-    eventually(
-        std::time::Duration::from_secs(10),
-        "the call shows in pg_stat_activity",
-        || {
-            seen = printed(
-                &mut watcher,
-                "SELECT a::text FROM pg_stat_activity a WHERE query LIKE '%vault_get%' AND usename = 'wire_app' AND state = 'active'",
-            );
-            !seen.is_empty()
-        },
-    );
+    eventually(std::time::Duration::from_secs(10), "the call shows in pg_stat_activity", || {
+        seen = printed(
+            &mut watcher,
+            "SELECT a::text FROM pg_stat_activity a WHERE query LIKE '%vault_get%' AND usename = 'wire_app' AND state = 'active'",
+        );
+        !seen.is_empty()
+    });
     locker.batch_execute("ROLLBACK").unwrap();
     assert_eq!(waiting.join().unwrap().unwrap(), key);
     set_user(&mut watcher, "alice");
-    assert_no_secrets(
-        &cluster,
-        &[seen],
-        &[decode(&key.master_key), kek(1).to_vec()],
-    );
+    assert_no_secrets(&cluster, &[seen], &[decode(&key.master_key), kek(1).to_vec()]);
 }

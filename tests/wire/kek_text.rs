@@ -1,8 +1,6 @@
 //! What may stand in a keyring, whatever its source, and what is said about everything else.
 
-use crate::harness::{
-    Cluster, PREDECESSOR_KEK, base64, decode, fetch, init, kek, keyring_line, refuses_kek,
-};
+use crate::harness::{Cluster, PREDECESSOR_KEK, base64, decode, fetch, init, kek, keyring_line, refuses_kek};
 
 const DOTS: &str = "# a comment\n\n";
 
@@ -38,119 +36,63 @@ fn a_file_of_comments_and_blank_lines_is_as_good_as_empty() {
 fn a_huge_file_is_refused() {
     let mut text = "# filler\n".repeat(300_000);
     text.push_str(&keyring_line("a", &kek(41)));
-    refused(
-        "too large",
-        text,
-        &["too large|larger than|at most"],
-        &kek(41),
-    );
+    refused("too large", text, &["too large|larger than|at most|more than"], &kek(41));
 }
 
 #[test]
 fn a_key_of_31_bytes_is_refused() {
-    refused(
-        "wrong length",
-        third_line(&kek(42)[..31]),
-        &["line 3", "32 bytes"],
-        &kek(42)[..31],
-    );
+    refused("wrong length", third_line(&kek(42)[..31]), &["line 3", "32"], &kek(42)[..31]);
 }
 
 #[test]
 fn a_key_of_33_bytes_is_refused() {
     let key = [&kek(43)[..], b"!"].concat();
-    refused(
-        "wrong length",
-        third_line(&key),
-        &["line 3", "32 bytes"],
-        &key,
-    );
+    refused("wrong length", third_line(&key), &["line 3", "32"], &key);
 }
 
 #[test]
 fn a_key_of_16_bytes_is_refused() {
-    refused(
-        "wrong length",
-        third_line(&kek(44)[..16]),
-        &["line 3", "32 bytes"],
-        &kek(44)[..16],
-    );
+    refused("wrong length", third_line(&kek(44)[..16]), &["line 3", "32"], &kek(44)[..16]);
 }
 
 #[test]
 fn a_bare_key_of_the_wrong_length_is_refused_too() {
     let text = base64(&kek(45)[..24]);
-    refused(
-        "wrong length of a bare key",
-        text,
-        &["line 1", "32 bytes"],
-        &kek(45)[..24],
-    );
+    refused("wrong length of a bare key", text, &["line 1", "32"], &kek(45)[..24]);
 }
 
 #[test]
 fn text_that_is_no_base64_is_refused() {
     let text = base64(&kek(46)).replacen(|c: char| c.is_ascii_lowercase(), "*", 3);
-    refused(
-        "bad base64",
-        format!("{DOTS}third {text}\n"),
-        &["line 3", "base64"],
-        &kek(46),
-    );
+    refused("bad base64", format!("{DOTS}third {text}\n"), &["line 3", "base64"], &kek(46));
 }
 
 #[test]
 fn padding_in_the_middle_is_refused() {
     let mut text = base64(&kek(47));
     text.replace_range(20..21, "=");
-    refused(
-        "bad base64",
-        format!("{DOTS}third {text}\n"),
-        &["line 3", "base64"],
-        &kek(47),
-    );
+    refused("bad base64", format!("{DOTS}third {text}\n"), &["line 3", "base64"], &kek(47));
 }
 
 #[test]
 fn the_url_safe_alphabet_is_refused_by_its_name() {
-    let seed = (0..)
-        .find(|seed| base64(&kek(1000 + seed)).contains('/'))
-        .map(|seed| 1000 + seed);
+    let seed = (0..).find(|seed| base64(&kek(1000 + seed)).contains('/')).map(|seed| 1000 + seed);
     let key = kek(seed.expect("some key has a slash"));
     let text = base64(&key).replace('/', "_").replace('+', "-");
-    refused(
-        "wrong alphabet",
-        format!("{DOTS}third {text}\n"),
-        &["line 3", "alphabet|url"],
-        &key,
-    );
+    refused("wrong alphabet", format!("{DOTS}third {text}\n"), &["line 3", "alphabet|url"], &key);
 }
 
 #[test]
 fn hexadecimal_is_refused() {
     let hex: String = kek(48).iter().map(|b| format!("{b:02x}")).collect();
     // 64 hex digits are base64 of 48 bytes.
-    refused(
-        "wrong length",
-        format!("{DOTS}third {hex}\n"),
-        &["line 3", "32 bytes"],
-        &kek(48),
-    );
+    refused("wrong length", format!("{DOTS}third {hex}\n"), &["line 3", "32"], &kek(48));
 }
 
 #[test]
 fn a_duplicate_id_is_refused() {
-    let text = [
-        keyring_line("a", &kek(49)),
-        keyring_line("b", &kek(50)),
-        keyring_line("a", &kek(51)),
-    ];
-    refused(
-        "duplicate id",
-        text.concat(),
-        &["line 3", "duplicate|twice|already"],
-        &kek(51),
-    );
+    let text = [keyring_line("a", &kek(49)), keyring_line("b", &kek(50)), keyring_line("a", &kek(51))];
+    refused("duplicate id", text.concat(), &["line 3", "duplicate|twice|already|repeats"], &kek(51));
 }
 
 #[test]
@@ -161,18 +103,13 @@ fn an_all_zero_key_is_refused() {
 #[test]
 fn an_all_zero_key_behind_a_good_one_is_refused() {
     let text = keyring_line("a", &kek(52)) + &third_line(&[0; 32]);
-    refused(
-        "all zero behind another",
-        text,
-        &["line 4", "zero"],
-        &kek(52),
-    );
+    refused("all zero behind another", text, &["line 4", "zero"], &kek(52));
 }
 
 #[test]
 fn an_id_of_other_characters_is_refused() {
     let text = DOTS.to_owned() + &keyring_line("ke\u{fc}", &kek(53));
-    refused("bad id", text, &["line 3", "id"], &kek(53));
+    refused("bad id", text, &["line 3", "ascii"], &kek(53));
 }
 
 #[test]
@@ -190,14 +127,14 @@ fn a_key_before_its_id_is_refused_and_not_shown() {
 
 #[test]
 fn a_third_word_on_a_line_is_refused() {
-    let text = format!("{DOTS}third {} # inline\n", base64(&kek(56)));
+    let text = format!("{DOTS}third {} more\n", base64(&kek(56)));
     refused("third word", text, &["line 3"], &kek(56));
 }
 
 #[test]
 fn two_bare_lines_are_refused() {
     let text = format!("{}\n{}\n", base64(&kek(57)), base64(&kek(58)));
-    refused("two bare lines", text, &["id", "line"], &kek(57));
+    refused("two bare lines", text, &["line 1", "single key"], &kek(57));
 }
 
 #[test]
@@ -248,11 +185,7 @@ fn the_first_key_of_a_keyring_is_active_and_the_others_open() {
     let (old, new) = (keyring_line("old", &kek(63)), keyring_line("new", &kek(64)));
     let mut cluster = with_file(format!("{DOTS}{old}{new}"));
     assert_eq!(minted_under(&mut cluster), "old");
-    cluster.write_kek(
-        "keyring",
-        format!("{new}\n# kept for old rows\n{old}"),
-        0o600,
-    );
+    cluster.write_kek("keyring", format!("{new}\n# kept for old rows\n{old}"), 0o600);
     cluster.restart();
     let db = cluster.existing_database("d");
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap().kek_id, "old");
@@ -266,10 +199,9 @@ fn blanks_and_tabs_around_the_words_do_not_matter() {
 }
 
 #[test]
-fn a_keyring_of_a_hundred_keys_is_taken() {
-    let text: String = (0..100)
-        .map(|i| keyring_line(&format!("kek-{i}"), &kek(2000 + i)))
-        .collect();
-    let mut cluster = with_file(text);
+fn a_keyring_of_64_keys_is_taken_and_one_of_65_is_refused() {
+    let keyring = |keys| (0..keys).map(|i| keyring_line(&format!("kek-{i}"), &kek(2000 + i))).collect::<String>();
+    refused("too many keys", keyring(65), &["65", "64"], &kek(2000));
+    let mut cluster = with_file(keyring(64));
     assert_eq!(minted_under(&mut cluster), "kek-0");
 }

@@ -1,15 +1,11 @@
 //! A KEK that is not the one a database was used with is recognised before anything is written.
 
 use crate::harness::{
-    Cluster, Db, Refusal, assert_no_secrets, decode, expect_vault_error, fetch, init, kek,
-    keyring_line, rotate,
+    Cluster, Db, Refusal, assert_no_secrets, decode, expect_vault_error, fetch, init, kek, keyring_line, rotate,
 };
 
 fn cluster(seed: u64) -> Cluster {
-    Cluster::builder()
-        .without_fsync()
-        .keyring(&keyring_line("k", &kek(seed)))
-        .start()
+    Cluster::builder().without_fsync().keyring(&keyring_line("k", &kek(seed))).start()
 }
 
 fn load(cluster: &mut Cluster, keyring: &str) {
@@ -20,19 +16,14 @@ fn load(cluster: &mut Cluster, keyring: &str) {
 /// No call goes through, for an old user and a new one, and no row changes.
 #[track_caller]
 fn nothing_works(db: &Db, code: &str) -> Refusal {
-    let everything = "SELECT coalesce(string_agg(v::text, E'\\n' ORDER BY user_id), '') FROM vault_ext.encryption_vaults v";
+    let everything =
+        "SELECT coalesce(string_agg(v::text, E'\\n' ORDER BY user_id), '') FROM vault_ext.encryption_vaults v";
     let before: String = db.value(everything);
     let refusal = expect_vault_error(fetch(&mut db.app_for("alice")), code);
     expect_vault_error(rotate(&mut db.app_for("alice")), code);
     expect_vault_error(init(&mut db.app_for("alice")), code);
     assert_eq!(db.value::<String>(everything), before);
-    let failures: Vec<_> = db
-        .audit_of("alice")
-        .iter()
-        .rev()
-        .take(3)
-        .map(|row| row.status)
-        .collect();
+    let failures: Vec<_> = db.audit_of("alice").iter().rev().take(3).map(|row| row.status).collect();
     assert!(failures.iter().all(|status| *status >= 500), "{failures:?}");
     refusal
 }
@@ -47,9 +38,7 @@ fn another_kek_under_a_known_id_is_refused_with_both_check_values() {
     let known: String = db.value("SELECT check_value FROM vault_ext.keks WHERE kek_id = 'k'");
     let detail = refusal.detail.clone().unwrap_or_default();
     assert!(detail.contains(&known), "{refusal:?}");
-    let values = detail
-        .split(|c: char| !c.is_ascii_hexdigit())
-        .filter(|word| word.len() == known.len());
+    let values = detail.split(|c: char| !c.is_ascii_hexdigit()).filter(|word| word.len() == known.len());
     assert_eq!(values.count(), 2, "{detail}");
     // A user who has no vault yet does not get one under the wrong key.
     expect_vault_error(init(&mut db.app_for("bob")), "55000");
@@ -60,11 +49,7 @@ fn another_kek_under_a_known_id_is_refused_with_both_check_values() {
     load(&mut cluster, &keyring_line("k", &kek(100)));
     let db = cluster.existing_database("d");
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
-    let secrets = [
-        kek(100).to_vec(),
-        kek(101).to_vec(),
-        decode(&key.master_key),
-    ];
+    let secrets = [kek(100).to_vec(), kek(101).to_vec(), decode(&key.master_key)];
     assert_no_secrets(&cluster, &[refusal.text()], &secrets);
 }
 
@@ -97,10 +82,7 @@ fn the_check_value_is_not_the_key_and_not_its_plain_hash() {
     assert!(!hex.contains(&check[..16]) && !hash.contains(&check[..16]));
     let again = cluster.database("second");
     init(&mut again.app_for("alice")).unwrap();
-    assert_eq!(
-        again.value::<String>("SELECT check_value FROM vault_ext.keks"),
-        check
-    );
+    assert_eq!(again.value::<String>("SELECT check_value FROM vault_ext.keks"), check);
 }
 
 #[test]
@@ -115,24 +97,14 @@ fn a_wrong_kek_for_predecessor_rows_destroys_nothing() {
     load(&mut cluster, &keyring_line("env-v1", &kek(106)));
     let db = cluster.existing_database("d");
     let row = db.vault_row("alice");
-    for result in [
-        fetch(&mut db.app_for("alice")),
-        rotate(&mut db.app_for("alice")),
-        init(&mut db.app_for("alice")),
-    ] {
+    for result in [fetch(&mut db.app_for("alice")), rotate(&mut db.app_for("alice")), init(&mut db.app_for("alice"))] {
         let error = result.expect_err("no key under a wrong KEK");
         let code = error.code().map(|code| code.code().to_owned());
-        assert!(
-            matches!(code.as_deref(), Some("XX001" | "55000")),
-            "{error:?}"
-        );
+        assert!(matches!(code.as_deref(), Some("XX001" | "55000")), "{error:?}");
     }
     assert_eq!(db.vault_row("alice"), row);
     drop(db);
-    load(
-        &mut cluster,
-        &keyring_line("env-v1", &crate::harness::PREDECESSOR_KEK),
-    );
+    load(&mut cluster, &keyring_line("env-v1", &crate::harness::PREDECESSOR_KEK));
     let key = fetch(&mut cluster.existing_database("d").app_for("alice")).unwrap();
     assert_eq!(decode(&key.master_key), (0xa0..=0xbf).collect::<Vec<u8>>());
 }
@@ -141,9 +113,7 @@ fn a_wrong_kek_for_predecessor_rows_destroys_nothing() {
 fn a_restart_and_a_crash_keep_every_key() {
     let mut cluster = Cluster::builder().with_wire_kek().start();
     let db = cluster.database("d");
-    let keys: Vec<_> = (0..5)
-        .map(|i| init(&mut db.app_for(&format!("user-{i}"))).unwrap())
-        .collect();
+    let keys: Vec<_> = (0..5).map(|i| init(&mut db.app_for(&format!("user-{i}"))).unwrap()).collect();
     drop(db);
     cluster.restart();
     for round in 0..2 {

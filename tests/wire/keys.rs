@@ -8,11 +8,7 @@ fn init_mints_a_key_of_32_bytes_under_the_active_kek() {
     let key = init(&mut db.app_for("alice")).unwrap();
     let bytes = decode(&key.master_key);
     assert_eq!(bytes.len(), 32);
-    assert_eq!(
-        base64(&bytes),
-        key.master_key,
-        "standard base64 with padding"
-    );
+    assert_eq!(base64(&bytes), key.master_key, "standard base64 with padding");
     assert_eq!((key.format_version, key.key_version), (2, 1));
     assert_eq!(key.kek_id, "wire-1");
     let rows = db.audit();
@@ -101,10 +97,7 @@ fn status_tells_about_the_vault_and_never_the_key() {
     let mut app = db.app_for("alice");
     let none = status(&mut app).unwrap();
     assert!(!none.exists);
-    assert_eq!(
-        (none.format_version, none.kek_id, none.key_version),
-        (None, None, None)
-    );
+    assert_eq!((none.format_version, none.kek_id, none.key_version), (None, None, None));
     assert_eq!((none.created_at, none.rotated_at), (None, None));
     let key = init(&mut app).unwrap();
     let fresh = status(&mut app).unwrap();
@@ -119,10 +112,7 @@ fn status_tells_about_the_vault_and_never_the_key() {
     assert_eq!(rotated.key_version, Some(2));
     assert_eq!(rotated.created_at, fresh.created_at);
     assert!(rotated.rotated_at >= fresh.created_at);
-    let text: String = app
-        .query_one("SELECT s::text FROM vault_status() s", &[])
-        .unwrap()
-        .get(0);
+    let text: String = app.query_one("SELECT s::text FROM vault_status() s", &[]).unwrap().get(0);
     assert!(!text.contains(&key.master_key));
     assert_eq!(db.audit().len(), 2, "status is not audited");
 }
@@ -130,13 +120,7 @@ fn status_tells_about_the_vault_and_never_the_key() {
 #[test]
 fn every_user_has_a_key_of_its_own() {
     let db = shared_db();
-    let mut keys: Vec<_> = (0..50)
-        .map(|i| {
-            init(&mut db.app_for(&format!("user-{i}")))
-                .unwrap()
-                .master_key
-        })
-        .collect();
+    let mut keys: Vec<_> = (0..50).map(|i| init(&mut db.app_for(&format!("user-{i}"))).unwrap().master_key).collect();
     keys.sort();
     keys.dedup();
     assert_eq!(keys.len(), 50);
@@ -149,10 +133,7 @@ fn the_result_is_a_composite_that_reads_as_columns_and_as_json() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let key = init(&mut app).unwrap();
-    let json: serde_json::Value = app
-        .query_one("SELECT to_json(vault_get_master_key())", &[])
-        .unwrap()
-        .get(0);
+    let json: serde_json::Value = app.query_one("SELECT to_json(vault_get_master_key())", &[]).unwrap().get(0);
     assert_eq!(
         json,
         serde_json::json!({
@@ -169,10 +150,7 @@ fn the_result_is_a_composite_that_reads_as_columns_and_as_json() {
         .iter()
         .map(|column| column.name().to_owned())
         .collect();
-    assert_eq!(
-        columns,
-        ["master_key", "format_version", "kek_id", "key_version"]
-    );
+    assert_eq!(columns, ["master_key", "format_version", "kek_id", "key_version"]);
 }
 
 #[test]
@@ -180,9 +158,7 @@ fn a_plain_call_in_the_simple_protocol_works_too() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let key = init(&mut app).unwrap();
-    let messages = app
-        .simple_query("SELECT (vault_get_master_key()).master_key")
-        .unwrap();
+    let messages = app.simple_query("SELECT (vault_get_master_key()).master_key").unwrap();
     let text: Vec<_> = messages
         .iter()
         .filter_map(|message| match message {

@@ -17,12 +17,7 @@ fn a_pipeline_of_calls_answers_in_order() {
     let db = shared_db();
     let mut client = RawClient::connect(db.cluster, "wire_app", &db.name);
     client.queue("SET app.current_user_id = 'alice'");
-    for call in [
-        "vault_init",
-        "vault_get_master_key",
-        "vault_rotate",
-        "vault_get_master_key",
-    ] {
+    for call in ["vault_init", "vault_get_master_key", "vault_rotate", "vault_get_master_key"] {
         client.queue(&format!("{KEY}{call}()"));
     }
     client.sync();
@@ -55,25 +50,13 @@ fn an_error_in_a_pipeline_takes_back_its_implicit_transaction_but_not_the_trail(
     assert_eq!(client.answers(), [Answer::Ready('I')]);
     let answers = client.answers();
     assert_eq!(version(&answers[0]).as_deref(), Some("1"));
-    assert_eq!(
-        answers[1..],
-        [Answer::Error("22012".to_owned()), Answer::Ready('I')]
-    );
+    assert_eq!(answers[1..], [Answer::Error("22012".to_owned()), Answer::Ready('I')]);
     let answers = client.answers();
-    assert_eq!(
-        answers,
-        [Answer::Error("P0002".to_owned()), Answer::Ready('I')]
-    );
+    assert_eq!(answers, [Answer::Error("P0002".to_owned()), Answer::Ready('I')]);
     let rows = db.audit_of("alice");
     assert_eq!(rows[0].what(), ("init", 201, Some("created")));
-    assert!(
-        rows.iter()
-            .any(|row| row.what() == ("init", 409, Some("rolled-back")))
-    );
-    assert!(
-        rows.iter()
-            .any(|row| row.what() == ("failed_fetch", 404, Some("not-initialised")))
-    );
+    assert!(rows.iter().any(|row| row.what() == ("init", 409, Some("rolled-back"))));
+    assert!(rows.iter().any(|row| row.what() == ("failed_fetch", 404, Some("not-initialised"))));
     assert_eq!(rows.len(), 3);
 }
 
@@ -105,9 +88,7 @@ fn libpq_pipelines_of_several_clients_work() {
     );
     for mode in ["extended", "prepared"] {
         let output = server_command(bindir().join("pgbench"), db.cluster.dir())
-            .args([
-                "-n", "-M", mode, "-c", "4", "-j", "2", "-t", "25", "-U", "wire_app", "-f",
-            ])
+            .args(["-n", "-M", mode, "-c", "4", "-j", "2", "-t", "25", "-U", "wire_app", "-f"])
             .arg(&script)
             .args(["-p", &db.cluster.port().to_string(), "-h"])
             .arg(db.cluster.dir())

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
-use crate::harness::{
-    Db, chown_to_server, eventually, expect_vault_error, scratch_dir, server_command, shared_db,
-};
+use crate::harness::{Db, chown_to_server, eventually, expect_vault_error, scratch_dir, server_command, shared_db};
 
 const PROGRAM: &str = "/usr/sbin/pgbouncer";
 
@@ -21,10 +19,7 @@ struct Pooler {
 impl Pooler {
     /// Two connections to the server for all clients.
     fn start(db: &Db) -> Self {
-        assert!(
-            Path::new(PROGRAM).exists(),
-            "{PROGRAM} is missing: apt-get install pgbouncer"
-        );
+        assert!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: apt-get install pgbouncer");
         let dir = scratch_dir();
         let here = dir.display();
         let config = format!(
@@ -45,9 +40,7 @@ impl Pooler {
             .spawn()
             .expect("pgbouncer starts");
         let pooler = Pooler { dir, process };
-        eventually(Duration::from_secs(20), "pgbouncer answers", || {
-            pooler.try_connect().is_ok()
-        });
+        eventually(Duration::from_secs(20), "pgbouncer answers", || pooler.try_connect().is_ok());
         pooler
     }
 
@@ -86,9 +79,7 @@ fn column(client: &mut Client, sql: &str) -> Result<Vec<String>, postgres::Error
 }
 
 fn call(client: &mut Client, user: &str, function: &str) -> Result<String, postgres::Error> {
-    let sql = format!(
-        "BEGIN; SET LOCAL app.current_user_id = '{user}'; SELECT master_key FROM {function}(); COMMIT"
-    );
+    let sql = format!("BEGIN; SET LOCAL app.current_user_id = '{user}'; SELECT master_key FROM {function}(); COMMIT");
     match column(client, &sql) {
         Ok(keys) => Ok(keys.concat()),
         Err(error) => {
@@ -127,9 +118,8 @@ fn set_local_carries_the_identity_through_a_transaction_pooler() {
         assert_eq!(db.audit_of(user).len(), 23);
         assert!(keys.iter().filter(|(_, other)| other == key).count() == 1);
     }
-    let servers: i64 = db.value(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'wire_app'",
-    );
+    let servers: i64 =
+        db.value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'wire_app'");
     assert!(servers <= 2, "{servers} connections: nothing was pooled");
 }
 
@@ -139,10 +129,7 @@ fn the_next_client_of_a_pooled_session_is_nobody() {
     let pooler = Pooler::start(&db);
     call(&mut pooler.connect(), "alice", "vault_init").unwrap();
     for _ in 0..6 {
-        let result = column(
-            &mut pooler.connect(),
-            "SELECT master_key FROM vault_get_master_key()",
-        );
+        let result = column(&mut pooler.connect(), "SELECT master_key FROM vault_get_master_key()");
         expect_vault_error(result, "28000");
     }
     assert_eq!(db.audit().iter().filter(|row| row.status == 401).count(), 6);
@@ -157,8 +144,5 @@ fn an_error_in_a_pooled_transaction_leaves_the_session_usable() {
         expect_vault_error(call(&mut client, "alice", "vault_get_master_key"), "P0002");
     }
     let key = call(&mut client, "alice", "vault_init").unwrap();
-    assert_eq!(
-        call(&mut pooler.connect(), "alice", "vault_get_master_key").unwrap(),
-        key
-    );
+    assert_eq!(call(&mut pooler.connect(), "alice", "vault_get_master_key").unwrap(), key);
 }

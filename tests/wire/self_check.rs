@@ -4,9 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::harness::raw::{Answer, RawClient};
-use crate::harness::{
-    Cluster, Stop, assert_no_secrets, base64, eventually, expect_error, kek, without_deadlock,
-};
+use crate::harness::{Cluster, Stop, assert_no_secrets, base64, eventually, expect_error, kek, without_deadlock};
 
 fn plain() -> Cluster {
     Cluster::builder().not_preloaded().without_fsync().start()
@@ -19,19 +17,12 @@ fn fails(check: impl FnOnce()) -> bool {
 #[test]
 fn a_server_restarts_crashes_and_leaves_nothing_behind() {
     let mut cluster = plain();
-    cluster
-        .superuser("postgres")
-        .batch_execute("CREATE TABLE t AS SELECT 1 AS one")
-        .unwrap();
+    cluster.superuser("postgres").batch_execute("CREATE TABLE t AS SELECT 1 AS one").unwrap();
     cluster.restart();
     cluster.crash();
     assert_eq!(cluster.processes(), [] as [i32; 0]);
     cluster.start();
-    let one: i32 = cluster
-        .superuser("postgres")
-        .query_one("SELECT one FROM t", &[])
-        .unwrap()
-        .get(0);
+    let one: i32 = cluster.superuser("postgres").query_one("SELECT one FROM t", &[]).unwrap().get(0);
     assert_eq!(one, 1);
     let (dir, data) = (cluster.dir().to_owned(), cluster.data());
     drop(cluster);
@@ -40,10 +31,7 @@ fn a_server_restarts_crashes_and_leaves_nothing_behind() {
 
 #[test]
 fn a_server_that_refuses_its_settings_is_noticed() {
-    let mut cluster = Cluster::builder()
-        .not_preloaded()
-        .conf("max_connections = 0")
-        .prepare();
+    let mut cluster = Cluster::builder().not_preloaded().conf("max_connections = 0").prepare();
     assert!(cluster.start_expect_failure().contains("max_connections"));
     cluster.configure("max_connections = 10");
     assert!(fails(|| drop(cluster.start_expect_failure())));
@@ -58,16 +46,8 @@ fn a_secret_in_the_log_or_a_text_is_found_in_every_notation() {
     assert_no_secrets(&cluster, &clean, &secrets);
     let hex: String = kek(900).iter().map(|b| format!("{b:02x}")).collect();
     let debug = format!("{:?}", kek(900));
-    for leak in [
-        base64(&kek(900)),
-        hex.to_uppercase(),
-        hex[10..].to_owned(),
-        debug,
-    ] {
-        assert!(
-            fails(|| assert_no_secrets(&cluster, std::slice::from_ref(&leak), &secrets)),
-            "{leak}"
-        );
+    for leak in [base64(&kek(900)), hex.to_uppercase(), hex[10..].to_owned(), debug] {
+        assert!(fails(|| assert_no_secrets(&cluster, std::slice::from_ref(&leak), &secrets)), "{leak}");
     }
     let leak = format!("SELECT '{}' nonsense here", base64(&kek(900)));
     expect_error(cluster.superuser("postgres").simple_query(&leak), "42601");
@@ -80,14 +60,8 @@ fn an_expected_error_of_another_code_fails() {
     let mut client = cluster.superuser("postgres");
     let refusal = expect_error(client.simple_query("SELECT 1/0"), "22012");
     assert_eq!(refusal.message, "division by zero");
-    assert!(fails(|| drop(expect_error(
-        client.simple_query("SELECT 1/0"),
-        "28000"
-    ))));
-    assert!(fails(|| drop(expect_error(
-        client.simple_query("SELECT 1"),
-        "22012"
-    ))));
+    assert!(fails(|| drop(expect_error(client.simple_query("SELECT 1/0"), "28000"))));
+    assert!(fails(|| drop(expect_error(client.simple_query("SELECT 1"), "22012"))));
 }
 
 #[test]
@@ -112,7 +86,5 @@ fn a_pipeline_stops_at_its_error_and_goes_on_after_the_sync() {
 fn deadlines_end_what_never_happens() {
     let soon = Duration::from_millis(50);
     assert!(fails(|| eventually(soon, "never", || false)));
-    assert!(fails(|| without_deadlock(soon, "a long wait", || {
-        std::thread::park_timeout(Duration::from_secs(5))
-    })));
+    assert!(fails(|| without_deadlock(soon, "a long wait", || { std::thread::park_timeout(Duration::from_secs(5)) })));
 }

@@ -76,10 +76,7 @@ pub fn storm(
         // The sessions must end even if the disturbance fails.
         let disturbed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(disturb));
         stop.store(true, Ordering::Relaxed);
-        let seen = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect();
+        let seen = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         if let Err(cause) = disturbed {
             std::panic::resume_unwind(cause);
         }
@@ -102,21 +99,9 @@ pub fn rows_by_request(db: &Db) -> HashMap<String, usize> {
 pub fn nothing_lost_and_nothing_twice(db: &Db, seen: &[Seen]) {
     let rows = rows_by_request(db);
     let released: Vec<_> = seen.iter().flat_map(|seen| &seen.released).collect();
-    assert!(
-        released.len() > 50,
-        "only {} calls went through",
-        released.len()
-    );
-    let lost: Vec<_> = released
-        .iter()
-        .filter(|id| !rows.contains_key(**id))
-        .collect();
-    assert!(
-        lost.is_empty(),
-        "{} of {} released keys have no row: {lost:?}",
-        lost.len(),
-        released.len()
-    );
+    assert!(released.len() > 50, "only {} calls went through", released.len());
+    let lost: Vec<_> = released.iter().filter(|id| !rows.contains_key(**id)).collect();
+    assert!(lost.is_empty(), "{} of {} released keys have no row: {lost:?}", lost.len(), released.len());
     let twice: Vec<_> = rows.iter().filter(|(_, count)| **count != 1).collect();
     assert!(twice.is_empty(), "rows more than once: {twice:?}");
 }

@@ -1,8 +1,6 @@
 //! A stored row that was changed by somebody with write access to the table does not open, and nothing overwrites it.
 
-use crate::harness::{
-    Db, Refusal, expect_error, expect_vault_error, fetch, init, rotate, shared_db,
-};
+use crate::harness::{Db, Refusal, expect_error, expect_vault_error, fetch, init, rotate, shared_db};
 
 /// Every call refuses the row with one and the same error, leaves it as it is and has its rows in the trail.
 #[track_caller]
@@ -90,10 +88,7 @@ fn an_edited_key_version_does_not_open() {
         does_not_open(&db, "alice", "XX001");
     }
     for impossible in ["0", "-1"] {
-        expect_error(
-            set(&db, "alice", &format!("key_version = {impossible}")),
-            "23514",
-        );
+        expect_error(set(&db, "alice", &format!("key_version = {impossible}")), "23514");
     }
     set(&db, "alice", "key_version = 1").unwrap();
     fetch(&mut db.app_for("alice")).unwrap();
@@ -106,9 +101,7 @@ fn an_old_wrap_put_back_under_the_new_version_does_not_open() {
     init(&mut app).unwrap();
     db.force("CREATE TABLE stolen AS SELECT * FROM vault_ext.encryption_vaults");
     rotate(&mut app).unwrap();
-    db.force(
-        "UPDATE vault_ext.encryption_vaults v SET wrapped_mk = s.wrapped_mk, wrap_iv = s.wrap_iv FROM stolen s",
-    );
+    db.force("UPDATE vault_ext.encryption_vaults v SET wrapped_mk = s.wrapped_mk, wrap_iv = s.wrap_iv FROM stolen s");
     does_not_open(&db, "alice", "XX001");
 }
 
@@ -117,10 +110,7 @@ fn an_edited_format_version_does_not_open() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     for unknown in ["0", "3", "99", "-1", "1"] {
-        expect_error(
-            set(&db, "alice", &format!("format_version = {unknown}")),
-            "23514",
-        );
+        expect_error(set(&db, "alice", &format!("format_version = {unknown}")), "23514");
     }
     // As format 1, with either half of the nonce that it expects.
     for half in ["left(wrap_iv, 16)", "right(wrap_iv, 16)"] {
@@ -155,32 +145,18 @@ fn a_change_of_any_character_of_wrap_or_nonce_does_not_open() {
     let key = init(&mut app).unwrap();
     let mut superuser = db.superuser();
     for (column, length) in [("wrapped_mk", 64), ("wrap_iv", 32)] {
-        let original: String = superuser
-            .query_one(
-                &format!("SELECT {column} FROM vault_ext.encryption_vaults"),
-                &[],
-            )
-            .unwrap()
-            .get(0);
+        let original: String =
+            superuser.query_one(&format!("SELECT {column} FROM vault_ext.encryption_vaults"), &[]).unwrap().get(0);
         assert_eq!(original.len(), length);
-        let update = superuser
-            .prepare(&format!(
-                "UPDATE vault_ext.encryption_vaults SET {column} = $1"
-            ))
-            .unwrap();
+        let update = superuser.prepare(&format!("UPDATE vault_ext.encryption_vaults SET {column} = $1")).unwrap();
         for position in 0..length {
-            superuser
-                .execute(&update, &[&changed(&original, position)])
-                .unwrap();
+            superuser.execute(&update, &[&changed(&original, position)]).unwrap();
             expect_vault_error(fetch(&mut app), "XX001");
         }
         superuser.execute(&update, &[&original]).unwrap();
         assert_eq!(fetch(&mut app).unwrap(), key);
     }
-    let failures = db
-        .audit_of("alice")
-        .into_iter()
-        .filter(|row| row.status == 500);
+    let failures = db.audit_of("alice").into_iter().filter(|row| row.status == 500);
     assert_eq!(failures.count(), 96);
 }
 
@@ -220,10 +196,7 @@ fn wraps_and_nonces_of_another_length_are_refused() {
     ] {
         let error = set(&db, "alice", assignment).expect_err(assignment);
         let code = error.code().map(|code| code.code().to_owned());
-        assert!(
-            matches!(code.as_deref(), Some("23514" | "23502")),
-            "{assignment}: {error:?}"
-        );
+        assert!(matches!(code.as_deref(), Some("23514" | "23502")), "{assignment}: {error:?}");
     }
 }
 

@@ -1,21 +1,15 @@
 //! The calls inside transactions of every kind.
 
-use crate::harness::{
-    Db, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db, status,
-};
+use crate::harness::{Db, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db, status};
 
 #[track_caller]
 fn statuses(db: &Db, user: &str) -> Vec<(String, i32)> {
     let rows = db.audit_of(user);
-    rows.into_iter()
-        .map(|row| (row.action, row.status))
-        .collect()
+    rows.into_iter().map(|row| (row.action, row.status)).collect()
 }
 
 fn named(list: &[(&str, i32)]) -> Vec<(String, i32)> {
-    list.iter()
-        .map(|(action, status)| ((*action).to_owned(), *status))
-        .collect()
+    list.iter().map(|(action, status)| ((*action).to_owned(), *status)).collect()
 }
 
 #[test]
@@ -23,8 +17,7 @@ fn every_isolation_level_runs_the_whole_life_of_a_key() {
     let db = shared_db();
     for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
         let mut app = db.app_for(level);
-        app.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}"))
-            .unwrap();
+        app.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}")).unwrap();
         let first = init(&mut app).unwrap();
         assert_eq!(fetch(&mut app).unwrap(), first);
         let second = rotate(&mut app).unwrap();
@@ -32,14 +25,8 @@ fn every_isolation_level_runs_the_whole_life_of_a_key() {
         assert_eq!(init(&mut app).unwrap(), second);
         app.batch_execute("COMMIT").unwrap();
         assert_eq!(fetch(&mut db.app_for(level)).unwrap(), second);
-        let expected = named(&[
-            ("init", 201),
-            ("fetch", 200),
-            ("rotate", 200),
-            ("fetch", 200),
-            ("init", 200),
-            ("fetch", 200),
-        ]);
+        let expected =
+            named(&[("init", 201), ("fetch", 200), ("rotate", 200), ("fetch", 200), ("init", 200), ("fetch", 200)]);
         assert_eq!(statuses(&db, level), expected, "{level}");
     }
 }
@@ -98,11 +85,7 @@ fn an_error_of_the_vault_costs_no_more_than_its_savepoint() {
     app.batch_execute("COMMIT").unwrap();
     assert_eq!(fetch(&mut app).unwrap(), key);
     let expected = named(&[("failed_fetch", 404), ("init", 201), ("fetch", 200)]);
-    assert_eq!(
-        statuses(&db, "alice"),
-        expected,
-        "the refused call of the failed transaction never ran"
-    );
+    assert_eq!(statuses(&db, "alice"), expected, "the refused call of the failed transaction never ran");
 }
 
 #[test]
@@ -200,9 +183,7 @@ fn a_session_that_is_read_only_by_default_fetches() {
     let db = shared_db();
     let key = init(&mut db.app_for("alice")).unwrap();
     let name = &db.name;
-    db.force(&format!(
-        "ALTER DATABASE \"{name}\" SET default_transaction_read_only = on"
-    ));
+    db.force(&format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = on"));
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
     assert_eq!(db.audit_of("alice").len(), 2);
 }
@@ -213,15 +194,11 @@ fn prepared_calls_work_again_and_again() {
     let mut app = db.app_for("alice");
     let statements: Vec<_> = ["vault_init", "vault_get_master_key", "vault_rotate"]
         .iter()
-        .map(|name| {
-            app.prepare(&format!("SELECT key_version FROM {name}()"))
-                .unwrap()
-        })
+        .map(|name| app.prepare(&format!("SELECT key_version FROM {name}()")).unwrap())
         .collect();
     for round in 1..=10 {
-        let version = |app: &mut postgres::Client, i: usize| -> i32 {
-            app.query_one(&statements[i], &[]).unwrap().get(0)
-        };
+        let version =
+            |app: &mut postgres::Client, i: usize| -> i32 { app.query_one(&statements[i], &[]).unwrap().get(0) };
         assert_eq!(version(&mut app, 0), round);
         assert_eq!(version(&mut app, 1), round);
         assert_eq!(version(&mut app, 2), round + 1);
@@ -235,16 +212,14 @@ fn a_transaction_that_minted_or_rotated_cannot_be_prepared() {
     init(&mut db.app_for("bob")).unwrap();
     for (user, call) in [("alice", "vault_init"), ("bob", "vault_rotate")] {
         let mut app = db.app_for(user);
-        app.batch_execute(&format!("BEGIN; SELECT {call}()"))
-            .unwrap();
+        app.batch_execute(&format!("BEGIN; SELECT {call}()")).unwrap();
         let prepare = format!("PREPARE TRANSACTION '{}'", db.name);
         expect_vault_error(app.batch_execute(&prepare), "0A000");
         app.batch_execute("ROLLBACK").unwrap();
     }
     assert_eq!(db.vault_row("alice"), None);
     assert_eq!(fetch(&mut db.app_for("bob")).unwrap().key_version, 1);
-    let left: i64 =
-        db.value("SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()");
+    let left: i64 = db.value("SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()");
     assert_eq!(left, 0);
 }
 
@@ -256,10 +231,8 @@ fn a_transaction_that_only_fetched_can_be_prepared() {
     app.batch_execute("BEGIN").unwrap();
     fetch(&mut app).unwrap();
     let gid = &db.name;
-    app.batch_execute(&format!(
-        "PREPARE TRANSACTION '{gid}'; COMMIT PREPARED '{gid}'"
-    ))
-    .unwrap();
+    app.batch_execute(&format!("PREPARE TRANSACTION '{gid}'")).unwrap();
+    app.batch_execute(&format!("COMMIT PREPARED '{gid}'")).unwrap();
     assert_eq!(db.audit_of("alice").len(), 2);
 }
 

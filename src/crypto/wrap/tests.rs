@@ -5,11 +5,7 @@ use super::*;
 const CONTEXT: WrapContext<'_> = row("user-1", 1, "env-v1");
 
 const fn row<'a>(user_id: &'a str, key_version: i32, kek_id: &'a str) -> WrapContext<'a> {
-    WrapContext {
-        user_id,
-        key_version,
-        kek_id,
-    }
+    WrapContext { user_id, key_version, kek_id }
 }
 
 fn counting(first: u8) -> [u8; 32] {
@@ -37,11 +33,7 @@ fn wrap_for(purpose: &str, context: &WrapContext<'_>) -> Wrap {
 fn opens(format_version: i16, wrapped_mk: &str, wrap_iv: &str, context: &WrapContext<'_>) -> bool {
     match kek(counting(1)).unwrap(format_version, wrapped_mk, wrap_iv, context) {
         Ok(key) => {
-            assert_eq!(
-                key.expose_secret(),
-                &counting(0xa0),
-                "a wrap opened to another key"
-            );
+            assert_eq!(key.expose_secret(), &counting(0xa0), "a wrap opened to another key");
             true
         }
         Err(DoesNotOpen) => false,
@@ -52,18 +44,10 @@ fn opens(format_version: i16, wrapped_mk: &str, wrap_iv: &str, context: &WrapCon
 #[test]
 fn format_1_vectors() {
     for (bytes, wrapped_mk) in [
-        (
-            counting(1),
-            "EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/",
-        ),
-        (
-            [0; 32],
-            "NkC6jdrF7bn/MJH7pVb8jVNqoiASrx92pKh4zjq/zaEg4yTSYQT/j+yygfxceEEP",
-        ),
+        (counting(1), "EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/"),
+        ([0; 32], "NkC6jdrF7bn/MJH7pVb8jVNqoiASrx92pKh4zjq/zaEg4yTSYQT/j+yygfxceEEP"),
     ] {
-        let key = kek(bytes)
-            .unwrap(FORMAT_1, wrapped_mk, "EBESExQVFhcYGRob", &CONTEXT)
-            .expect("it opens");
+        let key = kek(bytes).unwrap(FORMAT_1, wrapped_mk, "EBESExQVFhcYGRob", &CONTEXT).expect("it opens");
         assert_eq!(key.expose_secret(), &counting(0xa0));
     }
 }
@@ -77,14 +61,8 @@ fn format_2_vectors() {
     let long_kek = "K".repeat(64);
     let bounds = row(&long_user, i32::MAX, &long_kek);
     for (context, wrapped_mk) in [
-        (
-            &CONTEXT,
-            "Tu5hqMsVrsoHULHDne6YkH0QiNVgI8sK1U0SUJYjHIsF85dq0cLEQIjF/p2nNwds",
-        ),
-        (
-            &bounds,
-            "Tu5hqMsVrsoHULHDne6YkH0QiNVgI8sK1U0SUJYjHIsTNhtl5PiG1b2HXJlrUjio",
-        ),
+        (&CONTEXT, "Tu5hqMsVrsoHULHDne6YkH0QiNVgI8sK1U0SUJYjHIsF85dq0cLEQIjF/p2nNwds"),
+        (&bounds, "Tu5hqMsVrsoHULHDne6YkH0QiNVgI8sK1U0SUJYjHIsTNhtl5PiG1b2HXJlrUjio"),
     ] {
         let wrap = wrap_for(PURPOSE, context);
         assert_eq!(wrap.wrapped_mk(), wrapped_mk);
@@ -96,10 +74,7 @@ fn format_2_vectors() {
 #[test]
 fn the_aad_is_the_documented_one() {
     let aad = Aad::new(PURPOSE, &CONTEXT).expect("a context within bounds");
-    assert_eq!(
-        aad.as_bytes(),
-        b"vault_ext.wrap.v2\x00\x0amaster-key\x00\x06user-1\x00\x00\x00\x01\x00\x06env-v1"
-    );
+    assert_eq!(aad.as_bytes(), b"vault_ext.wrap.v2\x00\x0amaster-key\x00\x06user-1\x00\x00\x00\x01\x00\x06env-v1");
 }
 
 #[test]
@@ -107,18 +82,8 @@ fn a_wrap_opens_and_the_next_one_has_another_nonce() {
     let (a, b) = (kek(counting(1)), kek(counting(1)));
     let first = a.wrap(&master_key(), &CONTEXT).expect("a wrap");
     let second = b.wrap(&master_key(), &CONTEXT).expect("a wrap");
-    assert!(opens(
-        FORMAT_2,
-        first.wrapped_mk(),
-        first.wrap_iv(),
-        &CONTEXT
-    ));
-    assert!(opens(
-        FORMAT_2,
-        second.wrapped_mk(),
-        second.wrap_iv(),
-        &CONTEXT
-    ));
+    assert!(opens(FORMAT_2, first.wrapped_mk(), first.wrap_iv(), &CONTEXT));
+    assert!(opens(FORMAT_2, second.wrapped_mk(), second.wrap_iv(), &CONTEXT));
     assert_ne!(first.wrap_iv(), second.wrap_iv());
     assert_ne!(first.wrapped_mk(), second.wrapped_mk());
 }
@@ -130,53 +95,24 @@ fn every_flipped_bit_is_noticed() {
     for bit in 0..48 * 8 {
         let mut sealed = sealed;
         sealed[bit / 8] ^= 1 << (bit % 8);
-        assert!(
-            !opens(
-                FORMAT_2,
-                &Base64::encode_string(&sealed),
-                wrap.wrap_iv(),
-                &CONTEXT
-            ),
-            "bit {bit}"
-        );
+        assert!(!opens(FORMAT_2, &Base64::encode_string(&sealed), wrap.wrap_iv(), &CONTEXT), "bit {bit}");
     }
     for bit in 0..24 * 8 {
         let mut nonce = frozen_nonce();
         nonce[bit / 8] ^= 1 << (bit % 8);
-        assert!(
-            !opens(
-                FORMAT_2,
-                wrap.wrapped_mk(),
-                &Base64::encode_string(&nonce),
-                &CONTEXT
-            ),
-            "nonce bit {bit}"
-        );
+        assert!(!opens(FORMAT_2, wrap.wrapped_mk(), &Base64::encode_string(&nonce), &CONTEXT), "nonce bit {bit}");
     }
     for bit in 0..31 {
-        let context = row(
-            CONTEXT.user_id,
-            CONTEXT.key_version ^ (1 << bit),
-            CONTEXT.kek_id,
-        );
-        assert!(
-            !opens(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &context),
-            "version bit {bit}"
-        );
+        let context = row(CONTEXT.user_id, CONTEXT.key_version ^ (1 << bit), CONTEXT.kek_id);
+        assert!(!opens(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &context), "version bit {bit}");
     }
     // The eighth bit of an ASCII byte would make it no `str`.
     for bit in (0..6 * 8).filter(|bit| bit % 8 != 7) {
         let (user_id, kek_id) = (flip(CONTEXT.user_id, bit), flip(CONTEXT.kek_id, bit));
         let user = row(&user_id, CONTEXT.key_version, CONTEXT.kek_id);
         let key = row(CONTEXT.user_id, CONTEXT.key_version, &kek_id);
-        assert!(
-            !opens(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &user),
-            "user_id bit {bit}"
-        );
-        assert!(
-            !opens(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &key),
-            "kek_id bit {bit}"
-        );
+        assert!(!opens(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &user), "user_id bit {bit}");
+        assert!(!opens(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &key), "kek_id bit {bit}");
     }
 }
 
@@ -201,16 +137,10 @@ fn every_changed_character_is_noticed() {
             .collect()
     };
     for text in variants(wrap.wrapped_mk()) {
-        assert!(
-            !opens(FORMAT_2, &text, wrap.wrap_iv(), &CONTEXT),
-            "{text:?}"
-        );
+        assert!(!opens(FORMAT_2, &text, wrap.wrap_iv(), &CONTEXT), "{text:?}");
     }
     for text in variants(wrap.wrap_iv()) {
-        assert!(
-            !opens(FORMAT_2, wrap.wrapped_mk(), &text, &CONTEXT),
-            "{text:?}"
-        );
+        assert!(!opens(FORMAT_2, wrap.wrapped_mk(), &text, &CONTEXT), "{text:?}");
     }
 }
 
@@ -219,38 +149,19 @@ fn other_lengths_and_formats_are_refused() {
     let wrap = wrap_for(PURPOSE, &CONTEXT);
     for len in (0..64).filter(|&len| len != 24) {
         let nonce = Base64::encode_string(&vec![0x40; len]);
-        assert!(
-            !opens(FORMAT_2, wrap.wrapped_mk(), &nonce, &CONTEXT),
-            "a nonce of {len} bytes"
-        );
+        assert!(!opens(FORMAT_2, wrap.wrapped_mk(), &nonce, &CONTEXT), "a nonce of {len} bytes");
     }
     let sealed: [u8; 48] = decode(wrap.wrapped_mk()).expect("48 bytes");
     for len in 0..48 {
         let cut = Base64::encode_string(&sealed[..len]);
-        assert!(
-            !opens(FORMAT_2, &cut, wrap.wrap_iv(), &CONTEXT),
-            "a wrap of {len} bytes"
-        );
+        assert!(!opens(FORMAT_2, &cut, wrap.wrap_iv(), &CONTEXT), "a wrap of {len} bytes");
     }
     for text in ["====", "=", " ", "\n", "AAAA"] {
-        assert!(!opens(
-            FORMAT_2,
-            &format!("{}{text}", wrap.wrapped_mk()),
-            wrap.wrap_iv(),
-            &CONTEXT
-        ));
-        assert!(!opens(
-            FORMAT_2,
-            wrap.wrapped_mk(),
-            &format!("{}{text}", wrap.wrap_iv()),
-            &CONTEXT
-        ));
+        assert!(!opens(FORMAT_2, &format!("{}{text}", wrap.wrapped_mk()), wrap.wrap_iv(), &CONTEXT));
+        assert!(!opens(FORMAT_2, wrap.wrapped_mk(), &format!("{}{text}", wrap.wrap_iv()), &CONTEXT));
     }
     for format_version in [i16::MIN, -1, 0, 1, 3, i16::MAX] {
-        assert!(
-            !opens(format_version, wrap.wrapped_mk(), wrap.wrap_iv(), &CONTEXT),
-            "format {format_version}"
-        );
+        assert!(!opens(format_version, wrap.wrapped_mk(), wrap.wrap_iv(), &CONTEXT), "format {format_version}");
     }
 }
 
@@ -262,30 +173,18 @@ fn a_master_key_of_another_length_is_refused() {
         let mut sealed = vec![0xa0; len];
         let tag = kek
             .format_2
-            .encrypt_inout_detached(
-                &frozen_nonce().into(),
-                aad.as_bytes(),
-                sealed.as_mut_slice().into(),
-            )
+            .encrypt_inout_detached(&frozen_nonce().into(), aad.as_bytes(), sealed.as_mut_slice().into())
             .expect("a short message");
         sealed.extend_from_slice(&tag);
         let iv = Base64::encode_string(&frozen_nonce());
-        assert!(
-            !opens(FORMAT_2, &Base64::encode_string(&sealed), &iv, &CONTEXT),
-            "a key of {len} bytes"
-        );
+        assert!(!opens(FORMAT_2, &Base64::encode_string(&sealed), &iv, &CONTEXT), "a key of {len} bytes");
     }
 }
 
 #[test]
 fn a_wrap_of_another_purpose_or_kek_does_not_open() {
     let other = wrap_for("master-kez", &CONTEXT);
-    assert!(!opens(
-        FORMAT_2,
-        other.wrapped_mk(),
-        other.wrap_iv(),
-        &CONTEXT
-    ));
+    assert!(!opens(FORMAT_2, other.wrapped_mk(), other.wrap_iv(), &CONTEXT));
     let wrap = wrap_for(PURPOSE, &CONTEXT);
     let opened = kek(counting(2)).unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &CONTEXT);
     assert_eq!(opened.err(), Some(DoesNotOpen));
@@ -306,16 +205,8 @@ fn contexts_out_of_bounds_are_refused() {
     ];
     for (user_id, key_version, kek_id) in contexts {
         let context = row(user_id, key_version, kek_id);
-        assert!(matches!(
-            kek(counting(1)).wrap(&master_key(), &context),
-            Err(WrapError::Context)
-        ));
-        assert!(!opens(
-            FORMAT_2,
-            wrap.wrapped_mk(),
-            wrap.wrap_iv(),
-            &context
-        ));
+        assert!(matches!(kek(counting(1)).wrap(&master_key(), &context), Err(WrapError::Context)));
+        assert!(!opens(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &context));
         assert!(!opens(
             FORMAT_1,
             "EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/",

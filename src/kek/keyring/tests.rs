@@ -20,11 +20,7 @@ fn error(text: impl AsRef<[u8]>) -> KeyringError {
 }
 
 fn ids(keyring: &Keyring) -> Vec<&str> {
-    keyring
-        .entries()
-        .iter()
-        .map(|entry| entry.id.as_str())
-        .collect()
+    keyring.entries().iter().map(|entry| entry.id.as_str()).collect()
 }
 
 #[test]
@@ -62,88 +58,28 @@ fn each_fault_has_its_own_error() {
         ("\u{feff}".into(), Empty),
         (" ".repeat(MAX_TEXT + 1), TooLarge),
         (format!("a {KEY_A}\nb\u{e9} {KEY_B}"), NotAscii { line: 2 }),
-        (
-            format!("a {KEY_A} {KEY_B}"),
-            FieldCount { line: 1, found: 3 },
-        ),
-        (
-            format!("a {KEY_A}\n{KEY_B}"),
-            BareKeyAmongOthers { line: 2 },
-        ),
-        (
-            format!("{KEY_A}\nb {KEY_B}"),
-            BareKeyAmongOthers { line: 1 },
-        ),
-        (
-            format!("\na,b {KEY_A}"),
-            Id {
-                line: 2,
-                problem: BadKekId::Form,
-            },
-        ),
-        (
-            format!("{} {KEY_A}", "k".repeat(65)),
-            Id {
-                line: 1,
-                problem: BadKekId::Form,
-            },
-        ),
-        (
-            format!("{KEY_A} {KEY_B}"),
-            Id {
-                line: 1,
-                problem: BadKekId::Form,
-            },
-        ),
-        (
-            format!("{} {KEY_B}", &KEY_A[..43]),
-            Id {
-                line: 1,
-                problem: BadKekId::LooksLikeKey,
-            },
-        ),
-        (
-            format!("a {}", KEY_A.replacen('Q', "_", 1)),
-            UrlSafe { line: 1 },
-        ),
-        (
-            format!("a {}", KEY_A.replacen('Q', "-", 1)),
-            UrlSafe { line: 1 },
-        ),
-        (
-            format!("a {}", KEY_A.replacen('Q', "*", 1)),
-            Alphabet { line: 1 },
-        ),
-        (
-            format!("a {}", KEY_A.replacen('Q', "=", 1)),
-            Alphabet { line: 1 },
-        ),
+        (format!("a {KEY_A} {KEY_B}"), FieldCount { line: 1, found: 3 }),
+        (format!("a {KEY_A}\n{KEY_B}"), BareKeyAmongOthers { line: 2 }),
+        (format!("{KEY_A}\nb {KEY_B}"), BareKeyAmongOthers { line: 1 }),
+        (format!("\na,b {KEY_A}"), Id { line: 2, problem: BadKekId::Form }),
+        (format!("{} {KEY_A}", "k".repeat(65)), Id { line: 1, problem: BadKekId::Form }),
+        (format!("{KEY_A} {KEY_B}"), Id { line: 1, problem: BadKekId::Form }),
+        (format!("{} {KEY_B}", &KEY_A[..43]), Id { line: 1, problem: BadKekId::LooksLikeKey }),
+        (format!("a {}", KEY_A.replacen('Q', "_", 1)), UrlSafe { line: 1 }),
+        (format!("a {}", KEY_A.replacen('Q', "-", 1)), UrlSafe { line: 1 }),
+        (format!("a {}", KEY_A.replacen('Q', "*", 1)), Alphabet { line: 1 }),
+        (format!("a {}", KEY_A.replacen('Q', "=", 1)), Alphabet { line: 1 }),
         (format!("a {KEY_A}="), Malformed { line: 1 }),
         (format!("a {}", &KEY_A[..41]), Malformed { line: 1 }),
         (format!("a {}B=", &KEY_A[..42]), Malformed { line: 1 }),
         ("a AQID".into(), Length { line: 1, found: 3 }),
         ("a ====".into(), Malformed { line: 1 }),
-        (
-            format!("a {}", Base64::encode_string(&[7; 33])),
-            Length { line: 1, found: 33 },
-        ),
-        (
-            format!("a {}", Base64::encode_string(&[7; 31])),
-            Length { line: 1, found: 31 },
-        ),
-        (
-            format!("a {}", "0f".repeat(32)),
-            Length { line: 1, found: 48 },
-        ),
+        (format!("a {}", Base64::encode_string(&[7; 33])), Length { line: 1, found: 33 }),
+        (format!("a {}", Base64::encode_string(&[7; 31])), Length { line: 1, found: 31 }),
+        (format!("a {}", "0f".repeat(32)), Length { line: 1, found: 48 }),
         (format!("a {KEY_A}\nb {ZERO}"), Zero { line: 2 }),
-        (
-            format!("a {KEY_A}\n#\na {KEY_B}"),
-            DuplicateId { line: 3, first: 1 },
-        ),
-        (
-            format!("a {KEY_A}\nb {}", &KEY_A[..43]),
-            DuplicateKey { line: 2, first: 1 },
-        ),
+        (format!("a {KEY_A}\n#\na {KEY_B}"), DuplicateId { line: 3, first: 1 }),
+        (format!("a {KEY_A}\nb {}", &KEY_A[..43]), DuplicateKey { line: 2, first: 1 }),
     ];
     for (text, expected) in cases {
         assert_eq!(error(&text), expected, "{text:?}");
@@ -166,31 +102,13 @@ fn the_zero_key_passes_only_when_allowed() {
 
 #[test]
 fn ids_have_bounds() {
-    for id in [
-        "a",
-        "A-Za-z0-9._:/-",
-        &"k".repeat(64),
-        &"k".repeat(44),
-        "kek-2026",
-    ] {
+    for id in ["a", "A-Za-z0-9._:/-", &"k".repeat(64), &"k".repeat(44), "kek-2026"] {
         assert_eq!(KekId::new(id).expect("an id").as_str(), id);
     }
-    for id in [
-        "",
-        " ",
-        "a b",
-        "a\n",
-        "ä",
-        "a+b",
-        "a=b",
-        "a\0",
-        &"k".repeat(65),
-    ] {
+    for id in ["", " ", "a b", "a\n", "ä", "a+b", "a=b", "a\0", &"k".repeat(65)] {
         assert_eq!(KekId::new(id), Err(BadKekId::Form), "{id:?}");
     }
-    let url_safe = Base64::encode_string(&[0xfb; 32])
-        .replace('+', "-")
-        .replace('/', "_");
+    let url_safe = Base64::encode_string(&[0xfb; 32]).replace('+', "-").replace('/', "_");
     assert_eq!(KekId::new(&url_safe[..43]), Err(BadKekId::LooksLikeKey));
 }
 

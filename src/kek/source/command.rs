@@ -71,10 +71,7 @@ pub(super) fn output(
     limit: Duration,
     interrupted: &mut dyn FnMut(),
 ) -> Result<SecretText, CommandProblem> {
-    let deadline = Deadline {
-        start: Instant::now(),
-        limit,
-    };
+    let deadline = Deadline { start: Instant::now(), limit };
     let (mut running, mut stdout) = Running::start(command)?;
     let mut text = Collector::new();
     loop {
@@ -140,21 +137,11 @@ impl Running {
             .spawn()
             .map_err(CommandProblem::Start)?;
         let stdout = shell.stdout.take().expect("its standard output is piped");
-        Ok((
-            Self {
-                shell,
-                ended: false,
-            },
-            stdout,
-        ))
+        Ok((Self { shell, ended: false }, stdout))
     }
 
     /// Waits for the shell after the end of its output, which most often is the same moment.
-    fn wait(
-        &mut self,
-        deadline: &Deadline,
-        interrupted: &mut dyn FnMut(),
-    ) -> Result<ExitStatus, CommandProblem> {
+    fn wait(&mut self, deadline: &Deadline, interrupted: &mut dyn FnMut()) -> Result<ExitStatus, CommandProblem> {
         let mut pause = Duration::from_millis(1);
         loop {
             let polled = self.shell.try_wait();

@@ -48,27 +48,15 @@ impl FileProblem {
         match self {
             Self::Relative => "Write the whole path, beginning with /.",
             Self::Absent => "Create the file, or correct the path.",
-            Self::PermissionDenied => {
-                "Let the server's user own the file and enter the directories above it."
-            }
+            Self::PermissionDenied => "Let the server's user own the file and enter the directories above it.",
             Self::Directory | Self::NotRegular => "Name a regular file that holds the keyring.",
-            Self::Owner { .. } => {
-                "Run chown on it, so that it belongs to the server's operating-system user."
-            }
+            Self::Owner { .. } => "Run chown on it, so that it belongs to the server's operating-system user.",
             Self::Mode { .. } => "Run chmod 600 on it.",
-            Self::InsideDataDirectory => {
-                "Move it out of the data directory, and keep it out of the data's backups."
-            }
+            Self::InsideDataDirectory => "Move it out of the data directory, and keep it out of the data's backups.",
             Self::Replaced => "Try again.",
-            Self::Empty => {
-                "Put a line with an id and a key into it; \"openssl rand -base64 32\" makes a key."
-            }
-            Self::TooLarge => {
-                "Check that this is a keyring: one line per key, an id and 44 characters of base64."
-            }
-            Self::Io(_) | Self::DataDirectory(_) => {
-                "Check the file, its directories and its file system."
-            }
+            Self::Empty => "Put a line with an id and a key into it; \"openssl rand -base64 32\" makes a key.",
+            Self::TooLarge => "Check that this is a keyring: one line per key, an id and 44 characters of base64.",
+            Self::Io(_) | Self::DataDirectory(_) => "Check the file, its directories and its file system.",
         }
     }
 }

@@ -67,22 +67,11 @@ impl Builder {
     /// A data directory with its configuration, not started.
     pub fn prepare(self) -> Cluster {
         let dir = scratch_dir();
-        let status = Command::new("cp")
-            .arg("-a")
-            .arg(&*TEMPLATE)
-            .arg(dir.join("data"))
-            .status()
-            .expect("cp starts");
+        let status = Command::new("cp").arg("-a").arg(&*TEMPLATE).arg(dir.join("data")).status().expect("cp starts");
         assert!(status.success(), "cannot copy the initdb template");
         let tcp_port = self.tcp.then(free_port);
-        let mut cluster = Cluster {
-            dir,
-            env: self.env,
-            tcp_port,
-            postmaster: None,
-            log_from: 0,
-            installing: Mutex::new(()),
-        };
+        let mut cluster =
+            Cluster { dir, env: self.env, tcp_port, postmaster: None, log_from: 0, installing: Mutex::new(()) };
         let dir = cluster.dir.display().to_string();
         cluster.configure(&format!("unix_socket_directories = '{dir}'"));
         cluster.configure(&format!("port = {}", tcp_port.unwrap_or(PORT)));
@@ -119,12 +108,6 @@ fn free_port() -> u16 {
 
 impl Cluster {
     pub fn builder() -> Builder {
-        Builder {
-            conf: Vec::new(),
-            env: Vec::new(),
-            keyring: None,
-            preload: true,
-            tcp: false,
-        }
+        Builder { conf: Vec::new(), env: Vec::new(), keyring: None, preload: true, tcp: false }
     }
 }

@@ -68,12 +68,7 @@ impl AuditRow {
 fn call(client: &mut impl GenericClient, function: &str) -> Result<VaultKey, Error> {
     let sql = format!("SELECT master_key, format_version, kek_id, key_version FROM {function}()");
     let row = client.query_one(&sql, &[])?;
-    Ok(VaultKey {
-        master_key: row.get(0),
-        format_version: row.get(1),
-        kek_id: row.get(2),
-        key_version: row.get(3),
-    })
+    Ok(VaultKey { master_key: row.get(0), format_version: row.get(1), kek_id: row.get(2), key_version: row.get(3) })
 }
 
 pub fn init(client: &mut impl GenericClient) -> Result<VaultKey, Error> {
@@ -108,7 +103,5 @@ pub fn set_user(client: &mut impl GenericClient, user: &str) {
 }
 
 pub fn forget_user(client: &mut impl GenericClient) {
-    client
-        .batch_execute("RESET app.current_user_id")
-        .expect("RESET works");
+    client.batch_execute("RESET app.current_user_id").expect("RESET works");
 }

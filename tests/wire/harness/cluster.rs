@@ -68,10 +68,7 @@ impl Cluster {
     /// Appends a line to postgresql.conf; the caller restarts or reloads.
     pub fn configure(&mut self, line: &str) {
         let path = self.data().join("postgresql.conf");
-        let mut file = OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .expect("postgresql.conf opens");
+        let mut file = OpenOptions::new().append(true).open(&path).expect("postgresql.conf opens");
         writeln!(file, "{line}").expect("postgresql.conf is writable");
     }
 
@@ -102,11 +99,7 @@ impl Cluster {
     }
 
     fn open_log(&self) -> File {
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.dir.join("log"))
-            .expect("the log file opens")
+        OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("the log file opens")
     }
 
     pub fn start(&mut self) {
@@ -205,8 +198,7 @@ impl Cluster {
     }
 
     pub fn conn(&self, role: &str, db: &str) -> Client {
-        self.try_conn(role, db)
-            .unwrap_or_else(|e| panic!("{role} cannot connect to {db}: {e:?}\n{}", self.log()))
+        self.try_conn(role, db).unwrap_or_else(|e| panic!("{role} cannot connect to {db}: {e:?}\n{}", self.log()))
     }
 
     pub fn tcp_conn(&self, role: &str, db: &str) -> Client {
@@ -245,11 +237,7 @@ pub fn kill9(pid: i32) {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "--- server log of {}\n{}",
-                self.dir.display(),
-                self.whole_log()
-            );
+            eprintln!("--- server log of {}\n{}", self.dir.display(), self.whole_log());
         }
         if let Some(child) = self.postmaster.as_mut() {
             let _ = kill_process(Pid::from_child(child), Signal::QUIT);

@@ -71,10 +71,7 @@ impl Cluster {
     }
 
     pub fn existing_database(&self, name: &str) -> Db<'_> {
-        Db {
-            cluster: self,
-            name: name.to_owned(),
-        }
+        Db { cluster: self, name: name.to_owned() }
     }
 
     /// A new database with the extension, and the login roles that the tests act as.
@@ -133,27 +130,19 @@ impl Db<'_> {
     /// Runs as the superuser, whom no policy binds.
     #[track_caller]
     pub fn force(&self, sql: &str) {
-        self.superuser()
-            .batch_execute(sql)
-            .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+        self.superuser().batch_execute(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     }
 
     /// One value, as the superuser.
     #[track_caller]
     pub fn value<T: for<'a> postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
-        self.superuser()
-            .query_one(sql, &[])
-            .unwrap_or_else(|e| panic!("{sql}: {e:?}"))
-            .get(0)
+        self.superuser().query_one(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
     }
 
     /// The user's stored row, as text, for before-and-after comparisons.
     pub fn vault_row(&self, user: &str) -> Option<String> {
         self.superuser()
-            .query_opt(
-                "SELECT v::text FROM vault_ext.encryption_vaults v WHERE user_id = $1",
-                &[&user],
-            )
+            .query_opt("SELECT v::text FROM vault_ext.encryption_vaults v WHERE user_id = $1", &[&user])
             .expect("the vaults table")
             .map(|row| row.get(0))
     }
@@ -164,10 +153,7 @@ impl Drop for Db<'_> {
         if std::thread::panicking() {
             let of_this = format!("@{} ", self.name);
             let log = self.cluster.log();
-            let lines: Vec<_> = log
-                .lines()
-                .filter(|line| line.contains(&of_this) || !line.contains('@'))
-                .collect();
+            let lines: Vec<_> = log.lines().filter(|line| line.contains(&of_this) || !line.contains('@')).collect();
             let tail = &lines[lines.len().saturating_sub(100)..];
             eprintln!("--- server log of {}\n{}", self.name, tail.join("\n"));
         }

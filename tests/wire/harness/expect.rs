@@ -28,12 +28,7 @@ impl Refusal {
     /// All of its text.
     pub fn text(&self) -> String {
         let part = |field: &Option<String>| field.clone().unwrap_or_default();
-        format!(
-            "{}\n{}\n{}",
-            self.message,
-            part(&self.detail),
-            part(&self.hint)
-        )
+        format!("{}\n{}\n{}", self.message, part(&self.detail), part(&self.hint))
     }
 }
 
@@ -68,16 +63,7 @@ pub fn expect_vault_error<T: Debug>(result: Result<T, postgres::Error>, code: &s
 #[track_caller]
 fn clean_detail(refusal: &Refusal) {
     let text = refusal.text().to_lowercase();
-    for trace in [
-        "backtrace",
-        "panicked",
-        ".rs:",
-        "rust_",
-        "core::",
-        "std::",
-        "pgrx",
-        "/src/",
-    ] {
+    for trace in ["backtrace", "panicked", ".rs:", "rust_", "core::", "std::", "pgrx", "/src/"] {
         assert!(!text.contains(trace), "{trace:?} shows in {refusal:?}");
     }
 }

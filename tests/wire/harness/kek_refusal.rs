@@ -11,10 +11,8 @@ static MESSAGES: LazyLock<Mutex<HashMap<String, &'static str>>> = LazyLock::new(
 
 /// The reason in the log, without what differs from run to run.
 fn reason(cluster: &Cluster, log: &str) -> String {
-    let line = log
-        .lines()
-        .find_map(|line| line.split_once("FATAL:  "))
-        .unwrap_or_else(|| panic!("no FATAL line:\n{log}"));
+    let line =
+        log.lines().find_map(|line| line.split_once("FATAL:  ")).unwrap_or_else(|| panic!("no FATAL line:\n{log}"));
     line.1.replace(&cluster.dir().display().to_string(), "DIR")
 }
 
@@ -28,14 +26,8 @@ pub fn refuses_kek(cause: &'static str, mut cluster: Cluster, words: &[&str], se
     assert!(log.contains("HINT:  "), "{cause} has no hint:\n{log}");
     assert_words(cause, &message, words);
     assert_no_secrets(&cluster, &[], secrets);
-    let other = MESSAGES
-        .lock()
-        .unwrap_or_else(|e| e.into_inner())
-        .insert(message.clone(), cause);
-    assert!(
-        other.is_none_or(|other| other == cause),
-        "{cause} and {other:?} have the same message: {message}"
-    );
+    let other = MESSAGES.lock().unwrap_or_else(|e| e.into_inner()).insert(message.clone(), cause);
+    assert!(other.is_none_or(|other| other == cause), "{cause} and {other:?} have the same message: {message}");
 
     cluster.configure("vault_ext.on_bad_kek = disable");
     cluster.start();
@@ -62,9 +54,6 @@ pub fn refuses_kek(cause: &'static str, mut cluster: Cluster, words: &[&str], se
 fn assert_words(cause: &str, message: &str, words: &[&str]) {
     let message = message.to_lowercase();
     for word in words {
-        assert!(
-            word.split('|').any(|word| message.contains(word)),
-            "{cause}: {word:?} is not in: {message}"
-        );
+        assert!(word.split('|').any(|word| message.contains(word)), "{cause}: {word:?} is not in: {message}");
     }
 }

@@ -12,18 +12,14 @@ struct Account {
     gid: u32,
 }
 
-static SERVER_ACCOUNT: LazyLock<Option<Account>> = LazyLock::new(|| {
-    rustix::process::geteuid()
-        .is_root()
-        .then(|| account("postgres"))
-});
+static SERVER_ACCOUNT: LazyLock<Option<Account>> =
+    LazyLock::new(|| rustix::process::geteuid().is_root().then(|| account("postgres")));
 
 fn account(name: &str) -> Account {
     let passwd = fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
-    let line = passwd
-        .lines()
-        .find(|line| line.split(':').next() == Some(name))
-        .unwrap_or_else(|| panic!("running as root needs the system user {name}: install PostgreSQL's package or run as an ordinary user"));
+    let line = passwd.lines().find(|line| line.split(':').next() == Some(name)).unwrap_or_else(|| {
+        panic!("running as root needs the system user {name}: install PostgreSQL's package or run as an ordinary user")
+    });
     let mut fields = line.split(':').skip(2);
     let mut number = || fields.next().and_then(|field| field.parse().ok());
     match (number(), number()) {
@@ -61,8 +57,6 @@ pub fn processes_in(dir: &Path) -> Vec<i32> {
     let entries = fs::read_dir("/proc").expect("/proc is readable");
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| {
-            fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
-        })
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir)))
         .collect()
 }

@@ -35,22 +35,15 @@ impl RawClient {
     pub fn connect(cluster: &Cluster, role: &str, db: &str) -> Self {
         let path = cluster.dir().join(format!(".s.PGSQL.{}", cluster.port()));
         let mut stream = UnixStream::connect(path).expect("the server's socket");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .expect("a read timeout");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a read timeout");
         let mut body = 196_608_i32.to_be_bytes().to_vec();
         for text in ["user", role, "database", db] {
             body.extend(text.as_bytes());
             body.push(0);
         }
         body.push(0);
-        stream
-            .write_all(&message(None, &body))
-            .expect("the startup message");
-        let mut client = RawClient {
-            stream,
-            batch: Vec::new(),
-        };
+        stream.write_all(&message(None, &body)).expect("the startup message");
+        let mut client = RawClient { stream, batch: Vec::new() };
         assert_eq!(client.answers(), [Answer::Ready('I')]);
         client
     }

@@ -39,11 +39,7 @@ struct Scratch {
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| {
     // A unix socket's path has at most 107 bytes, so TMPDIR is not asked.
-    let dir = tempfile::Builder::new()
-        .prefix("vx-")
-        .tempdir_in("/tmp")
-        .expect("a folder in /tmp")
-        .keep();
+    let dir = tempfile::Builder::new().prefix("vx-").tempdir_in("/tmp").expect("a folder in /tmp").keep();
     fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("mode of the scratch folder");
     #[expect(clippy::zombie_processes, reason = "the guard outlives this process")]
     let mut guard = Command::new("/bin/sh")
@@ -58,10 +54,7 @@ static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| {
         .spawn()
         .expect("/bin/sh starts");
     let held_open = guard.stdin.take().expect("stdin is piped");
-    Scratch {
-        dir,
-        _held_open: held_open,
-    }
+    Scratch { dir, _held_open: held_open }
 });
 
 static NEXT: AtomicU32 = AtomicU32::new(0);

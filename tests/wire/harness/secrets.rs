@@ -60,9 +60,7 @@ fn fingerprints(key: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
+    haystack.windows(needle.len()).any(|window| window == needle)
 }
 
 /// Neither the server's log nor the other texts hold a trace of one of the keys.

@@ -24,26 +24,17 @@ struct Family {
 
 impl Family {
     fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().expect("a folder"),
-        }
+        Self { folder: tempfile::tempdir().expect("a folder") }
     }
 
     fn command(&self, rest: &str) -> String {
         let pids = self.folder.path().join("pids");
-        format!(
-            "sleep 60 & echo $$ $! > {0}.new; mv {0}.new {0}; {rest}",
-            pids.display()
-        )
+        format!("sleep 60 & echo $$ $! > {0}.new; mv {0}.new {0}; {rest}", pids.display())
     }
 
     fn pids(&self) -> Option<Vec<u32>> {
         let text = fs::read_to_string(self.folder.path().join("pids")).ok()?;
-        Some(
-            text.split_whitespace()
-                .map(|pid| pid.parse().expect("a process id"))
-                .collect(),
-        )
+        Some(text.split_whitespace().map(|pid| pid.parse().expect("a process id")).collect())
     }
 
     /// Both are gone, a zombie that init has yet to reap aside.
@@ -56,10 +47,7 @@ impl Family {
             thread::sleep(Duration::from_millis(5));
         }
         assert!(gone(), "a process survived");
-        assert!(
-            !Path::new(&format!("/proc/{}", pids[0])).exists(),
-            "the shell was not reaped"
-        );
+        assert!(!Path::new(&format!("/proc/{}", pids[0])).exists(), "the shell was not reaped");
     }
 }
 
@@ -77,15 +65,9 @@ fn what_it_prints_is_the_text() {
 
 #[test]
 fn its_input_is_empty_and_its_group_its_own() {
-    let text = run(
-        "cat; echo $$; ps -o pgid= -p $$ 2>/dev/null || cut -d ' ' -f 5 /proc/$$/stat",
-        LONG,
-    );
+    let text = run("cat; echo $$; ps -o pgid= -p $$ 2>/dev/null || cut -d ' ' -f 5 /proc/$$/stat", LONG);
     let text = text.expect("the text");
-    let ids: Vec<&str> = str::from_utf8(text.expose_secret())
-        .expect("digits")
-        .split_whitespace()
-        .collect();
+    let ids: Vec<&str> = str::from_utf8(text.expose_secret()).expect("digits").split_whitespace().collect();
     assert_eq!(ids.len(), 2);
     assert_eq!(ids[0], ids[1]);
 }
@@ -93,18 +75,9 @@ fn its_input_is_empty_and_its_group_its_own() {
 #[test]
 fn each_failure_has_its_own_error() {
     assert!(matches!(error("exit 3", LONG), CommandProblem::ExitCode(3)));
-    assert!(matches!(
-        error("echo a key; false", LONG),
-        CommandProblem::ExitCode(1)
-    ));
-    assert!(matches!(
-        error("/nowhere/at-all", LONG),
-        CommandProblem::ExitCode(127)
-    ));
-    assert!(matches!(
-        error("kill -TERM $$", LONG),
-        CommandProblem::Signal(15)
-    ));
+    assert!(matches!(error("echo a key; false", LONG), CommandProblem::ExitCode(1)));
+    assert!(matches!(error("/nowhere/at-all", LONG), CommandProblem::ExitCode(127)));
+    assert!(matches!(error("kill -TERM $$", LONG), CommandProblem::Signal(15)));
     assert!(matches!(error("true", LONG), CommandProblem::Nothing));
     assert!(matches!(error("a\0b", LONG), CommandProblem::Start(_)));
 }
@@ -117,29 +90,12 @@ fn too_much_output_ends_it() {
 #[test]
 fn the_deadline_ends_it_and_its_children() {
     // It hangs; it hangs with its output closed; only a grandchild holds the output.
-    for rest in [
-        "wait",
-        "exec >&-; kill $!; sleep 60 >/dev/null & echo $$ $! > $F; wait",
-        "echo text",
-    ] {
+    for rest in ["wait", "exec >&-; kill $!; sleep 60 >/dev/null & echo $$ $! > $F; wait", "echo text"] {
         let family = Family::new();
-        let rest = rest.replace(
-            "$F",
-            &family.folder.path().join("pids").display().to_string(),
-        );
+        let rest = rest.replace("$F", &family.folder.path().join("pids").display().to_string());
         let start = Instant::now();
-        assert!(
-            matches!(
-                error(&family.command(&rest), SHORT),
-                CommandProblem::TimedOut { .. }
-            ),
-            "{rest}"
-        );
-        assert!(
-            start.elapsed() >= SHORT && start.elapsed() < LONG,
-            "{rest}: {:?}",
-            start.elapsed()
-        );
+        assert!(matches!(error(&family.command(&rest), SHORT), CommandProblem::TimedOut { .. }), "{rest}");
+        assert!(start.elapsed() >= SHORT && start.elapsed() < LONG, "{rest}: {:?}", start.elapsed());
         family.assert_gone();
     }
 }
@@ -149,9 +105,7 @@ fn an_interrupt_that_unwinds_ends_it() {
     let family = Family::new();
     let command = family.command("wait");
     let mut interrupted = || assert!(family.pids().is_none(), "interrupted");
-    let unwound = catch_unwind(AssertUnwindSafe(|| {
-        output(&command, LONG, &mut interrupted)
-    }));
+    let unwound = catch_unwind(AssertUnwindSafe(|| output(&command, LONG, &mut interrupted)));
     assert!(unwound.is_err());
     family.assert_gone();
 }
@@ -167,14 +121,9 @@ fn interrupts_are_looked_for_all_the_time() {
 #[test]
 fn a_background_process_of_a_successful_command_is_left_alone() {
     let text = run("sleep 60 >/dev/null & echo $!", LONG).expect("the text");
-    let pid: i32 = str::from_utf8(text.expose_secret())
-        .expect("digits")
-        .trim()
-        .parse()
-        .expect("a process id");
+    let pid: i32 = str::from_utf8(text.expose_secret()).expect("digits").trim().parse().expect("a process id");
     assert!(runs(pid as u32));
-    rustix::process::kill_process(Pid::from_raw(pid).expect("a process id"), Signal::KILL)
-        .expect("it was there");
+    rustix::process::kill_process(Pid::from_raw(pid).expect("a process id"), Signal::KILL).expect("it was there");
 }
 
 /// An ignored `SIGCHLD` is inherited, and coreutils' `env` ignores it without `unsafe`: the test
@@ -183,14 +132,8 @@ fn a_background_process_of_a_successful_command_is_left_alone() {
 fn an_ignored_sigchld_gives_an_unknown_status() {
     const INNER: &str = "VAULT_EXT_TEST_SIGCHLD_IGNORED";
     if env::var_os(INNER).is_some() {
-        assert!(matches!(
-            error("echo text", LONG),
-            CommandProblem::UnknownStatus
-        ));
-        assert!(matches!(
-            error("exec >&-; sleep 60", SHORT),
-            CommandProblem::TimedOut { .. }
-        ));
+        assert!(matches!(error("echo text", LONG), CommandProblem::UnknownStatus));
+        assert!(matches!(error("exec >&-; sleep 60", SHORT), CommandProblem::TimedOut { .. }));
         return;
     }
     let ended = Command::new("env")
@@ -201,8 +144,5 @@ fn an_ignored_sigchld_gives_an_unknown_status() {
         .output()
         .expect("coreutils");
     let shown = String::from_utf8_lossy(&ended.stdout);
-    assert!(
-        ended.status.success() && shown.contains("1 passed"),
-        "{shown}"
-    );
+    assert!(ended.status.success() && shown.contains("1 passed"), "{shown}");
 }

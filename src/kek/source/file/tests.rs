@@ -15,9 +15,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let fixture = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-        };
+        let fixture = Self { folder: tempfile::tempdir().expect("a folder") };
         fs::create_dir(fixture.path("data")).expect("a folder");
         fixture.write("kek", b"env-v1 key\n");
         fixture
@@ -51,10 +49,7 @@ fn a_private_file_is_read_and_links_to_it_too() {
     symlink("kek", fixture.path("link")).expect("a link");
     for (name, mode) in [("kek", 0o600), ("link", 0o400)] {
         fixture.chmod("kek", mode);
-        assert_eq!(
-            fixture.read(name).expect("the text").expose_secret(),
-            b"env-v1 key\n"
-        );
+        assert_eq!(fixture.read(name).expect("the text").expose_secret(), b"env-v1 key\n");
     }
 }
 
@@ -62,14 +57,7 @@ fn a_private_file_is_read_and_links_to_it_too() {
 fn sizes_have_bounds() {
     let fixture = Fixture::new();
     fixture.write("most", &vec![b'#'; MAX_TEXT]);
-    assert_eq!(
-        fixture
-            .read("most")
-            .expect("the text")
-            .expose_secret()
-            .len(),
-        MAX_TEXT
-    );
+    assert_eq!(fixture.read("most").expect("the text").expose_secret().len(), MAX_TEXT);
     fixture.write("more", &vec![b'#'; MAX_TEXT + 1]);
     assert!(matches!(fixture.error("more"), FileProblem::TooLarge));
     fixture.write("empty", b"");
@@ -79,10 +67,7 @@ fn sizes_have_bounds() {
 #[test]
 fn paths_that_lead_to_no_file_are_refused() {
     let fixture = Fixture::new();
-    assert!(matches!(
-        read(Path::new("kek"), &fixture.path("data")),
-        Err(FileProblem::Relative)
-    ));
+    assert!(matches!(read(Path::new("kek"), &fixture.path("data")), Err(FileProblem::Relative)));
     assert!(matches!(fixture.error("absent"), FileProblem::Absent));
     assert!(matches!(fixture.error("kek/kek"), FileProblem::Absent));
     assert!(matches!(fixture.error("data"), FileProblem::Directory));
@@ -90,21 +75,11 @@ fn paths_that_lead_to_no_file_are_refused() {
     assert!(matches!(fixture.error("dangling"), FileProblem::Absent));
     symlink("loop", fixture.path("loop")).expect("a link");
     assert!(matches!(fixture.error("loop"), FileProblem::Io(_)));
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        fixture.path("fifo"),
-        FileType::Fifo,
-        Mode::RWXU,
-        0,
-    )
-    .expect("a FIFO");
+    rustix::fs::mknodat(rustix::fs::CWD, fixture.path("fifo"), FileType::Fifo, Mode::RWXU, 0).expect("a FIFO");
     assert!(matches!(fixture.error("fifo"), FileProblem::NotRegular));
     let _socket = UnixListener::bind(fixture.path("socket")).expect("a socket");
     assert!(matches!(fixture.error("socket"), FileProblem::NotRegular));
-    assert!(matches!(
-        read(Path::new("/dev/null"), &fixture.path("data")),
-        Err(FileProblem::NotRegular)
-    ));
+    assert!(matches!(read(Path::new("/dev/null"), &fixture.path("data")), Err(FileProblem::NotRegular)));
 }
 
 #[test]
@@ -113,10 +88,7 @@ fn others_may_not_read_or_write_it() {
     for mode in [0o640, 0o604, 0o620, 0o610, 0o601] {
         fixture.chmod("kek", mode);
         let problem = fixture.error("kek");
-        assert_eq!(
-            problem.to_string(),
-            format!("has mode 0{mode:o}, which gives access to its group or to others")
-        );
+        assert_eq!(problem.to_string(), format!("has mode 0{mode:o}, which gives access to its group or to others"));
         assert_eq!(problem.hint(), "Run chmod 600 on it.");
     }
 }
@@ -126,18 +98,9 @@ fn it_belongs_to_the_server_or_to_root() {
     let fixture = Fixture::new();
     let file = File::open(fixture.path("kek")).expect("the file");
     let mut stat = rustix::fs::fstat(file).expect("its state");
-    for (owner, server, accepted) in [
-        (26, 26, true),
-        (0, 26, true),
-        (27, 26, false),
-        (27, 0, false),
-    ] {
+    for (owner, server, accepted) in [(26, 26, true), (0, 26, true), (27, 26, false), (27, 0, false)] {
         stat.st_uid = owner;
-        assert_eq!(
-            check_file(&stat, server).is_ok(),
-            accepted,
-            "{owner} for {server}"
-        );
+        assert_eq!(check_file(&stat, server).is_ok(), accepted, "{owner} for {server}");
     }
 }
 
@@ -149,10 +112,7 @@ fn it_is_not_in_the_data_directory() {
     symlink("data", fixture.path("alias")).expect("a link");
     fixture.write("data-kek", b"env-v1 key\n");
     for name in ["data/kek", "data/../data/kek", "link", "alias/kek"] {
-        assert!(
-            matches!(fixture.error(name), FileProblem::InsideDataDirectory),
-            "{name}"
-        );
+        assert!(matches!(fixture.error(name), FileProblem::InsideDataDirectory), "{name}");
     }
     let by_alias = read(&fixture.path("data/kek"), &fixture.path("alias"));
     assert!(matches!(by_alias, Err(FileProblem::InsideDataDirectory)));
@@ -171,8 +131,5 @@ fn what_a_path_led_to_may_not_change() {
 #[test]
 fn a_refused_open_says_so() {
     // Not by trying: root may open everything.
-    assert!(matches!(
-        FileProblem::from(Errno::ACCESS),
-        FileProblem::PermissionDenied
-    ));
+    assert!(matches!(FileProblem::from(Errno::ACCESS), FileProblem::PermissionDenied));
 }
