@@ -54,6 +54,9 @@ pub fn load() -> Result<(), BadKek> {
 }
 
 fn read_source() -> Result<(Keyring, &'static str), BadKek> {
+    if settings::kek_id().is_empty() {
+        return Err(BadKek::new("vault_ext.kek_id is empty", "Give a bare KEK an id, or leave the setting out."));
+    }
     let bare_id = KekId::new(&settings::kek_id())
         .map_err(|bad| BadKek::new(format!("vault_ext.kek_id: {bad}"), "Use 1 to 64 characters of A-Za-z0-9._:/- ."))?;
     let (source, name) = match (settings::kek_file(), settings::kek_command(), guc::take_kek()) {
