@@ -216,7 +216,6 @@ fn register(area: Area, index: u32) {
             settle(area, &[index], Settled::Failed(subxact::packed_sqlstate(&error)), None);
         }
     }
-    COMMITTED.set(false);
 }
 
 fn known(candidate: &Candidate<'_>) -> Known {
@@ -246,6 +245,8 @@ fn settle(area: Area, settled: &[u32], outcome: Settled, answer: Option<&[u8]>) 
         }
     }
     IN_FLIGHT.with(|list| list.borrow_mut().retain(|index| !settled.contains(index)));
+    // What is still in flight belongs to transactions to come.
+    COMMITTED.set(false);
 }
 
 /// At the end of the process, also by termination: what was taken and not committed goes back to the list, and its
