@@ -5,6 +5,8 @@ mod audit;
 mod crypto;
 mod error;
 mod identity;
+#[cfg(any(test, feature = "pg_test"))]
+mod in_server_tests;
 mod kek;
 mod maintenance;
 #[allow(unsafe_code)]

@@ -37,7 +37,7 @@ enum Outcome {
 /// The user's key; minted if there is none.
 pub fn init() -> Result<UserKey, VaultError> {
     let call = Call::begin(Action::Init)?;
-    match call.attempt(|user| create_or_open(user))? {
+    match call.attempt(create_or_open)? {
         Outcome::Existing(key) => call.release(key, 200, Some("already-exists")),
         Outcome::Created(key) | Outcome::Rotated(key) => call.change(key, 201, Some("created")),
     }
@@ -57,7 +57,7 @@ pub fn get() -> Result<UserKey, VaultError> {
 /// A fresh key in place of the old one, which must open first; acts as init where there is none.
 pub fn rotate() -> Result<UserKey, VaultError> {
     let call = Call::begin(Action::Rotate)?;
-    match call.attempt(|user| replace_or_create(user))? {
+    match call.attempt(replace_or_create)? {
         Outcome::Created(key) => call.change(key, 201, Some("init-on-rotate")),
         Outcome::Existing(key) | Outcome::Rotated(key) => call.change(key, 200, None),
     }
