@@ -30,6 +30,7 @@ mod keys;
 mod pipelines;
 mod pooler;
 mod self_check;
+mod standby;
 mod storm;
 mod tampering;
 mod transactions;

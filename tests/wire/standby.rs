@@ -1,0 +1,30 @@
+//! A hot standby cannot write the trail, so it releases nothing; after promotion everything works at once.
+
+use std::fs;
+
+use crate::harness::{Cluster, Stop, chown_to_server, expect_vault_error, fetch, init, rotate};
+
+#[test]
+fn a_standby_refuses_and_works_at_once_after_promotion() {
+    let mut cluster = Cluster::builder().with_wire_kek().without_fsync().start();
+    let key = init(&mut cluster.database("d").app_for("alice")).unwrap();
+    cluster.stop(Stop::Fast);
+    let signal = cluster.data().join("standby.signal");
+    fs::write(&signal, "").unwrap();
+    chown_to_server(&signal);
+    cluster.start();
+
+    let db = cluster.existing_database("d");
+    let mut app = db.app_for("alice");
+    for call in [init, fetch, rotate] {
+        let refusal = expect_vault_error(call(&mut app), "25006");
+        assert!(refusal.hint.unwrap_or_default().contains("primary"));
+    }
+    assert_eq!(db.audit_of("alice").len(), 1);
+
+    let promoted: bool = db.superuser().query_one("SELECT pg_promote(true, 30)", &[]).unwrap().get(0);
+    assert!(promoted);
+    assert_eq!(fetch(&mut app).unwrap(), key);
+    assert_eq!(rotate(&mut app).unwrap().key_version, 2);
+    assert_eq!(db.audit_of("alice").len(), 3);
+}
