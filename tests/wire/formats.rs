@@ -171,3 +171,23 @@ fn any_changed_character_of_a_format_1_wrap_does_not_open() {
         expect_vault_error(fetch(&mut db.app_for(&user)), "XX001");
     }
 }
+
+#[test]
+fn the_readme_s_way_in_loads_the_predecessor_s_table() {
+    let readme = include_str!("../../README.md");
+    let start = readme.find("INSERT INTO vault_ext.encryption_vaults").expect("the README has the snippet");
+    let snippet = readme[start..].split("```").next().unwrap();
+    let db = shared_db();
+    db.force(&format!(
+        "CREATE SCHEMA auth;
+         CREATE TABLE auth.encryption_vaults (user_id text PRIMARY KEY, wrapped_mk text NOT NULL, wrap_iv text NOT NULL,
+             format_version smallint NOT NULL, kek_id text NOT NULL, created_at timestamptz NOT NULL, rotated_at timestamptz);
+         INSERT INTO auth.encryption_vaults VALUES ('alice', '{WRAPPED}', '{IV}', 1, 'env-v1', '2024-05-06 07:08:09+00', NULL);
+         {snippet}"
+    ));
+    let key = fetch(&mut db.app_for("alice")).unwrap();
+    assert_eq!(decode(&key.master_key), master_key());
+    let created: bool = db
+        .value("SELECT created_at = '2024-05-06 07:08:09+00' FROM vault_ext.encryption_vaults WHERE user_id = 'alice'");
+    assert!(created);
+}
