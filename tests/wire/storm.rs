@@ -1,7 +1,7 @@
 //! Many sessions that call while something disturbs them, and the count afterwards.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use postgres::Client;
@@ -9,6 +9,8 @@ use postgres::Client;
 use crate::harness::{Db, eventually, fetch, init};
 
 const SOON: Duration = Duration::from_secs(30);
+/// A storm in which fewer calls went through shows nothing.
+const ENOUGH: usize = 50;
 
 /// What one session saw: the request ids of the calls that gave it a key, and how many calls failed.
 #[derive(Default)]
@@ -36,7 +38,7 @@ fn connect_again(db: &Db, user: &str) -> Client {
     client.expect("connected")
 }
 
-/// Calls from several sessions until `disturb` has done its worst. `prepare` may spoil a session's next call.
+/// Calls from several sessions until `disturb` has done its worst and enough calls went through. `prepare` may spoil a session's next call.
 pub fn storm(
     db: &Db,
     sessions: usize,
@@ -47,10 +49,11 @@ pub fn storm(
         init(&mut db.app_for(&format!("user-{i}"))).unwrap();
     }
     let stop = AtomicBool::new(false);
+    let released = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..sessions)
             .map(|i| {
-                let (stop, prepare) = (&stop, &prepare);
+                let (stop, released, prepare) = (&stop, &released, &prepare);
                 scope.spawn(move || {
                     let user = format!("user-{i}");
                     let mut client = connect_again(db, &user);
@@ -65,7 +68,10 @@ pub fn storm(
                         prepare(&mut client, n);
                         let id = format!("{i}-{n}");
                         match tagged_fetch(&mut client, &id) {
-                            Ok(()) => seen.released.push(id),
+                            Ok(()) => {
+                                seen.released.push(id);
+                                released.fetch_add(1, Ordering::Relaxed);
+                            }
                             Err(_) => seen.failed += 1,
                         }
                     }
@@ -74,7 +80,10 @@ pub fn storm(
             })
             .collect();
         // The sessions must end even if the disturbance fails.
-        let disturbed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(disturb));
+        let disturbed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            disturb();
+            eventually(SOON, "enough calls went through", || released.load(Ordering::Relaxed) > ENOUGH);
+        }));
         stop.store(true, Ordering::Relaxed);
         let seen = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         if let Err(cause) = disturbed {
@@ -99,7 +108,7 @@ pub fn rows_by_request(db: &Db) -> HashMap<String, usize> {
 pub fn nothing_lost_and_nothing_twice(db: &Db, seen: &[Seen]) {
     let rows = rows_by_request(db);
     let released: Vec<_> = seen.iter().flat_map(|seen| &seen.released).collect();
-    assert!(released.len() > 50, "only {} calls went through", released.len());
+    assert!(released.len() > ENOUGH, "only {} calls went through", released.len());
     let lost: Vec<_> = released.iter().filter(|id| !rows.contains_key(**id)).collect();
     assert!(lost.is_empty(), "{} of {} released keys have no row: {lost:?}", lost.len(), released.len());
     let twice: Vec<_> = rows.iter().filter(|(_, count)| **count != 1).collect();
