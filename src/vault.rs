@@ -7,15 +7,13 @@ use crate::audit::record::{Action, Record};
 use crate::audit::registration::{self, Candidate, Known};
 use crate::audit::{self, rollback};
 use crate::crypto::secret::MasterKey;
-use crate::crypto::wrap::{Wrap, WrapContext, WrapError};
+use crate::crypto::wrap::{FORMAT_2, Wrap, WrapContext, WrapError};
 use crate::error::VaultError;
 use crate::identity::{self, IdentityError};
 use crate::kek::ring::{self, Entry, Ring};
 use crate::pg::{session, shmem, subxact};
 use crate::store::{self, Vault};
 
-/// The format that is written.
-const FORMAT: i16 = 2;
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
 const ATTEMPTS: u32 = 8;
 
@@ -291,11 +289,11 @@ fn mint(ring: &Ring, user: &str, key_version: i32) -> Result<(UserKey, Wrap), Va
         WrapError::Context => VaultError::DoesNotOpen,
     })?;
     let opened =
-        kek.unwrap(FORMAT, wrap.wrapped_mk(), wrap.wrap_iv(), &context).map_err(|_| VaultError::DoesNotOpen)?;
+        kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &context).map_err(|_| VaultError::DoesNotOpen)?;
     if opened.expose_secret() != master_key.expose_secret() {
         return Err(VaultError::DoesNotOpen);
     }
-    Ok((UserKey { master_key, format_version: FORMAT, kek_id: entry.id.clone(), key_version }, wrap))
+    Ok((UserKey { master_key, format_version: FORMAT_2, kek_id: entry.id.clone(), key_version }, wrap))
 }
 
 /// Makes sure that this database knows the KEK that is about to wrap, and knows it as this very key.

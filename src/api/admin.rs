@@ -7,8 +7,8 @@ use pgrx::prelude::*;
 
 use super::or_raise;
 use crate::audit::writer;
+use crate::crypto::wrap::USER_ID_MAX;
 use crate::error::VaultError;
-use crate::identity::MAX_USER_ID_BYTES;
 use crate::maintenance;
 use crate::pg::row::Row;
 use crate::pg::shmem;
@@ -18,7 +18,7 @@ use crate::vault;
 /// Deletes one user's vault; false if there was none. 22023 for an impossible user id.
 #[pg_extern(sql = false)]
 fn vault_erase(user_id: String) -> bool {
-    if user_id.is_empty() || user_id.len() > MAX_USER_ID_BYTES {
+    if user_id.is_empty() || user_id.len() > USER_ID_MAX {
         super::raise(VaultError::BadArgument(
             "user_id must have 1 to 255 bytes",
             "Give the user's id as the application sets it.",
@@ -40,7 +40,7 @@ pub fn erase_on_delete(row: Option<DeletedRow>) -> Result<(), VaultError> {
         .column(column)
         .map_err(|()| VaultError::BadArgument("vault_erase_on_delete(): the table has no column of that name", HINT))?;
     match user {
-        Some(user) if !user.is_empty() && user.len() <= MAX_USER_ID_BYTES => vault::erase_deleted(user),
+        Some(user) if !user.is_empty() && user.len() <= USER_ID_MAX => vault::erase_deleted(user),
         // No vault can have such an id.
         _ => Ok(()),
     }

@@ -1,18 +1,18 @@
 //! One row of the audit trail, and its compact form for shared memory. Pure: no server, no unsafe.
 
-/// Bounds of the text columns, in bytes of UTF-8. What is longer is cut at a character boundary.
+use crate::crypto::wrap::{KEK_ID_MAX, USER_ID_MAX};
+
+/// Bounds of the text columns beside user_id and kek_id, in bytes of UTF-8. What is longer is cut at a character boundary.
 pub const MAX_DB_ROLE: usize = 63;
 pub const MAX_IP_ADDRESS: usize = 64;
 pub const MAX_USER_AGENT: usize = 256;
 pub const MAX_REQUEST_ID: usize = 128;
 pub const MAX_CONTEXT: usize = 128;
-const MAX_USER_ID: usize = 255;
-const MAX_KEK_ID: usize = 64;
 const TEXTS: usize = 7;
 
 /// Room that every encoded record fits in: the fixed part, then seven texts, each behind two bytes of length.
 pub const RECORD_BYTES: usize = {
-    let texts = MAX_USER_ID + MAX_KEK_ID + MAX_DB_ROLE + MAX_IP_ADDRESS + MAX_USER_AGENT + MAX_REQUEST_ID + MAX_CONTEXT;
+    let texts = USER_ID_MAX + KEK_ID_MAX + MAX_DB_ROLE + MAX_IP_ADDRESS + MAX_USER_AGENT + MAX_REQUEST_ID + MAX_CONTEXT;
     (FIXED_BYTES + TEXTS * 2 + texts).next_multiple_of(8)
 };
 /// created_at (8), action (1), status (2), key_version (4).
@@ -106,8 +106,8 @@ impl<'a> Record<'a> {
         writer.bytes(&[self.action as u8]);
         writer.bytes(&self.status.to_le_bytes());
         writer.bytes(&self.key_version.unwrap_or(0).to_le_bytes());
-        writer.text(self.user_id, MAX_USER_ID);
-        writer.text(self.kek_id, MAX_KEK_ID);
+        writer.text(self.user_id, USER_ID_MAX);
+        writer.text(self.kek_id, KEK_ID_MAX);
         writer.text(Some(self.db_role), MAX_DB_ROLE);
         writer.text(self.ip_address, MAX_IP_ADDRESS);
         writer.text(self.user_agent, MAX_USER_AGENT);
@@ -229,8 +229,8 @@ mod tests {
             action: Action::FailedRotate,
             status: 503,
             key_version: Some(i32::MAX),
-            user_id: Some(&bytes[..MAX_USER_ID]),
-            kek_id: Some(&bytes[..MAX_KEK_ID]),
+            user_id: Some(&bytes[..USER_ID_MAX]),
+            kek_id: Some(&bytes[..KEK_ID_MAX]),
             db_role: &bytes[..MAX_DB_ROLE],
             ip_address: Some(&bytes[..MAX_IP_ADDRESS]),
             user_agent: Some(&bytes[..MAX_USER_AGENT]),

@@ -2,26 +2,10 @@
 
 use std::time::Duration;
 
-use crate::harness::{Db, eventually, expect_error, fetch, init, rotate, shared_db};
+use crate::harness::{eventually, expect_error, fetch, init, rotate, shared_db};
+use crate::trail::{what, what_finally};
 
 const SOON: Duration = Duration::from_secs(20);
-
-fn what(db: &Db, user: &str) -> Vec<String> {
-    let rows = db.audit_of(user);
-    rows.iter()
-        .map(|row| match &row.context {
-            Some(context) => format!("{} {} {context}", row.action, row.status),
-            None => format!("{} {}", row.action, row.status),
-        })
-        .collect()
-}
-
-/// The second row of a rolled-back change is written without anybody waiting for it.
-#[track_caller]
-fn what_finally(db: &Db, user: &str, expected: &[&str]) {
-    eventually(SOON, &format!("the trail of {user} reads {expected:?}"), || what(db, user).len() >= expected.len());
-    assert_eq!(what(db, user), expected);
-}
 
 #[test]
 fn rows_stay_after_rollback_and_say_what_was_rolled_back() {

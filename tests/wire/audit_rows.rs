@@ -4,26 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use postgres::Client;
 
-use crate::harness::{Db, eventually, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db};
+use crate::harness::{eventually, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db};
+use crate::trail::{what, what_finally};
 
 const SOON: Duration = Duration::from_secs(20);
-
-fn what(db: &Db, user: &str) -> Vec<String> {
-    let rows = db.audit_of(user);
-    rows.iter()
-        .map(|row| match &row.context {
-            Some(context) => format!("{} {} {context}", row.action, row.status),
-            None => format!("{} {}", row.action, row.status),
-        })
-        .collect()
-}
-
-/// The second row of a rolled-back change is written without anybody waiting for it.
-#[track_caller]
-fn what_finally(db: &Db, user: &str, expected: &[&str]) {
-    eventually(SOON, &format!("the trail of {user} reads {expected:?}"), || what(db, user).len() >= expected.len());
-    assert_eq!(what(db, user), expected);
-}
 
 fn pid(client: &mut Client) -> i32 {
     client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0)

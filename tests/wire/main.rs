@@ -33,4 +33,5 @@ mod self_check;
 mod standby;
 mod storm;
 mod tampering;
+mod trail;
 mod transactions;

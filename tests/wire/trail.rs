@@ -1,0 +1,25 @@
+//! What the trail says of a user, in short.
+
+use std::time::Duration;
+
+use crate::harness::{Db, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A user's rows as `action status context`, oldest first.
+pub fn what(db: &Db, user: &str) -> Vec<String> {
+    let rows = db.audit_of(user);
+    rows.iter()
+        .map(|row| match &row.context {
+            Some(context) => format!("{} {} {context}", row.action, row.status),
+            None => format!("{} {}", row.action, row.status),
+        })
+        .collect()
+}
+
+/// The second row of a rolled-back change is written without anybody waiting for it.
+#[track_caller]
+pub fn what_finally(db: &Db, user: &str, expected: &[&str]) {
+    eventually(SOON, &format!("the trail of {user} reads {expected:?}"), || what(db, user).len() >= expected.len());
+    assert_eq!(what(db, user), expected);
+}
