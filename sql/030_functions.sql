@@ -56,6 +56,13 @@ CREATE FUNCTION vault_ext.is_audit_writer() RETURNS boolean
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'is_audit_writer_wrapper';
 COMMENT ON FUNCTION vault_ext.is_audit_writer() IS 'true only in the background worker that writes the audit trail';
 
+CREATE FUNCTION vault_ext.audit_batch(
+    OUT user_id text, OUT action text, OUT status integer, OUT kek_id text, OUT key_version integer, OUT db_role text,
+    OUT ip_address text, OUT user_agent text, OUT request_id text, OUT context text, OUT created_at timestamptz)
+    RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 32 AS 'MODULE_PATHNAME', 'audit_batch_wrapper';
+COMMENT ON FUNCTION vault_ext.audit_batch() IS 'the rows that the audit writer inserts next; none in any other process';
+
 CREATE FUNCTION vault_ext.audit_counters(
     OUT calls bigint, OUT rows_written bigint, OUT failures bigint, OUT batches bigint, OUT queued bigint,
     OUT longest_wait_us bigint, OUT records_lost bigint, OUT writers_started bigint)
@@ -69,7 +76,7 @@ BEGIN
     FOREACH f IN ARRAY ARRAY[
         'vault_init()', 'vault_get_master_key()', 'vault_rotate()', 'vault_status()',
         'vault_erase(text)', 'vault_erase_on_delete()', 'vault_purge_audit(interval)',
-        'vault_ext.in_maintenance()', 'vault_ext.is_audit_writer()', 'vault_ext.audit_counters()']::pg_catalog.regprocedure[]
+        'vault_ext.in_maintenance()', 'vault_ext.is_audit_writer()', 'vault_ext.audit_batch()', 'vault_ext.audit_counters()']::pg_catalog.regprocedure[]
     LOOP
         EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO vault_ext_owner', f);
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);

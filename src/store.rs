@@ -5,7 +5,6 @@ use std::ffi::CStr;
 
 use pgrx::datum::Interval;
 
-use crate::audit::record::Record;
 use crate::audit::registration::Known;
 use crate::crypto::check::CheckValue;
 use crate::crypto::wrap::Wrap;
@@ -79,9 +78,7 @@ thread_local! {
     static INSERT_AUDIT: Statement = const { Statement::new(
         "INSERT INTO vault_ext.encryption_vault_audit (user_id, action, status, kek_id, key_version, db_role, \
          ip_address, user_agent, request_id, context, created_at) \
-         SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), \
-         pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), \
-         pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11))"
+         SELECT * FROM vault_ext.audit_batch()"
     ) };
     static PURGE_AUDIT: Statement = const { Statement::new(
         "DELETE FROM vault_ext.encryption_vault_audit \
@@ -174,30 +171,10 @@ pub fn register_kek(kek_id: &str, check: CheckValue) {
     REGISTER_KEK.with(|statement| statement.run(&[Arg::Text(kek_id), Arg::Text(&hex)], |_| ()));
 }
 
-/// Inserts audit rows, in order. Only in the audit writer does the policy let it.
-pub fn insert_audit(records: &[Record<'_>]) {
-    fn texts<'a>(records: &'a [Record<'a>], of: impl Fn(&'a Record<'a>) -> Option<&'a str>) -> Vec<Option<&'a str>> {
-        records.iter().map(of).collect()
-    }
-    let status: Vec<Option<i32>> = records.iter().map(|record| Some(record.status.into())).collect();
-    let key_version: Vec<Option<i32>> = records.iter().map(|record| record.key_version).collect();
-    let created_at: Vec<i64> = records.iter().map(|record| record.created_at).collect();
-    let args = [
-        Arg::TextArray(&texts(records, |record| record.user_id)),
-        Arg::TextArray(&texts(records, |record| Some(record.action.name()))),
-        Arg::Int4Array(&status),
-        Arg::TextArray(&texts(records, |record| record.kek_id)),
-        Arg::Int4Array(&key_version),
-        Arg::TextArray(&texts(records, |record| Some(record.db_role))),
-        Arg::TextArray(&texts(records, |record| record.ip_address)),
-        Arg::TextArray(&texts(records, |record| record.user_agent)),
-        Arg::TextArray(&texts(records, |record| record.request_id)),
-        Arg::TextArray(&texts(records, |record| record.context)),
-        Arg::TimestampArray(&created_at),
-    ];
-    let inserted = INSERT_AUDIT.with(|statement| statement.run(&args, Rows::count));
-    // A trigger or rule that swallows rows must not pass for a written trail.
-    assert!(inserted == records.len() as u64, "{inserted} of {} audit rows were inserted", records.len());
+/// Inserts the batch that the audit writer holds (`writer::batch`) and says how many rows that were. Only in the audit
+/// writer does the policy let it.
+pub fn insert_audit_batch() -> u64 {
+    INSERT_AUDIT.with(|statement| statement.run(&[], Rows::count))
 }
 
 /// Deletes audit rows older than that and says how many. Only in maintenance does the policy let it.

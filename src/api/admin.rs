@@ -10,7 +10,7 @@ use crate::audit::writer;
 use crate::crypto::wrap::USER_ID_MAX;
 use crate::error::VaultError;
 use crate::maintenance;
-use crate::pg::row::Row;
+use crate::pg::row::{Row, RowSet};
 use crate::pg::shmem;
 use crate::pg::trigger::DeletedRow;
 use crate::vault;
@@ -68,6 +68,28 @@ fn in_maintenance() -> bool {
 #[pg_extern(sql = false)]
 fn is_audit_writer() -> bool {
     writer::is_this_process()
+}
+
+/// The records that the audit writer is about to insert; none in any other process.
+#[pg_extern(sql = false)]
+fn audit_batch() -> RowSet<11> {
+    RowSet(|rows| {
+        writer::batch(|record| {
+            rows.put([
+                record.user_id.into_datum(),
+                record.action.name().into_datum(),
+                i32::from(record.status).into_datum(),
+                record.kek_id.into_datum(),
+                record.key_version.into_datum(),
+                record.db_role.into_datum(),
+                record.ip_address.into_datum(),
+                record.user_agent.into_datum(),
+                record.request_id.into_datum(),
+                record.context.into_datum(),
+                record.created_at.into_datum(),
+            ]);
+        });
+    })
 }
 
 /// Counters of all audit writers since the server started. 55000 where the library was not preloaded.

@@ -13,13 +13,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::pg::subxact::unpack_sqlstate;
-use crate::pg::{latch, process, session, shmem, worker};
+use crate::pg::{process, session, shmem, wait, worker};
 use crate::settings;
 use queue::{Kind, Queue, Settled, Slot, Writer};
 use record::{RECORD_BYTES, Record};
 
-/// How often a waiting backend looks after the writer by itself, should a ring get lost.
-const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// With vault_ext.audit_spin, how long either side looks for the other before it sleeps: an fsync and a way to the client
+/// and back fit in.
+const SPIN: Duration = Duration::from_micros(300);
 /// After this long without a writer showing up, its start counts as lost.
 const START_IS_STALE_AFTER: Duration = Duration::from_secs(3);
 
@@ -93,14 +94,32 @@ fn submit_and_wait<T>(kind: Kind, bytes: &[u8], read: impl FnOnce(&Slot) -> T) -
         if left.is_zero() {
             break Err(writer.err().unwrap_or(AuditFailure::TimedOut(timeout)));
         }
-        latch::wait(left.min(LOOK_AROUND));
-        latch::check_for_interrupts();
+        let (word, unsettled) = slot.0.unsettled();
+        if !spin_until(queue, || slot.0.settled().is_some()) {
+            wait::sleep_while(word, unsettled, left);
+        }
+        wait::check_for_interrupts();
     };
     area.counters.longest_wait.fetch_max(started.elapsed().as_micros() as u64, Ordering::Relaxed);
     if outcome.is_err() {
         area.counters.failures.fetch_add(1, Ordering::Relaxed);
     }
     outcome.map(|()| read(slot.0))
+}
+
+/// With vault_ext.audit_spin and one caller at a time, looks for a while whether `done`; false if it did not come true.
+fn spin_until(queue: &Queue, done: impl Fn() -> bool) -> bool {
+    if !settings::audit_spin() || !queue.is_quiet() {
+        return false;
+    }
+    let started = Instant::now();
+    while !done() {
+        if started.elapsed() >= SPIN {
+            return false;
+        }
+        std::hint::spin_loop();
+    }
+    true
 }
 
 /// Gives the slot back however the wait ends; an unsettled one stays with the writer.
@@ -117,11 +136,11 @@ impl Drop for Lease {
 fn submit(kind: Kind, bytes: &[u8], fire_and_forget: bool) -> Option<u32> {
     let area = shmem::area()?;
     let queue = my_queue();
-    let first = latch::my_process_number() * area.slots_per_process;
+    let first = wait::my_process_number() * area.slots_per_process;
     let index = (first..first + area.slots_per_process)
         .find(|index| area.slots[*index as usize].fill(kind, bytes, fire_and_forget))?;
     if queue.push(area.slots, index) {
-        latch::ring(queue.writer_process());
+        wait::wake(queue.ring());
     }
     Some(index)
 }
@@ -158,7 +177,7 @@ pub fn ask_idle_writers_to_leave() {
     for queue in area.queues {
         if queue.writer().1 == Writer::Running {
             queue.ask_to_leave();
-            latch::ring(queue.writer_process());
+            wait::wake(queue.ring());
         }
     }
 }
@@ -190,7 +209,7 @@ fn my_queue() -> &'static Queue {
 /// What a backend leaves to the writer when it ends.
 fn let_go() {
     let (Some(area), Some(queue)) = (shmem::area(), MY_QUEUE.take()) else { return };
-    let first = latch::my_process_number() * area.slots_per_process;
+    let first = wait::my_process_number() * area.slots_per_process;
     for index in first..first + area.slots_per_process {
         area.slots[index as usize].release();
     }

@@ -11,6 +11,9 @@ use super::record::RECORD_BYTES;
 
 const WORDS: usize = RECORD_BYTES / 8;
 
+/// So many batches of one record in a row count as quiet.
+const QUIET_AFTER: u32 = 16;
+
 const FREE: u32 = 0;
 const QUEUED: u32 = 1;
 const ABANDONED: u32 = 2;
@@ -112,6 +115,11 @@ impl Slot {
         }
     }
 
+    /// The word on which the owner sleeps, and its value until the slot is settled.
+    pub fn unsettled(&self) -> (&AtomicU32, u32) {
+        (&self.state, QUEUED)
+    }
+
     /// The owner is done with it: a settled slot is free again, an unsettled one will be freed by the writer.
     /// Does nothing to a slot that is free or abandoned already.
     pub fn release(&self) {
@@ -151,11 +159,13 @@ pub struct Queue {
     pins: AtomicU32,
     /// Slot number plus 1 of the newest record, 0 when empty.
     head: AtomicU32,
-    /// Process number of the running writer.
-    writer_process: AtomicU32,
+    /// Rings so far: the word on which an idle writer sleeps. A count, so that no ring between a last look at the list
+    /// and the sleep is missed.
+    bell: AtomicU32,
     /// 1 while somebody wants the writer to go as soon as it has nothing to do.
     leave: AtomicU32,
-    _unused: AtomicU32,
+    /// Batches of one record in a row, see `is_quiet`.
+    single_batches: AtomicU32,
     /// Epoch of the writer in the upper bits, its state in the lowest two. An old writer cannot touch a newer one's state.
     writer: AtomicU64,
     /// When STARTING began, microseconds: a start may get lost when a fork fails.
@@ -218,8 +228,26 @@ impl Queue {
         unpack(self.writer.load(Ordering::SeqCst))
     }
 
-    pub fn writer_process(&self) -> u32 {
-        self.writer_process.load(Ordering::Acquire)
+    /// The word that changes with each ring.
+    pub fn bell(&self) -> &AtomicU32 {
+        &self.bell
+    }
+
+    /// Counts a ring; the caller then wakes who sleeps on the word.
+    pub fn ring(&self) -> &AtomicU32 {
+        self.bell.fetch_add(1, Ordering::SeqCst);
+        &self.bell
+    }
+
+    /// The writer says how many records its last batch had.
+    pub fn note_batch(&self, records: usize) {
+        let singles = if records == 1 { self.single_batches.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+        self.single_batches.store(singles, Ordering::Relaxed);
+    }
+
+    /// One caller at a time for a while: spinning then shortens its calls and takes the processor from nobody.
+    pub fn is_quiet(&self) -> bool {
+        self.single_batches.load(Ordering::Relaxed) >= QUIET_AFTER
     }
 
     /// Claims the right to start a writer: the new epoch, or None if one runs or is being started.
@@ -241,8 +269,7 @@ impl Queue {
     }
 
     /// The started writer reports for duty. False: another one was started in its place, and it has to go.
-    pub fn writer_runs(&self, epoch: u64, process: u32) -> bool {
-        self.writer_process.store(process, Ordering::Release);
+    pub fn writer_runs(&self, epoch: u64) -> bool {
         self.change(pack(epoch, Writer::Starting), epoch, Writer::Running)
     }
 
@@ -310,9 +337,9 @@ mod tests {
             database: AtomicU32::new(1),
             pins: AtomicU32::new(0),
             head: AtomicU32::new(0),
-            writer_process: AtomicU32::new(0),
+            bell: AtomicU32::new(0),
             leave: AtomicU32::new(0),
-            _unused: AtomicU32::new(0),
+            single_batches: AtomicU32::new(0),
             writer: AtomicU64::new(0),
             starting_since: AtomicI64::new(0),
         }
@@ -369,13 +396,24 @@ mod tests {
     }
 
     #[test]
+    fn many_single_batches_in_a_row_are_quiet() {
+        let queue = queue();
+        (1..QUIET_AFTER).for_each(|_| queue.note_batch(1));
+        assert!(!queue.is_quiet());
+        queue.note_batch(1);
+        assert!(queue.is_quiet());
+        queue.note_batch(2);
+        assert!(!queue.is_quiet());
+    }
+
+    #[test]
     fn only_one_start_is_under_way_until_it_goes_stale() {
         let queue = queue();
         let first = queue.claim_start(1_000, 500).unwrap();
         assert_eq!(queue.claim_start(1_400, 500), None);
         let second = queue.claim_start(1_600, 500).unwrap();
-        assert!(!queue.writer_runs(first, 1), "the first writer came too late");
-        assert!(queue.writer_runs(second, 2));
+        assert!(!queue.writer_runs(first), "the first writer came too late");
+        assert!(queue.writer_runs(second));
         queue.writer_leaves(first);
         assert_eq!(queue.writer(), (second, Writer::Running));
         queue.writer_leaves(second);

@@ -8,7 +8,7 @@ use super::queue::Kind;
 use super::record::{RECORD_BYTES, Record};
 use crate::error::VaultError;
 use crate::pg::xact::{self, Callbacks};
-use crate::pg::{latch, session, shmem};
+use crate::pg::{session, shmem};
 
 /// Status and context of the second row.
 const STATUS: u16 = 409;
@@ -70,7 +70,7 @@ fn submit(bytes: &[u8], deadline: Instant) -> bool {
         if submitted || Instant::now() >= deadline {
             return submitted;
         }
-        latch::wait(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

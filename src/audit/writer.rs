@@ -14,16 +14,18 @@ use super::record::{RECORD_BYTES, Record};
 use super::registration::{Candidate, Known};
 use crate::kek::ring;
 use crate::pg::shmem::{self, Area};
-use crate::pg::{latch, process, subxact, worker, xact};
+use crate::pg::{process, subxact, wait, worker, xact};
 use crate::{settings, store};
 
 /// A batch that was cancelled from outside is tried this often: a cancel is nobody's fault in it.
 const ATTEMPTS: u32 = 3;
 
 thread_local! {
-    static STATE: RefCell<Option<State>> = const { RefCell::new(None) };
+    static STATE: Cell<Option<State>> = const { Cell::new(None) };
     /// Slots taken from the list and not settled yet: what an exit has to give back.
     static IN_FLIGHT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    /// The slots whose records are being inserted.
+    static BATCH: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
     /// Whether the transaction of these slots committed.
     static COMMITTED: Cell<bool> = const { Cell::new(false) };
     static WRITING: Cell<bool> = const { Cell::new(false) };
@@ -47,7 +49,7 @@ pub fn run(number: u32) {
     let Some(queue) = area.queues.get(number as usize) else { return };
     let epoch = worker::extra();
     worker::accept_signals();
-    if !queue.writer_runs(epoch, latch::my_process_number()) {
+    if !queue.writer_runs(epoch) {
         return;
     }
     queue.pin();
@@ -91,17 +93,20 @@ fn serve(state: State) {
     let mut taken = Vec::new();
     worker::report_activity(false);
     loop {
-        latch::check_for_interrupts();
+        wait::check_for_interrupts();
         worker::reload_configuration_if_asked();
+        let rings = state.queue.bell().load(Ordering::SeqCst);
         taken.clear();
         state.queue.take(state.area.slots, &mut taken);
         if !taken.is_empty() {
             worker::report_activity(true);
             hold(&taken);
             write(state.area, &taken);
+            state.queue.note_batch(taken.len());
             worker::report_statistics(false);
             worker::report_activity(false);
             idle_since = Instant::now();
+            super::spin_until(state.queue, || !state.queue.is_empty());
             continue;
         }
         let left = settings::audit_idle_exit().saturating_sub(idle_since.elapsed());
@@ -113,7 +118,7 @@ fn serve(state: State) {
             }
             continue;
         }
-        latch::wait(left);
+        wait::sleep_while(state.queue.bell(), rings, left);
     }
 }
 
@@ -138,7 +143,7 @@ fn write(area: Area, taken: &[u32]) {
 /// fails its own caller only.
 fn insert(area: Area, records: &[u32]) {
     for _ in 0..ATTEMPTS {
-        match try_insert(area, records) {
+        match try_insert(records) {
             Ok(()) => {
                 area.counters.rows.fetch_add(records.len() as u64, Ordering::Relaxed);
                 return settle(area, records, committed_outcome(), None);
@@ -159,17 +164,26 @@ fn insert(area: Area, records: &[u32]) {
     settle(area, records, Settled::Failed(PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32), None);
 }
 
-fn try_insert(area: Area, records: &[u32]) -> Result<(), CaughtError> {
-    let mut buffers = vec![[0; RECORD_BYTES]; records.len()];
-    let lengths: Vec<usize> =
-        records.iter().zip(&mut buffers).map(|(index, buffer)| area.slots[*index as usize].read(buffer)).collect();
-    let rows: Vec<Record<'_>> =
-        buffers.iter().zip(&lengths).filter_map(|(buffer, length)| Record::decode(&buffer[..*length]).ok()).collect();
+fn try_insert(records: &[u32]) -> Result<(), CaughtError> {
+    BATCH.set(records.to_vec());
     worker::transaction(|| {
-        assert!(rows.len() == records.len(), "damaged audit record");
         worker::act_as(store::OWNER);
-        store::insert_audit(&rows);
+        let inserted = store::insert_audit_batch();
+        // A trigger or rule that swallows rows must not pass for a written trail.
+        assert!(inserted == records.len() as u64, "{inserted} of {} audit rows were inserted", records.len());
     })
+}
+
+/// Shows each record of the batch that is being inserted; none in any process but the writer.
+pub fn batch(mut show: impl FnMut(&Record<'_>)) {
+    let Some(State { area, .. }) = STATE.get() else { return };
+    let mut bytes = [0; RECORD_BYTES];
+    BATCH.with(|batch| {
+        for index in batch.borrow().iter() {
+            let length = area.slots[*index as usize].read(&mut bytes);
+            show(&Record::decode(&bytes[..length]).expect("our own encoding"));
+        }
+    });
 }
 
 /// Constraint violations, bad data, errors raised by a trigger: not locks, resources or the disk, which hit all rows alike.
@@ -240,8 +254,9 @@ fn opens_its_vaults(candidate: &Candidate<'_>) -> bool {
 /// Settles slots, wakes those who wait, and lets go of them.
 fn settle(area: Area, settled: &[u32], outcome: Settled, answer: Option<&[u8]>) {
     for &index in settled {
-        if area.slots[index as usize].settle(outcome, answer) {
-            latch::ring(index / area.slots_per_process);
+        let slot = &area.slots[index as usize];
+        if slot.settle(outcome, answer) {
+            wait::wake(slot.unsettled().0);
         }
     }
     IN_FLIGHT.with(|list| list.borrow_mut().retain(|index| !settled.contains(index)));
@@ -262,7 +277,7 @@ fn give_back() {
             } else {
                 queue.push(area.slots, index);
             }
-            latch::ring(index / area.slots_per_process);
+            wait::wake(slot.unsettled().0);
         }
     }
     queue.writer_leaves(epoch);

@@ -2,7 +2,6 @@
 //! safe Rust and reads like the design.
 
 pub mod guc;
-pub mod latch;
 pub mod process;
 pub mod row;
 pub mod secret;
@@ -12,5 +11,6 @@ pub mod spi;
 pub mod subxact;
 pub mod trigger;
 pub mod utility;
+pub mod wait;
 pub mod worker;
 pub mod xact;

@@ -1,4 +1,4 @@
-//! Composite results of our functions.
+//! Composite results of our functions: one row, or a set of them.
 
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::pgrx_sql_entity_graph::metadata::{
@@ -31,5 +31,61 @@ unsafe impl<const N: usize> SqlTranslatable for Row<N> {
     const TYPE_IDENT: &'static str = "vault_ext::pg::row::Row";
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
     const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Err(ArgumentError::NotValidAsArgument("Row"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("record")));
+}
+
+/// A set of rows whose columns match the function's OUT parameters, in order. The function it holds puts them.
+pub struct RowSet<const N: usize>(pub fn(&mut Rows<N>));
+
+/// Where the rows of a set go.
+pub struct Rows<const N: usize> {
+    store: *mut pg_sys::Tuplestorestate,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl<const N: usize> Rows<N> {
+    pub fn put(&mut self, row: [Option<pg_sys::Datum>; N]) {
+        let mut values = row.map(|value| value.unwrap_or_else(pg_sys::Datum::null));
+        let mut nulls = row.map(|value| value.is_none());
+        // SAFETY: the store is open, and the descriptor was checked to have N columns; the store copies the row.
+        unsafe {
+            pg_sys::tuplestore_putvalues(self.store, self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+        }
+    }
+}
+
+// SAFETY: returns NULL, and the rows by materialize mode, as the server's protocol for sets asks.
+unsafe impl<const N: usize> BoxRet for RowSet<N> {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        // SAFETY: resultinfo is checked to be a ReturnSetInfo that allows materialize mode, as FROM gives it; store and
+        // descriptor are made in the memory that lives as long as the query.
+        unsafe {
+            let result = (*fcinfo.as_mut_ptr()).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+            let materialize = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
+            assert!(
+                !result.is_null()
+                    && (*result).type_ == pg_sys::NodeTag::T_ReturnSetInfo
+                    && (*result).allowedModes as u32 & materialize != 0
+                    && (*(*result).expectedDesc).natts as usize == N,
+                "call this function in FROM"
+            );
+            let caller = pg_sys::MemoryContextSwitchTo((*(*result).econtext).ecxt_per_query_memory);
+            let store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
+            let descriptor = pg_sys::CreateTupleDescCopy((*result).expectedDesc);
+            pg_sys::MemoryContextSwitchTo(caller);
+            self.0(&mut Rows { store, descriptor });
+            (*result).returnMode = materialize;
+            (*result).setResult = store;
+            (*result).setDesc = descriptor;
+            fcinfo.return_null()
+        }
+    }
+}
+
+// SAFETY: only says what the functions' hand-written SQL says, too.
+unsafe impl<const N: usize> SqlTranslatable for RowSet<N> {
+    const TYPE_IDENT: &'static str = "vault_ext::pg::row::RowSet";
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Err(ArgumentError::NotValidAsArgument("RowSet"));
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("record")));
 }

@@ -7,7 +7,7 @@ use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
 use crate::audit::queue::{Queue, Slot};
-use crate::pg::latch;
+use crate::pg::wait;
 
 const AREA: &std::ffi::CStr = c"vault_ext";
 
@@ -74,7 +74,7 @@ static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
 static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
 
 fn sizes() -> (usize, usize, u32) {
-    let processes = latch::max_processes() as usize;
+    let processes = wait::max_processes() as usize;
     let per_process = SLOTS_PER_PROCESS.with(|cell| cell.get().copied()).unwrap_or(2);
     (processes, processes * per_process as usize, per_process)
 }

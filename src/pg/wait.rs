@@ -1,0 +1,69 @@
+//! Sleeping until another process wakes this one. A futex on a word of shared memory costs a third of what a latch
+//! (signal, signalfd, epoll) does, and it, too, lets signals through.
+
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use pgrx::prelude::*;
+use rustix::thread::futex;
+
+/// The longest that a signal may stay unseen: one that arrives between the last look at the interrupts and the sleep
+/// does not end the sleep.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// This process's number: an index below MaxBackends for every backend and background worker.
+pub fn my_process_number() -> u32 {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: MyProc is set in every process that runs SQL or is a connected worker.
+    let number = unsafe { (*pg_sys::MyProc).pgprocno };
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: a plain variable of this process.
+    let number = unsafe { pg_sys::MyProcNumber };
+    number as u32
+}
+
+/// Processes that may hold audit slots: every process number of a backend or worker is below this.
+pub fn max_processes() -> u32 {
+    // SAFETY: a plain variable, final once shared memory is requested.
+    unsafe { pg_sys::MaxBackends as u32 }
+}
+
+/// Sleeps while the word holds that value, at most as long as given and at most 100 ms: until `wake`, a signal, or
+/// nothing at all, so call it in a loop. Ends the process if the postmaster is gone. Does not look at cancel requests:
+/// call `check_for_interrupts` afterwards.
+pub fn sleep_while(word: &AtomicU32, value: u32, timeout: Duration) {
+    let timeout = futex::Timespec { tv_sec: 0, tv_nsec: timeout.min(SLICE).as_nanos() as i64 };
+    let slept = shown_as_waiting(|| futex::wait(word, futex::Flags::empty(), value, Some(&timeout)));
+    if slept == Err(rustix::io::Errno::TIMEDOUT) && postmaster_is_gone() {
+        // SAFETY: ends this process in the server's own way, as a latch does on the postmaster's death.
+        unsafe { pg_sys::proc_exit(1) };
+    }
+}
+
+/// Wakes whoever sleeps on the word.
+pub fn wake(word: &AtomicU32) {
+    let _ = futex::wake(word, futex::Flags::empty(), u32::MAX >> 1);
+}
+
+/// Lets pg_stat_activity show the wait event `Extension` meanwhile.
+fn shown_as_waiting<T>(sleep: impl FnOnce() -> T) -> T {
+    // SAFETY: my_wait_event_info points to a word of this process in shared memory, or to a variable of its own.
+    let event = unsafe { pg_sys::my_wait_event_info };
+    // SAFETY: as above; others only ever read the word.
+    unsafe { event.write_volatile(pg_sys::PG_WAIT_EXTENSION) };
+    let slept = sleep();
+    // SAFETY: as above.
+    unsafe { event.write_volatile(0) };
+    slept
+}
+
+fn postmaster_is_gone() -> bool {
+    // SAFETY: a plain variable of this process, inherited from the postmaster.
+    let postmaster = unsafe { pg_sys::PostmasterPid };
+    rustix::process::getppid().is_none_or(|parent| parent.as_raw_nonzero().get() != postmaster)
+}
+
+/// Lets a cancel or termination request through: raises it as an error or ends the process.
+pub fn check_for_interrupts() {
+    pgrx::check_for_interrupts!();
+}
