@@ -1,229 +1,15 @@
 //! examples/kek-providers: each how-to of its README is followed on a server of its own, with the component that it is
 //! about, or with a stand-in where that cannot be had. Nothing but the folders is changed in its commands.
 
+mod how_to;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-use crate::harness::{
-    Builder, Cluster, assert_no_secrets, base64, chown_to_server, decode, fetch, init, rotate, scratch_dir,
-    server_command,
-};
-
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/kek-providers");
-const STAND_INS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/stand_ins");
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-/// A section of the README and the server on which it is followed.
-struct HowTo {
-    cluster: Cluster,
-    section: String,
-    /// What systemd or the kubelet does between a change of the secret and the server's next look.
-    deliver: fn(&Self),
-}
-
-/// What goes wrong, as a shell command; the provider's exit code and a part of its explanation.
-struct Trouble(&'static str, i32, &'static str);
-
-impl HowTo {
-    fn open(heading: &str) -> Self {
-        Self::open_on(heading, Cluster::builder())
-    }
-
-    fn open_on(heading: &str, builder: Builder) -> Self {
-        let readme = fs::read_to_string(format!("{EXAMPLES}/README.md")).expect("the README of the examples");
-        let (_, section) =
-            readme.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
-        let section = section.split("\n## ").next().unwrap_or(section).to_owned();
-        let how_to = HowTo { cluster: builder.without_fsync().prepare(), section, deliver: |_| () };
-        for folder in ["bin", "etc", "etc/credstore"] {
-            make_dir(&how_to.dir().join(folder), 0o700);
-        }
-        for script in scripts() {
-            how_to.install(&script, script.file_name().and_then(|name| name.to_str()).expect("a name"));
-        }
-        how_to
-    }
-
-    fn needs(self, program: &str, package: &str) -> Self {
-        let found = PATH.split(':').any(|dir| Path::new(dir).join(program).exists());
-        assert!(found, "{program} is missing: apt-get install {package}");
-        self
-    }
-
-    fn stand_in(self, name: &str) -> Self {
-        self.install(&Path::new(STAND_INS).join(name), name);
-        self
-    }
-
-    fn dir(&self) -> &Path {
-        self.cluster.dir()
-    }
-
-    fn etc(&self, name: &str) -> PathBuf {
-        self.dir().join("etc").join(name)
-    }
-
-    fn install(&self, script: &Path, name: &str) {
-        let path = self.dir().join("bin").join(name);
-        fs::copy(script, &path).unwrap_or_else(|e| panic!("cannot copy {}: {e}", script.display()));
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("mode of a script");
-    }
-
-    /// The README's text with the folders of this test.
-    fn here(&self, text: &str) -> String {
-        let folders = [
-            ("/usr/local/lib/vault_ext", "bin"),
-            ("/etc/vault_ext", "etc"),
-            ("/etc/credstore.encrypted", "etc/credstore"),
-            ("/run/credentials/postgresql@15-main.service", "etc/credentials"),
-            ("/run/secrets/vault_ext", "etc/volume"),
-        ];
-        folders.iter().fold(text.to_owned(), |text, (theirs, ours)| {
-            text.replace(theirs, &self.dir().join(ours).display().to_string())
-        })
-    }
-
-    /// The section's `sh` blocks: the first makes a keyring, the second adds a KEK.
-    fn follow_block(&self, index: usize) {
-        let block = self.section.split("```sh\n").nth(index + 1).and_then(|rest| rest.split("\n```").next());
-        let block = self.here(block.unwrap_or_else(|| panic!("no block {index} in: {}", self.section)));
-        let output = server_command("/bin/bash", self.dir())
-            .args(["-eo", "pipefail", "-c", &block])
-            .env_clear()
-            .env("PATH", format!("{}/bin:{PATH}", self.dir().display()))
-            .env("SYSTEMD_CREDENTIAL_SECRET", self.etc("host-secret"))
-            .env("SECRET", self.etc("secret"))
-            .output()
-            .expect("bash starts");
-        assert!(output.status.success(), "block {index}: {}", String::from_utf8_lossy(&output.stderr));
-        (self.deliver)(self);
-    }
-
-    /// The value for vault_ext.kek_command.
-    fn command(&self) -> String {
-        let line = self.section.split("\nvault_ext.kek_command = '").nth(1).and_then(|rest| rest.split("'\n").next());
-        let line = self.here(line.expect("a line for postgresql.conf"));
-        // The stand-ins are in a folder of this test; the provider has to find all else by itself.
-        format!("PATH={}/bin:{PATH} {line}", self.dir().display())
-    }
-
-    fn configure(&mut self, command: &str) {
-        self.cluster.configure(&format!("vault_ext.kek_command = '{command}'"));
-    }
-
-    /// Runs the provider as the README says that a DBA should when the server refuses.
-    fn run(&self, command: &str) -> Output {
-        server_command("/bin/sh", &self.cluster.data())
-            .args(["-c", command])
-            .env_clear()
-            .stdin(Stdio::null())
-            .output()
-            .expect("/bin/sh starts")
-    }
-
-    /// Ids and keys as the provider prints them, which must be quiet about it.
-    fn keyring(&self) -> Vec<(String, Vec<u8>)> {
-        let output = self.run(&self.command());
-        let text = String::from_utf8(output.stdout).expect("a keyring is text");
-        let keks: Vec<_> = text
-            .lines()
-            .map(|line| line.split_once(' ').map(|(id, key)| (id.to_owned(), decode(key))).expect("an id and a key"))
-            .collect();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {said}", output.status);
-        assert_no_secrets_in(&said, &keks);
-        keks
-    }
-
-    /// Keyring, server, keys; then another KEK, restart, and all keys again.
-    fn works(mut self) {
-        self.follow_block(0);
-        let first = self.keyring();
-        assert_eq!(ids(&first), ["kek-2026"]);
-        self.configure(&self.command());
-        self.cluster.start();
-        let db = self.cluster.database("d");
-        let alice = init(&mut db.app_for("alice")).unwrap();
-        assert_eq!(alice.kek_id, "kek-2026");
-        assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), alice);
-        drop(db);
-
-        self.follow_block(1);
-        let second = self.keyring();
-        assert_eq!(ids(&second), ["kek-2027", "kek-2026"]);
-        assert_eq!(second[1], first[0]);
-        self.cluster.restart();
-        let db = self.cluster.existing_database("d");
-        assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), alice);
-        let bob = init(&mut db.app_for("bob")).unwrap();
-        assert_eq!(bob.kek_id, "kek-2027");
-        let rotated = rotate(&mut db.app_for("alice")).unwrap();
-        assert_eq!(rotated.kek_id, "kek-2027");
-        let mut secrets: Vec<_> = second.into_iter().map(|(_, key)| key).collect();
-        secrets.extend([alice, bob, rotated].iter().map(|key| decode(&key.master_key)));
-        assert_no_secrets(&self.cluster, &[], &secrets);
-    }
-
-    /// Each trouble alone keeps the server from starting, is explained to who runs the provider by hand, and shows no
-    /// secret: neither a KEK nor what is in `protected`.
-    fn refuses(mut self, protected: &[&str], troubles: &[Trouble]) {
-        self.follow_block(0);
-        let mut secrets: Vec<_> = self.keyring().into_iter().map(|(_, key)| key).collect();
-        secrets.extend(protected.iter().map(|name| fs::read(self.etc(name)).expect("a protected file")));
-        self.configure(&self.command());
-        for Trouble(make, code, explained) in troubles {
-            self.shell("cp -a etc good");
-            self.shell(make);
-            let output = self.run(&self.command());
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(*code), "{make}: {said}");
-            let log = self.cluster.start_expect_failure();
-            if *code == 0 {
-                assert!(log.contains(explained), "{make}: {log}");
-            } else {
-                assert!(said.contains(explained), "{make}: {said}");
-                assert!(log.contains(&format!("vault_ext.kek_command ended with exit code {code}\n")), "{make}: {log}");
-            }
-            assert!(log.contains("HINT:  "), "{make}: {log}");
-            assert_no_secrets(&self.cluster, &[said], &secrets);
-            self.shell("chmod -R u+rwX etc; rm -rf etc; mv good etc");
-        }
-        self.cluster.start(); // so it was the trouble that kept it from starting
-    }
-
-    /// Runs as the tests' user, in the server's folder.
-    fn shell(&self, command: &str) {
-        let status = Command::new("/bin/sh").args(["-ec", command]).current_dir(self.dir()).status();
-        assert!(status.expect("/bin/sh starts").success(), "{command}");
-    }
-}
-
-fn scripts() -> Vec<PathBuf> {
-    let entries = fs::read_dir(EXAMPLES).expect("the examples");
-    let paths = entries.map(|entry| entry.expect("an example").path());
-    let scripts: Vec<_> = paths.filter(|path| path.extension().is_none()).collect();
-    assert_eq!(scripts.len(), 7, "{scripts:?}");
-    scripts
-}
-
-fn make_dir(path: &Path, mode: u32) {
-    fs::create_dir(path).unwrap_or_else(|e| panic!("cannot make {}: {e}", path.display()));
-    fs::set_permissions(path, Permissions::from_mode(mode)).expect("mode of a folder");
-    chown_to_server(path);
-}
-
-fn ids(keyring: &[(String, Vec<u8>)]) -> Vec<&str> {
-    keyring.iter().map(|(id, _)| id.as_str()).collect()
-}
-
-#[track_caller]
-fn assert_no_secrets_in(text: &str, keks: &[(String, Vec<u8>)]) {
-    for (id, key) in keks {
-        assert!(!text.contains(&base64(key)), "{id} shows in: {text}");
-    }
-}
+use self::how_to::{EXAMPLES, HowTo, PATH, Trouble, ids, make_dir, scripts, stand_in};
+use crate::harness::{Builder, Cluster, chown_to_server, init, scratch_dir, server_command};
 
 fn age() -> HowTo {
     HowTo::open("age").needs("age", "age")
@@ -304,10 +90,8 @@ fn the_key_in_the_token_cannot_be_read() {
 fn the_pin_is_in_no_argument() {
     let how_to = pkcs11();
     how_to.follow_block(0);
-    let spy =
-        how_to.here("#!/bin/sh\nprintf '%s\\n' \"$@\" >> /etc/vault_ext/arguments\nexec /usr/bin/pkcs11-tool \"$@\"\n");
-    fs::write(how_to.dir().join("bin/pkcs11-tool"), spy).expect("a spy");
-    how_to.shell("chmod 755 bin/pkcs11-tool");
+    let spy = "#!/bin/sh\nprintf '%s\\n' \"$@\" >> /etc/vault_ext/arguments\nexec /usr/bin/pkcs11-tool \"$@\"\n";
+    how_to.stand_in("pkcs11-tool", &how_to.here(spy));
     assert_eq!(ids(&how_to.keyring()), ["kek-2026"]);
     let arguments = fs::read_to_string(how_to.etc("arguments")).expect("what the spy saw");
     assert!(arguments.contains("--decrypt\n"), "{arguments}");
@@ -394,7 +178,8 @@ fn the_drop_in_unit_is_understood_by_systemd() {
 /// Lays the volume out as the kubelet does: a folder for each version, the link ..data to the current one, and links through
 /// that; files of root that the pod's group can read (of the server's user where the tests do not run as root).
 fn kubernetes() -> HowTo {
-    let mut how_to = HowTo::open("Kubernetes").stand_in("kubectl");
+    let mut how_to = HowTo::open("Kubernetes");
+    how_to.stand_in("kubectl", &stand_in("kubectl"));
     how_to.deliver = |how_to| {
         let volume = how_to.etc("volume");
         if !volume.exists() {
@@ -470,16 +255,18 @@ fn kubernetes_mixes_no_versions() {
     how_to.follow_block(1);
     assert_eq!(how_to.keyring().len(), 2);
     how_to.shell("cd etc/volume; mv \"$(readlink ..data)\" ..new; ln -sfn ..old ..data");
-    assert_eq!(how_to.keyring(), old);
-    let turn = how_to.here("#!/bin/sh\n/bin/cat \"$@\"\nln -sfn ..new /run/secrets/vault_ext/..data\n");
-    fs::write(how_to.dir().join("bin/cat"), turn).expect("a cat that turns ..data");
-    how_to.shell("chmod 755 bin/cat; chmod 777 etc/volume");
-    assert_eq!(how_to.keyring(), old);
+    assert!(how_to.keyring() == old);
+    let turn = "#!/bin/sh\n/bin/cat \"$@\"\nln -sfn ..new /run/secrets/vault_ext/..data\n";
+    how_to.stand_in("cat", &how_to.here(turn));
+    how_to.shell("chmod 777 etc/volume");
+    assert!(how_to.keyring() == old);
     assert_eq!(fs::read_link(how_to.etc("volume/..data")).unwrap(), Path::new("..new"));
 }
 
 fn aws_kms() -> HowTo {
-    HowTo::open("AWS KMS").stand_in("aws")
+    let how_to = HowTo::open("AWS KMS");
+    how_to.stand_in("aws", &stand_in("aws"));
+    how_to
 }
 
 #[test]
@@ -500,7 +287,9 @@ fn aws_kms_refuses() {
 }
 
 fn gcloud_kms() -> HowTo {
-    HowTo::open("Google Cloud KMS").stand_in("gcloud")
+    let how_to = HowTo::open("Google Cloud KMS");
+    how_to.stand_in("gcloud", &stand_in("gcloud"));
+    how_to
 }
 
 #[test]
@@ -521,7 +310,8 @@ fn gcloud_kms_refuses() {
 }
 
 fn vault_transit() -> HowTo {
-    let how_to = HowTo::open("HashiCorp Vault and OpenBao").stand_in("vault");
+    let how_to = HowTo::open("HashiCorp Vault and OpenBao");
+    how_to.stand_in("vault", &stand_in("vault"));
     how_to.cluster.write_kek("etc/token", "the-token-of-the-test", 0o600);
     how_to
 }
@@ -536,8 +326,7 @@ fn vault_transit_works_with_openbao_s_names() {
     let how_to = vault_transit();
     how_to.follow_block(0);
     let keyring = how_to.run(&how_to.command()).stdout;
-    how_to.install(&Path::new(STAND_INS).join("vault"), "bao");
-    fs::remove_file(how_to.dir().join("bin/vault")).expect("only bao is left");
+    how_to.shell("mv stand-ins/vault stand-ins/bao");
     let output = how_to.run(&how_to.command().replace("VAULT_ADDR=", "VAULT_CLI=bao BAO_ADDR="));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stdout.starts_with(b"kek-2026 ") && output.stdout == keyring);
