@@ -21,6 +21,7 @@ mod install;
 mod isolation;
 mod isolation_sql;
 mod kek_files;
+mod kek_providers;
 mod kek_secrecy;
 mod kek_settings;
 mod kek_sources;
