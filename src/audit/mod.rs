@@ -83,6 +83,7 @@ fn submit_and_wait<T>(kind: Kind, bytes: &[u8], read: impl FnOnce(&Slot) -> T) -
     let slot = Lease(&area.slots[index as usize]);
     let queue = my_queue();
     let outcome = loop {
+        let (gate, openings) = queue.gate(slot.0);
         if let Some(settled) = slot.0.settled() {
             break match settled {
                 Settled::Written => Ok(()),
@@ -94,9 +95,8 @@ fn submit_and_wait<T>(kind: Kind, bytes: &[u8], read: impl FnOnce(&Slot) -> T) -
         if left.is_zero() {
             break Err(writer.err().unwrap_or(AuditFailure::TimedOut(timeout)));
         }
-        let (word, unsettled) = slot.0.unsettled();
         if !spin_until(queue, || slot.0.settled().is_some()) {
-            wait::sleep_while(word, unsettled, left);
+            wait::sleep_while(gate, openings, left);
         }
         wait::check_for_interrupts();
     };
@@ -139,6 +139,7 @@ fn submit(kind: Kind, bytes: &[u8], fire_and_forget: bool) -> Option<u32> {
     let first = wait::my_process_number() * area.slots_per_process;
     let index = (first..first + area.slots_per_process)
         .find(|index| area.slots[*index as usize].fill(kind, bytes, fire_and_forget))?;
+    queue.choose_gate(&area.slots[index as usize]);
     if queue.push(area.slots, index) {
         wait::wake(queue.ring());
     }

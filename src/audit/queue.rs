@@ -47,7 +47,8 @@ pub struct Slot {
     kind: AtomicU32,
     length: AtomicU32,
     failure: AtomicU32,
-    _unused: AtomicU32,
+    /// Which gate of the queue the owner sleeps at.
+    gate: AtomicU32,
     bytes: [AtomicU64; WORDS],
 }
 
@@ -115,11 +116,6 @@ impl Slot {
         }
     }
 
-    /// The word on which the owner sleeps, and its value until the slot is settled.
-    pub fn unsettled(&self) -> (&AtomicU32, u32) {
-        (&self.state, QUEUED)
-    }
-
     /// The owner is done with it: a settled slot is free again, an unsettled one will be freed by the writer.
     /// Does nothing to a slot that is free or abandoned already.
     pub fn release(&self) {
@@ -129,6 +125,10 @@ impl Slot {
                 self.state.store(FREE, Ordering::Release);
             }
         }
+    }
+
+    fn gate(&self) -> usize {
+        self.gate.load(Ordering::Relaxed) as usize % 2
     }
 
     /// Handed to the writer and not settled yet.
@@ -166,6 +166,12 @@ pub struct Queue {
     leave: AtomicU32,
     /// Batches of one record in a row, see `is_quiet`.
     single_batches: AtomicU32,
+    /// Batches taken so far.
+    takes: AtomicU32,
+    _unused: AtomicU32,
+    /// The words on which owners sleep, counts of openings. One wake lets a whole batch through, and those who came for
+    /// the next batch sleep at the other gate.
+    gates: [AtomicU32; 2],
     /// Epoch of the writer in the upper bits, its state in the lowest two. An old writer cannot touch a newer one's state.
     writer: AtomicU64,
     /// When STARTING began, microseconds: a start may get lost when a fork fails.
@@ -215,12 +221,37 @@ impl Queue {
     pub fn take(&self, slots: &[Slot], taken: &mut Vec<u32>) {
         let start = taken.len();
         let mut next = self.head.swap(0, Ordering::SeqCst);
+        if next != 0 {
+            self.takes.fetch_add(1, Ordering::Relaxed);
+        }
         while next != 0 {
             let index = next - 1;
             taken.push(index);
             next = slots[index as usize].next.load(Ordering::Relaxed);
         }
         taken[start..].reverse();
+    }
+
+    /// Chooses the gate of a slot that is about to be pushed. The next take will most likely get it; if not, its gate lets
+    /// the others through in vain.
+    pub fn choose_gate(&self, slot: &Slot) {
+        slot.gate.store(self.takes.load(Ordering::Relaxed).wrapping_add(1) % 2, Ordering::Relaxed);
+    }
+
+    /// The word on which the owner of a slot sleeps, and its value now: read it, look at the slot, then sleep.
+    pub fn gate(&self, slot: &Slot) -> (&AtomicU32, u32) {
+        let gate = &self.gates[slot.gate()];
+        (gate, gate.load(Ordering::SeqCst))
+    }
+
+    /// Opens the gates of these slots, each once; the caller then wakes who sleeps on the words.
+    pub fn open_gates<'a>(&self, slots: impl Iterator<Item = &'a Slot>) -> impl Iterator<Item = &AtomicU32> {
+        let mut open = [false; 2];
+        slots.for_each(|slot| open[slot.gate()] = true);
+        self.gates.iter().zip(open).filter(|(_, open)| *open).map(|(gate, _)| {
+            gate.fetch_add(1, Ordering::SeqCst);
+            gate
+        })
     }
 
     /// Epoch and state of the writer.
@@ -327,7 +358,7 @@ mod tests {
             kind: AtomicU32::new(0),
             length: AtomicU32::new(0),
             failure: AtomicU32::new(0),
-            _unused: AtomicU32::new(0),
+            gate: AtomicU32::new(0),
             bytes: [const { AtomicU64::new(0) }; WORDS],
         }
     }
@@ -340,6 +371,9 @@ mod tests {
             bell: AtomicU32::new(0),
             leave: AtomicU32::new(0),
             single_batches: AtomicU32::new(0),
+            takes: AtomicU32::new(0),
+            _unused: AtomicU32::new(0),
+            gates: [const { AtomicU32::new(0) }; 2],
             writer: AtomicU64::new(0),
             starting_since: AtomicI64::new(0),
         }
@@ -393,6 +427,18 @@ mod tests {
         assert_eq!(taken, [2, 0, 1]);
         assert!(queue.is_empty());
         assert!(queue.push(&slots, 1));
+    }
+
+    #[test]
+    fn a_gate_opens_for_its_own_batch_only() {
+        let (queue, slots) = (queue(), [slot(), slot()]);
+        queue.choose_gate(&slots[0]);
+        queue.push(&slots, 0);
+        queue.take(&slots, &mut Vec::new());
+        queue.choose_gate(&slots[1]);
+        let before = [queue.gate(&slots[0]).1, queue.gate(&slots[1]).1];
+        assert_eq!(queue.open_gates([&slots[0], &slots[0]].into_iter()).count(), 1);
+        assert_eq!([queue.gate(&slots[0]).1, queue.gate(&slots[1]).1], [before[0] + 1, before[1]]);
     }
 
     #[test]

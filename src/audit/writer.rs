@@ -101,7 +101,7 @@ fn serve(state: State) {
         if !taken.is_empty() {
             worker::report_activity(true);
             hold(&taken);
-            write(state.area, &taken);
+            write(state, &taken);
             state.queue.note_batch(taken.len());
             worker::report_statistics(false);
             worker::report_activity(false);
@@ -127,41 +127,42 @@ fn hold(taken: &[u32]) {
     COMMITTED.set(false);
 }
 
-fn write(area: Area, taken: &[u32]) {
+fn write(state: State, taken: &[u32]) {
+    let area = state.area;
     area.counters.batches.fetch_add(1, Ordering::Relaxed);
     let (records, registrations): (Vec<u32>, Vec<u32>) =
         taken.iter().partition(|index| area.slots[**index as usize].kind() == Kind::Record);
     for index in registrations {
-        register(area, index);
+        register(state, index);
     }
     if !records.is_empty() {
-        insert(area, &records);
+        insert(state, &records);
     }
 }
 
 /// Inserts a batch. If it fails for a reason that may lie in one row, each row is tried on its own, so that a bad record
 /// fails its own caller only.
-fn insert(area: Area, records: &[u32]) {
+fn insert(state: State, records: &[u32]) {
     for _ in 0..ATTEMPTS {
         match try_insert(records) {
             Ok(()) => {
-                area.counters.rows.fetch_add(records.len() as u64, Ordering::Relaxed);
-                return settle(area, records, committed_outcome(), None);
+                state.area.counters.rows.fetch_add(records.len() as u64, Ordering::Relaxed);
+                return settle(state, records, committed_outcome(), None);
             }
             Err(error) if is_cancel(&error) => {}
             Err(error) if records.len() > 1 && may_be_one_row(&error) => {
                 for record in records {
-                    insert(area, std::slice::from_ref(record));
+                    insert(state, std::slice::from_ref(record));
                 }
                 return;
             }
             Err(error) => {
                 log_failure(records.len(), &error);
-                return settle(area, records, Settled::Failed(subxact::packed_sqlstate(&error)), None);
+                return settle(state, records, Settled::Failed(subxact::packed_sqlstate(&error)), None);
             }
         }
     }
-    settle(area, records, Settled::Failed(PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32), None);
+    settle(state, records, Settled::Failed(PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32), None);
 }
 
 fn try_insert(records: &[u32]) -> Result<(), CaughtError> {
@@ -212,8 +213,8 @@ fn committed_outcome() -> Settled {
     }
 }
 
-fn register(area: Area, index: u32) {
-    let slot = &area.slots[index as usize];
+fn register(state: State, index: u32) {
+    let slot = &state.area.slots[index as usize];
     let mut bytes = [0; RECORD_BYTES];
     let length = slot.read(&mut bytes);
     COMMITTED.set(false);
@@ -224,10 +225,10 @@ fn register(area: Area, index: u32) {
     });
     // The answer overwrites the question: an exit from here on must not give the slot back to the list.
     match outcome {
-        Ok(known) => settle(area, &[index], committed_outcome(), Some(&known.encode())),
+        Ok(known) => settle(state, &[index], committed_outcome(), Some(&known.encode())),
         Err(error) => {
             log_failure(1, &error);
-            settle(area, &[index], Settled::Failed(subxact::packed_sqlstate(&error)), None);
+            settle(state, &[index], Settled::Failed(subxact::packed_sqlstate(&error)), None);
         }
     }
 }
@@ -252,14 +253,13 @@ fn opens_its_vaults(candidate: &Candidate<'_>) -> bool {
 }
 
 /// Settles slots, wakes those who wait, and lets go of them.
-fn settle(area: Area, settled: &[u32], outcome: Settled, answer: Option<&[u8]>) {
-    for &index in settled {
-        let slot = &area.slots[index as usize];
-        if slot.settle(outcome, answer) {
-            wait::wake(slot.unsettled().0);
-        }
-    }
-    IN_FLIGHT.with(|list| list.borrow_mut().retain(|index| !settled.contains(index)));
+fn settle(state: State, settled: &[u32], outcome: Settled, answer: Option<&[u8]>) {
+    let slots = settled.iter().map(|index| &state.area.slots[*index as usize]);
+    state.queue.open_gates(slots.filter(|slot| slot.settle(outcome, answer))).for_each(wait::wake);
+    IN_FLIGHT.with(|list| {
+        let mut list = list.borrow_mut();
+        if list.len() == settled.len() { list.clear() } else { list.retain(|index| !settled.contains(index)) }
+    });
     // What is still in flight belongs to transactions to come.
     COMMITTED.set(false);
 }
@@ -269,17 +269,15 @@ fn settle(area: Area, settled: &[u32], outcome: Settled, answer: Option<&[u8]>) 
 fn give_back() {
     let Some(State { area, queue, epoch }) = STATE.take() else { return };
     let in_flight = IN_FLIGHT.try_with(|list| list.try_borrow_mut().map(|mut list| std::mem::take(&mut *list)));
-    if let Ok(Ok(in_flight)) = in_flight {
-        for index in in_flight {
-            let slot = &area.slots[index as usize];
-            if COMMITTED.get() {
-                slot.settle(committed_outcome(), None);
-            } else {
-                queue.push(area.slots, index);
-            }
-            wait::wake(slot.unsettled().0);
+    let in_flight = in_flight.ok().and_then(Result::ok).unwrap_or_default();
+    for &index in &in_flight {
+        if COMMITTED.get() {
+            area.slots[index as usize].settle(committed_outcome(), None);
+        } else {
+            queue.push(area.slots, index);
         }
     }
     queue.writer_leaves(epoch);
+    queue.open_gates(in_flight.iter().map(|index| &area.slots[*index as usize])).for_each(wait::wake);
     queue.unpin();
 }

@@ -14,15 +14,36 @@ unsafe impl<const N: usize> BoxRet for Row<N> {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
         let mut values = self.0.map(|value| value.unwrap_or_else(pg_sys::Datum::null));
         let mut nulls = self.0.map(|value| value.is_none());
-        // SAFETY: the tuple descriptor is that of the function's declared composite type, checked to have N columns.
+        // SAFETY: the tuple descriptor is that of the function's declared composite type, checked to have N columns; the
+        // tuple is formed before the descriptor is released.
         unsafe {
-            let mut descriptor = std::ptr::null_mut();
-            let class = pg_sys::get_call_result_type(fcinfo.as_mut_ptr(), std::ptr::null_mut(), &mut descriptor);
-            assert!(class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE && (*descriptor).natts as usize == N);
-            let descriptor = pg_sys::BlessTupleDesc(descriptor);
+            let descriptor = descriptor(fcinfo.as_mut_ptr());
+            assert!((*descriptor).natts as usize == N);
             let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            if (*descriptor).tdrefcount >= 0 {
+                pg_sys::DecrTupleDescRefCount(descriptor);
+            }
             fcinfo.return_raw_datum(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
         }
+    }
+}
+
+/// The descriptor of the rows that a function is to return. That of a type with a name comes from the type cache (and is
+/// counted there); one of OUT parameters has to be built.
+///
+/// # Safety
+/// `fcinfo` is that of a running call.
+unsafe fn descriptor(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::TupleDesc {
+    // SAFETY: flinfo is set in every call through the function manager.
+    unsafe {
+        let result_type = pg_sys::get_fn_expr_rettype((*fcinfo).flinfo);
+        if result_type != pg_sys::InvalidOid && result_type != pg_sys::RECORDOID {
+            return pg_sys::lookup_rowtype_tupdesc(result_type, -1);
+        }
+        let mut descriptor = std::ptr::null_mut();
+        let class = pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
+        assert!(class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE);
+        pg_sys::BlessTupleDesc(descriptor)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Facts about the current session and transaction.
 
+use std::cell::OnceCell;
 use std::ffi::CStr;
 
 use pgrx::prelude::*;
@@ -37,9 +38,15 @@ pub fn caller() -> String {
 /// Address of the client as the server sees it, without a netmask; None for a connection by socket and in a worker.
 pub fn connection_address() -> Option<String> {
     use pgrx::datum::Inet;
-    // SAFETY: inet_client_addr takes no argument, and gives NULL or a datum of type inet.
-    unsafe { pgrx::direct_function_call::<Inet>(pg_sys::inet_client_addr, &[]) }
-        .map(|address| address.0.split('/').next().unwrap_or_default().to_owned())
+    thread_local! {
+        static ADDRESS: OnceCell<Option<String>> = const { OnceCell::new() };
+    }
+    let ask = || {
+        // SAFETY: inet_client_addr takes no argument, and gives NULL or a datum of type inet.
+        let address = unsafe { pgrx::direct_function_call::<Inet>(pg_sys::inet_client_addr, &[]) }?;
+        Some(address.0.split('/').next().unwrap_or_default().to_owned())
+    };
+    ADDRESS.with(|address| address.get_or_init(ask).clone())
 }
 
 /// Microseconds since 2000-01-01 00:00 UTC (TimestampTz).
