@@ -1,5 +1,6 @@
 //! A server that is configured as a careful DBA would, and the databases of the benchmarks.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use postgres::Client;
@@ -63,6 +64,16 @@ impl Server {
     /// A file beside the data directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.cluster.dir().join(name)
+    }
+
+    /// A function of the build with the micro benchmarks: `declaration` is its name, arguments and result.
+    pub fn micro_benchmark(&self, db: &mut Client, declaration: &str, symbol: &str) {
+        let library = std::env::var("VAULT_EXT_BENCH_LIBRARY")
+            .expect("VAULT_EXT_BENCH_LIBRARY must name a build of vault_ext with the feature bench (see make bench)");
+        let copy = self.file("vault_ext_bench.so");
+        fs::copy(&library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
+        let sql = format!("CREATE FUNCTION {declaration} LANGUAGE c AS '{}', '{symbol}_wrapper'", copy.display());
+        db.batch_execute(&sql).unwrap_or_else(|e| panic!("{symbol}: {e:?}"));
     }
 
     pub fn socket_dir(&self) -> &Path {

@@ -11,6 +11,22 @@ use pgrx::prelude::*;
 
 use crate::crypto::secret::{KekBytes, MasterKey};
 use crate::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, WrapContext};
+use crate::pg::row::Row;
+use crate::{identity, store};
+
+/// The user's row as `vault_get_master_key()` looks it up and in the shape of its result, but with the wrap for the key:
+/// no subtransaction, no audit, nothing opened.
+#[pg_extern(sql = false)]
+fn bench_lookup() -> Row<4> {
+    let user = identity::current_user().expect("an identity");
+    let vault = store::find(&user).expect("a vault");
+    Row([
+        vault.wrapped_mk.as_str().into_datum(),
+        vault.format_version.into_datum(),
+        vault.kek_id.as_str().into_datum(),
+        vault.key_version.into_datum(),
+    ])
+}
 
 /// Nanoseconds that one of `rounds` runs of `what` takes.
 #[pg_extern(sql = false)]

@@ -1,5 +1,6 @@
 //! The sections of the run, in the order of the report.
 
+mod cpu;
 mod fetch;
 mod unwrap;
 
@@ -12,4 +13,4 @@ pub struct Section {
     pub run: fn(&Options, &mut Report),
 }
 
-pub const ALL: &[Section] = &[fetch::SECTION, unwrap::SECTION];
+pub const ALL: &[Section] = &[fetch::SECTION, unwrap::SECTION, cpu::SECTION];
