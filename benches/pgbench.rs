@@ -1,8 +1,7 @@
 //! Runs of pgbench, which must be without a single failure.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::bindir;
@@ -11,16 +10,16 @@ use crate::server::{APP, Server};
 /// The identity of a connection: a user of its own, set once.
 pub const IDENTITY: &str = include_str!("sql/identity.sql");
 
-/// One kind of load: a script in a database, as a role.
+/// One kind of load: a script in a database of a server, as a role.
 #[derive(Clone)]
-pub struct Load {
+pub struct Load<'s> {
     pub name: &'static str,
-    script: PathBuf,
+    server: &'s Server,
     db: String,
     role: &'static str,
     options: Vec<String>,
-    /// A server-wide setting that must be on meanwhile.
-    pub setting: Option<&'static str>,
+    /// A server-wide setting that is on meanwhile.
+    setting: Option<&'static str>,
 }
 
 /// What a run of pgbench did.
@@ -29,13 +28,19 @@ pub struct Outcome {
     pub transactions: u64,
 }
 
-impl Load {
-    /// The parts of the script are put together in order.
-    pub fn new(server: &Server, name: &'static str, db: &str, script: &[&str]) -> Self {
+impl<'s> Load<'s> {
+    /// The parts of the script are put together in order; the application runs it.
+    pub fn new(server: &'s Server, name: &'static str, db: &str, script: &[&str]) -> Self {
         let path = server.file(&format!("{}.sql", name.replace(' ', "_")));
         fs::write(&path, script.concat()).expect("the script is writable");
-        let options = ["-n", "-M", "prepared", "-D", "first=1"].map(str::to_owned).to_vec();
-        Self { name, script: path, db: db.to_owned(), role: APP, options, setting: None }
+        let load = Self { name, server, db: db.to_owned(), role: APP, options: Vec::new(), setting: None };
+        load.options(&["-D", "first=1", "-f", &path.display().to_string()])
+    }
+
+    /// One of pgbench's own scripts, as the superuser.
+    pub fn builtin(server: &'s Server, name: &'static str, db: &str, script: &str) -> Self {
+        let load = Self { name, server, db: db.to_owned(), role: "postgres", options: Vec::new(), setting: None };
+        load.options(&["-b", script])
     }
 
     pub fn variable(mut self, name: &str, value: impl ToString) -> Self {
@@ -43,8 +48,8 @@ impl Load {
         self
     }
 
-    pub fn option(mut self, option: impl Into<String>) -> Self {
-        self.options.push(option.into());
+    pub fn options(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(|option| (*option).to_owned()));
         self
     }
 
@@ -53,38 +58,60 @@ impl Load {
         self
     }
 
-    /// The command, for a caller that watches it run.
-    pub fn command(&self, server: &Server, clients: u32, time: Duration) -> Command {
+    pub fn run(&self, clients: u32, time: Duration) -> Outcome {
+        if let Some(setting) = self.setting {
+            self.server.set(setting, "on");
+        }
+        let outcome = self.start(clients, &["-T", &time.as_secs().to_string()]).outcome();
+        if let Some(setting) = self.setting {
+            self.server.set(setting, "off");
+        }
+        outcome
+    }
+
+    /// Starts a run that the caller watches; `until` says how long it is.
+    pub fn start(&self, clients: u32, until: &[&str]) -> Running {
         let mut command = Command::new(bindir().join("pgbench"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
                 command.env_remove(name);
             }
         }
-        command
-            .current_dir(server.socket_dir())
+        let dir = self.server.cluster.dir();
+        let child = command
+            .current_dir(dir)
             .arg("-h")
-            .arg(server.socket_dir())
-            .args(["-p", &server.cluster.port().to_string(), "-U", self.role])
-            .args(&self.options)
+            .arg(dir)
+            .args(["-p", &self.server.cluster.port().to_string(), "-U", self.role, "-n", "-M", "prepared"])
             .args(["-c", &clients.to_string(), "-j", &clients.min(2).to_string()])
-            .args(["-T", &time.as_secs().to_string(), "-f"])
-            .arg(&self.script)
-            .arg(&self.db);
-        command
+            .args(until)
+            .args(&self.options)
+            .arg(&self.db)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("pgbench starts");
+        Running { name: self.name, child }
+    }
+}
+
+/// A run of pgbench under way.
+pub struct Running {
+    name: &'static str,
+    child: Child,
+}
+
+impl Running {
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("pgbench can be waited for").is_some()
     }
 
-    pub fn run(&self, server: &Server, clients: u32, time: Duration) -> Outcome {
-        if let Some(setting) = self.setting {
-            server.set(setting, "on");
-        }
-        let output = self.command(server, clients, time).output().expect("pgbench starts");
-        let text = String::from_utf8_lossy(&output.stdout);
-        let errors = String::from_utf8_lossy(&output.stderr);
+    /// Waits for its end.
+    pub fn outcome(self) -> Outcome {
+        let output = self.child.wait_with_output().expect("pgbench can be waited for");
+        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{}: pgbench fails ({}):\n{text}{errors}", self.name, output.status);
-        if let Some(setting) = self.setting {
-            server.set(setting, "off");
-        }
         Outcome::read(&text).unwrap_or_else(|why| panic!("{}: {why}:\n{text}{errors}", self.name))
     }
 }

@@ -1,11 +1,11 @@
 //! A server that is configured as a careful DBA would, and the databases of the benchmarks.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use postgres::Client;
 
-use crate::harness::{Cluster, PREDECESSOR_KEK, kek, keyring_line};
+use crate::harness::{Builder, Cluster, PREDECESSOR_KEK, kek, keyring_line};
 
 /// An ordinary login role that was granted `vault_ext_user`.
 pub const APP: &str = "bench_app";
@@ -24,7 +24,7 @@ const SETTINGS: [&str; 9] = [
     "checkpoint_timeout = 1h",
     "autovacuum = off",
     "bgwriter_lru_maxpages = 0",
-    "maintenance_work_mem = 512MB",
+    "maintenance_work_mem = 1GB",
 ];
 
 pub struct Server {
@@ -35,7 +35,15 @@ impl Server {
     /// A server with vault_ext. The first KEK wraps; `env-v1` opens rows of format 1.
     pub fn start(settings: &[&str]) -> Self {
         let keyring = [keyring_line("bench-1", &kek(1)), keyring_line("env-v1", &PREDECESSOR_KEK)].concat();
-        let mut builder = Cluster::builder().keyring(&keyring);
+        Self::of(Cluster::builder().keyring(&keyring), settings)
+    }
+
+    /// The same without vault_ext.
+    pub fn without_vault_ext() -> Self {
+        Self::of(Cluster::builder().not_preloaded(), &[])
+    }
+
+    fn of(mut builder: Builder, settings: &[&str]) -> Self {
         for line in SETTINGS.iter().chain(settings) {
             builder = builder.conf(line);
         }
@@ -74,10 +82,6 @@ impl Server {
         fs::copy(&library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
         let sql = format!("CREATE FUNCTION {declaration} LANGUAGE c AS '{}', '{symbol}_wrapper'", copy.display());
         db.batch_execute(&sql).unwrap_or_else(|e| panic!("{symbol}: {e:?}"));
-    }
-
-    pub fn socket_dir(&self) -> &Path {
-        self.cluster.dir()
     }
 
     /// A server-wide setting, for the sessions that start from now on.
@@ -120,6 +124,23 @@ pub fn mint(client: &mut Client, count: i64) {
     );
     let row = client.query_one(&sql, &[]).unwrap_or_else(|e| panic!("minting fails: {e:?}"));
     assert_eq!(row.get::<_, i64>(0), count);
+}
+
+/// An INSERT of vaults for the users 1 to `count`, all with the predecessor's one known wrap: format 1 is bound to no row,
+/// so each of them opens, and a table of millions is filled in seconds.
+pub fn fill_with_format_1(table: &str, count: i64) -> String {
+    format!(
+        "INSERT INTO {table} (user_id, wrapped_mk, wrap_iv, format_version, kek_id)
+         SELECT ({FIRST_USER} + n)::text, 'EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/',
+                'EBESExQVFhcYGRob', 1, 'env-v1'
+         FROM generate_series(1, {count}) n"
+    )
+}
+
+/// Free bytes where the servers live.
+pub fn free_space() -> u64 {
+    let stat = rustix::fs::statvfs(&crate::harness::scratch_dir()).expect("statvfs");
+    stat.f_bavail * stat.f_frsize
 }
 
 /// A number that a query gives.

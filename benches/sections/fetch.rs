@@ -54,8 +54,9 @@ fn run(options: &Options, report: &mut Report) {
             sides.push(load(OURS[1], &fetch).with(SPIN));
         }
 
+        db.batch_execute("CHECKPOINT").expect("a checkpoint");
         let before = audited(&mut db);
-        let samples = interleave(&server, &sides, clients, options);
+        let samples = interleave(&sides, clients, options);
         let calls: u64 = sides
             .iter()
             .zip(&samples)

@@ -1,7 +1,12 @@
 //! The sections of the run, in the order of the report.
 
+mod changes;
 mod cpu;
 mod fetch;
+mod growth;
+mod latency;
+mod memory;
+mod neighbours;
 mod unwrap;
 
 use crate::options::Options;
@@ -13,4 +18,14 @@ pub struct Section {
     pub run: fn(&Options, &mut Report),
 }
 
-pub const ALL: &[Section] = &[fetch::SECTION, unwrap::SECTION, cpu::SECTION];
+pub const ALL: &[Section] = &[
+    fetch::SECTION,
+    changes::INIT,
+    changes::ROTATE,
+    unwrap::SECTION,
+    cpu::SECTION,
+    growth::SECTION,
+    memory::SECTION,
+    neighbours::SECTION,
+    latency::SECTION,
+];
