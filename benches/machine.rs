@@ -67,3 +67,10 @@ fn output(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
 }
+
+/// A line in kB of a file below /proc/PID; None if the process has gone.
+pub fn kilobytes(pid: i32, file: &str, label: &str) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(label))?;
+    line.split_whitespace().next()?.parse().ok()
+}

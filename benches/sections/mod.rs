@@ -7,6 +7,7 @@ mod growth;
 mod latency;
 mod memory;
 mod neighbours;
+mod rewrap;
 mod unwrap;
 
 use crate::options::Options;
@@ -28,4 +29,6 @@ pub const ALL: &[Section] = &[
     memory::SECTION,
     neighbours::SECTION,
     latency::SECTION,
+    rewrap::REWRAP,
+    rewrap::CHECK,
 ];
