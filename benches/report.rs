@@ -30,12 +30,18 @@ pub struct Report {
 }
 
 impl Report {
+    /// Starts a server only to ask it for its version and its settings: those of every section, where docs/benchmarks.md
+    /// does not name others.
     pub fn begin(options: &Options) -> Self {
+        let server = Server::start(&[]);
+        let version = number(&mut server.superuser("postgres"), "SELECT current_setting('server_version_num')::bigint");
+        let mut facts = machine::facts(server.cluster.dir());
+        facts.push(("PostgreSQL", format!("{}.{}", version / 10_000, version % 10_000)));
         Self {
             quick: options.quick,
             rounds: format!("{} rounds of {} s", options.rounds(), options.round().as_secs()),
-            facts: machine::facts(&crate::harness::scratch_dir()),
-            settings: Vec::new(),
+            facts,
+            settings: server.unusual_settings(),
             figures: Vec::new(),
             lists: Vec::new(),
             notes: Vec::new(),
@@ -71,16 +77,6 @@ impl Report {
 
     pub fn latency(&mut self, name: &str, percentile: f64, milliseconds: f64) {
         charts::point(&mut self.latency, name, percentile, milliseconds);
-    }
-
-    /// The settings and the version of the server that most figures come from.
-    pub fn settings_of(&mut self, server: &Server) {
-        if self.settings.is_empty() {
-            self.settings = server.unusual_settings();
-            let mut client = server.superuser("postgres");
-            let version = number(&mut client, "SELECT current_setting('server_version_num')::bigint");
-            self.facts.push(("PostgreSQL", format!("{}.{}", version / 10_000, version % 10_000)));
-        }
     }
 
     pub fn write(&self) {

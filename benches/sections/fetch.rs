@@ -34,7 +34,6 @@ fn run(options: &Options, report: &mut Report) {
         report.note("pgcrypto is not installed here: its lines are missing");
     }
     db.batch_execute("VACUUM ANALYZE").expect("vacuum");
-    report.settings_of(&server);
 
     let load = |name, parts: &[&str]| Load::new(&server, name, "fetches", parts).variable("users", USERS);
     let fetch = [IDENTITY, include_str!("../sql/fetch.sql")];

@@ -64,9 +64,11 @@ fn rewrap(options: &Options, report: &mut Report) {
 
     let fetch = Load::new(&server, "fetch", DATABASE, &[include_str!("../sql/fetch_any_user.sql")]);
     let fetch = fetch.variable("users", vaults);
+    println!("    fetches, without and with a rewrap meanwhile");
     let (mut quiet, mut meanwhile) = (Vec::new(), Vec::new());
     for round in 0..options.rounds() {
         fill(&mut db, vaults);
+        fetch.run(CLIENTS, Duration::from_secs(1));
         if round % 2 == 0 {
             quiet.push(fetch.run(CLIENTS, options.round()).tps);
         }
@@ -160,6 +162,8 @@ fn fill(db: &mut Client, vaults: i64) {
     db.batch_execute(&format!("TRUNCATE {table}; {}", fill_with_format_1(table, vaults))).expect("the vaults");
     db.batch_execute(&format!("VACUUM ANALYZE {table}")).expect("vacuum");
     db.batch_execute("CHECKPOINT").expect("a checkpoint");
+    // The file system still frees the blocks of the old table, and everybody's fsync would wait for it.
+    rustix::fs::sync();
 }
 
 /// Rewraps everything, as an administrator; how much its backend grew after the first tenth of the time, in kB.
