@@ -13,6 +13,9 @@ demo: ## install what is missing, build, and show the main job on a throw-away s
 test: ## all tests on PostgreSQL 15, or PG=…
 	@scripts/test
 
+bench: ## benchmarks against plain PostgreSQL; QUICK=1: in under 10 minutes; ONLY=fetch,unwrap: these sections
+	@scripts/bench
+
 up: ## start a server with vault_ext to play with, and leave it running
 	@scripts/playground up
 
@@ -31,4 +34,4 @@ lint: ## what CI checks without running anything: format, clippy, shellcheck
 clean: down ## remove everything that was built
 	@scripts/clean
 
-.PHONY: help demo test up psql down fmt lint clean
+.PHONY: help demo test bench up psql down fmt lint clean

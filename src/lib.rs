@@ -9,6 +9,8 @@ mod identity;
 mod in_server_tests;
 mod kek;
 mod maintenance;
+#[cfg(feature = "bench")]
+mod micro_benchmarks;
 #[allow(unsafe_code)]
 mod pg;
 mod settings;

@@ -39,7 +39,8 @@ struct Scratch {
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| {
     // A unix socket's path has at most 107 bytes, so TMPDIR is not asked.
-    let dir = tempfile::Builder::new().prefix("vx-").tempdir_in("/tmp").expect("a folder in /tmp").keep();
+    let parent = std::env::var_os("VAULT_EXT_SCRATCH").unwrap_or_else(|| "/tmp".into());
+    let dir = tempfile::Builder::new().prefix("vx-").tempdir_in(&parent).expect("a scratch folder").keep();
     fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("mode of the scratch folder");
     #[expect(clippy::zombie_processes, reason = "the guard outlives this process")]
     let mut guard = Command::new("/bin/sh")

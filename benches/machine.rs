@@ -1,0 +1,76 @@
+//! What the figures were measured on.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::figures::percentile;
+
+/// Name and value, in the order of the report.
+pub fn facts(data: &Path) -> Vec<(&'static str, String)> {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let cpu = line_of("/proc/cpuinfo", "model name");
+    let memory = line_of("/proc/meminfo", "MemTotal");
+    let kibibytes: f64 = memory.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0.0);
+    let (fast, slow) = fdatasync(data);
+    vec![
+        ("machine", format!("{cores} cores, {cpu}, {:.0} GiB of memory", kibibytes / 1024.0 / 1024.0)),
+        ("kernel", output("uname", &["-srm"])),
+        (
+            "file system",
+            output("df", &["--output=fstype,source", &data.display().to_string()]).lines().skip(1).collect(),
+        ),
+        ("fdatasync of 8 kB", format!("median {fast:.0} µs, p99 {slow:.0} µs")),
+        ("date", output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
+        ("vault_ext", format!("{}, {}", env!("CARGO_PKG_VERSION"), commit())),
+    ]
+}
+
+/// The commit, if the working tree is as committed.
+fn commit() -> String {
+    let git = |args: &[&str]| output("git", &[&["-C", env!("CARGO_MANIFEST_DIR")], args].concat());
+    let head = git(&["rev-parse", "--short", "HEAD"]);
+    match (head.is_empty(), git(&["status", "--porcelain", "--untracked-files=no"]).is_empty()) {
+        (true, _) => "not in git".to_owned(),
+        (false, true) => format!("commit {head}"),
+        (false, false) => format!("commit {head} with changes"),
+    }
+}
+
+/// Median and 99th percentile of overwriting a page and forcing it to disk, in microseconds; as pg_test_fsync does.
+fn fdatasync(dir: &Path) -> (f64, f64) {
+    let path = dir.join("fdatasync");
+    let mut file = File::create(&path).expect("a file in the scratch folder");
+    file.write_all(&[0; 8192]).and_then(|()| file.sync_all()).expect("the file is writable");
+    let mut times: Vec<f64> = (0..500)
+        .map(|_| {
+            use std::os::unix::fs::FileExt;
+            let start = Instant::now();
+            file.write_all_at(&[1; 8192], 0).and_then(|()| file.sync_data()).expect("the file is writable");
+            start.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    fs::remove_file(&path).expect("the file is ours");
+    times.sort_by(f64::total_cmp);
+    (percentile(&times, 0.5), percentile(&times, 0.99))
+}
+
+fn line_of(file: &str, label: &str) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(label)).unwrap_or_default();
+    line.split_once(':').map_or("unknown", |(_, value)| value.trim()).to_owned()
+}
+
+fn output(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// A line in kB of a file below /proc/PID; None if the process has gone.
+pub fn kilobytes(pid: i32, file: &str, label: &str) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(label))?;
+    line.split_whitespace().next()?.parse().ok()
+}

@@ -1,0 +1,35 @@
+//! `make bench`: every figure of docs/benchmarks.md, each ratio with both sides interleaved in one run.
+//!
+//! `VAULT_EXT_PG_CONFIG` names the pg_config of a PostgreSQL tree into which a release build was installed. The servers are
+//! the tests' harness's: in folders of their own, gone when this process is. `QUICK=1` runs a short version, `ONLY=a,b` the
+//! sections of that name. Results go to target/bench.
+
+mod charts;
+mod figures;
+#[path = "../tests/wire/harness/mod.rs"]
+#[allow(dead_code, unused_imports)]
+mod harness;
+mod machine;
+mod options;
+mod pgbench;
+mod report;
+mod rounds;
+mod sections;
+mod server;
+
+use std::time::Instant;
+
+use options::Options;
+use report::Report;
+
+fn main() {
+    let options = Options::from_env();
+    let mut report = Report::begin(&options);
+    for section in sections::ALL.iter().filter(|section| options.wants(section.name)) {
+        let start = Instant::now();
+        println!("\n==> {}: {}", section.name, section.title);
+        (section.run)(&options, &mut report);
+        report.took(section.name, start.elapsed());
+    }
+    report.write();
+}

@@ -1,0 +1,42 @@
+//! What is asked for: in the environment, since cargo passes arguments of its own.
+
+use std::env;
+use std::time::Duration;
+
+use crate::sections;
+
+pub struct Options {
+    pub quick: bool,
+    only: Vec<String>,
+}
+
+impl Options {
+    pub fn from_env() -> Self {
+        let text = |name| env::var(name).unwrap_or_default();
+        let only: Vec<String> = text("ONLY").split([',', ' ']).filter(|n| !n.is_empty()).map(str::to_owned).collect();
+        let known: Vec<_> = sections::ALL.iter().map(|section| section.name).collect();
+        for name in &only {
+            assert!(known.contains(&name.as_str()), "ONLY={name}: the sections are {}", known.join(", "));
+        }
+        Self { quick: !matches!(text("QUICK").as_str(), "" | "0"), only }
+    }
+
+    pub fn wants(&self, section: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == section)
+    }
+
+    /// One of two values: for the full run or the quick one.
+    pub fn pick<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    /// Rounds of each ratio.
+    pub fn rounds(&self) -> usize {
+        3
+    }
+
+    /// How long each side of a round runs.
+    pub fn round(&self) -> Duration {
+        Duration::from_secs(self.pick(5, 1))
+    }
+}

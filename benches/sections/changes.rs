@@ -1,0 +1,48 @@
+//! New vaults and new keys against transactions of the same writes, written by hand.
+
+use crate::figures::{Figure, Goal};
+use crate::options::Options;
+use crate::pgbench::Load;
+use crate::report::Report;
+use crate::rounds::interleave;
+use crate::sections::Section;
+use crate::server::{Server, mint, number};
+
+pub const INIT: Section = Section { name: "init", title: "vault_init() of new users", run: init };
+pub const ROTATE: Section = Section { name: "rotate", title: "vault_rotate()", run: rotate };
+
+const CLIENTS: u32 = 32;
+const USERS: i64 = 10_000;
+const GOAL: f64 = 0.8;
+
+fn init(options: &Options, report: &mut Report) {
+    let scripts = [include_str!("../sql/init.sql"), include_str!("../sql/init_by_hand.sql")];
+    let figure = compare(options, "init", scripts, "action = 'init' AND status = 201");
+    report.add(Figure { name: "vault_init() of new users against the same writes by hand".into(), ..figure });
+}
+
+fn rotate(options: &Options, report: &mut Report) {
+    let scripts = [include_str!("../sql/rotate.sql"), include_str!("../sql/rotate_by_hand.sql")];
+    let figure = compare(options, "rotate", scripts, "action = 'rotate' AND status = 200");
+    report.add(Figure { name: "vault_rotate() against the same writes by hand".into(), ..figure });
+}
+
+/// Ours against the second script; `rows` are the audit rows that our calls leave, one each.
+fn compare(options: &Options, section: &'static str, scripts: [&str; 2], rows: &str) -> Figure {
+    let server = Server::start(&[]);
+    let mut db = server.database("changes");
+    mint(&mut db, USERS);
+    db.batch_execute(include_str!("../sql/baselines.sql")).expect("the baselines' tables");
+    db.batch_execute("VACUUM ANALYZE").expect("vacuum");
+    db.batch_execute("CHECKPOINT").expect("a checkpoint");
+    let names = ["vault_ext", "by hand"];
+    let sides: Vec<_> =
+        (0..2).map(|i| Load::new(&server, names[i], "changes", &[scripts[i]]).variable("users", USERS)).collect();
+
+    let trail = format!("SELECT count(*) FROM vault_ext.encryption_vault_audit WHERE {rows}");
+    let before = number(&mut db, &trail);
+    let samples = interleave(&sides, CLIENTS, options);
+    let (calls, rows) = (samples[0].transactions, number(&mut db, &trail) - before);
+    assert_eq!(rows, calls as i64, "{calls} calls left {rows} audit rows");
+    Figure::ratio(section, "", "/s", &samples[0].tps, &samples[1].tps).clients(CLIENTS).goal(Goal::AtLeast(GOAL))
+}

@@ -1,0 +1,153 @@
+//! Latency of the fetch, undisturbed and while a checkpoint or a VACUUM of the trail runs.
+
+use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::figures::{Figure, Goal, percentile};
+use crate::options::Options;
+use crate::pgbench::{IDENTITY, Load};
+use crate::report::Report;
+use crate::sections::Section;
+use crate::server::{APP, FIRST_USER, Server, mint};
+
+pub const SECTION: Section = Section { name: "latency", title: "percentiles of the fetch", run };
+
+const CLIENTS: u32 = 32;
+const USERS: i64 = 10_000;
+const QUIET: f64 = 3.0;
+const DISTURBED: f64 = 10.0;
+const PERCENTILES: [f64; 6] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9];
+
+/// One call: when it ended and how long it took, in seconds.
+type Call = (f64, f64);
+
+fn run(options: &Options, report: &mut Report) {
+    let server = Server::start(&[]);
+    let mut db = server.database("latency");
+    mint(&mut db, USERS);
+    db.batch_execute(include_str!("../sql/baselines.sql")).expect("the baselines' tables");
+    let pages: i64 = options.pick(50_000, 10_000);
+    let filler = format!(
+        "CREATE TABLE filler AS SELECT n, repeat('x', 7000) AS body FROM generate_series(1, {pages}) n;
+         ALTER TABLE filler ALTER body SET STORAGE PLAIN"
+    );
+    db.batch_execute(&filler).expect("a table to dirty");
+    let load = |name, script: &str| Load::new(&server, name, "latency", &[IDENTITY, script]).variable("users", USERS);
+    let fetch = load("fetch", include_str!("../sql/fetch.sql"));
+    let insert = load("bare INSERT", include_str!("../sql/bare_insert.sql"));
+    let time = options.pick(8, 3);
+
+    let mut rounds = Rounds::default();
+    for _ in 0..options.rounds() {
+        let (calls, _) = observe(&server, &fetch, time, || ());
+        rounds.add("fetch", calls);
+        let (calls, _) = observe(&server, &insert, time, || ());
+        rounds.add("bare INSERT", calls);
+
+        // Every page of that table is dirty when the checkpoint begins.
+        db.batch_execute("UPDATE filler SET n = n + 1").expect("dirty pages");
+        let (calls, window) = observe(&server, &fetch, time, || {
+            server.superuser("latency").batch_execute("CHECKPOINT").expect("a checkpoint");
+            // The first change of each page after it carries the whole page into the log: that belongs to it.
+            std::thread::sleep(Duration::from_secs(1));
+        });
+        rounds.add("fetch during a checkpoint", within(calls, window));
+
+        db.batch_execute(&dead_rows(options.pick(500_000, 100_000))).expect("dead rows");
+        let (calls, window) = observe(&server, &fetch, time, || {
+            let vacuum = "VACUUM vault_ext.encryption_vault_audit";
+            server.superuser("latency").batch_execute(vacuum).expect("vacuum");
+        });
+        rounds.add("fetch during a VACUUM of the trail", within(calls, window));
+        db.batch_execute("VACUUM filler; CHECKPOINT").ok();
+    }
+
+    let quiet = rounds.percentiles("fetch", 50.0);
+    let lines = [
+        ("fetch: p99 against its median", "fetch", Some(QUIET)),
+        ("fetch during a checkpoint: p99 against the undisturbed median", "fetch during a checkpoint", Some(DISTURBED)),
+        ("fetch during a VACUUM of the trail: likewise", "fetch during a VACUUM of the trail", Some(DISTURBED)),
+    ];
+    for (name, situation, goal) in lines {
+        let p99 = rounds.percentiles(situation, 99.0);
+        let figure = Figure::ratio("latency", name, "ms", &p99, &quiet).clients(CLIENTS);
+        report.add(figure.goal_if(goal.map(Goal::AtMost)));
+    }
+    let (p99, median) = (rounds.percentiles("bare INSERT", 99.0), rounds.percentiles("bare INSERT", 50.0));
+    report.add(Figure::ratio("latency", "bare INSERT: p99 against its median", "ms", &p99, &median).clients(CLIENTS));
+    for situation in ["fetch", "bare INSERT", "fetch during a checkpoint", "fetch during a VACUUM of the trail"] {
+        for share in PERCENTILES {
+            report.latency(situation, share, crate::figures::Spread::of(&rounds.percentiles(situation, share)).median);
+        }
+    }
+}
+
+/// Sorted latencies in milliseconds by situation, a list for each round.
+#[derive(Default)]
+struct Rounds(Vec<(&'static str, Vec<f64>)>);
+
+impl Rounds {
+    fn add(&mut self, situation: &'static str, calls: Vec<Call>) {
+        let mut latencies: Vec<f64> = calls.iter().map(|call| call.1 * 1_000.0).collect();
+        assert!(latencies.len() >= 100, "{situation}: only {} calls to judge by", latencies.len());
+        latencies.sort_by(f64::total_cmp);
+        let (p50, p99) = (percentile(&latencies, 0.5), percentile(&latencies, 0.99));
+        println!("    {} calls, p50 {p50:.2} ms, p99 {p99:.2} ms: {situation}", latencies.len());
+        self.0.push((situation, latencies));
+    }
+
+    fn percentiles(&self, situation: &str, share: f64) -> Vec<f64> {
+        self.0.iter().filter(|round| round.0 == situation).map(|round| percentile(&round.1, share / 100.0)).collect()
+    }
+}
+
+/// Runs the load for some seconds, with something in the middle; the calls, and from when to when that something took.
+fn observe(server: &Server, load: &Load<'_>, seconds: u64, something: impl FnOnce()) -> (Vec<Call>, (f64, f64)) {
+    let prefix = server.file("calls");
+    let log = ["-l".to_owned(), format!("--log-prefix={}", prefix.display())];
+    let load = load.clone().options(&[&log[0], &log[1]]);
+    let running = load.start(CLIENTS, &["-T", &seconds.to_string()]);
+    // The connections are there and the caches warm.
+    std::thread::sleep(Duration::from_secs(1));
+    let begin = now();
+    something();
+    let window = (begin, now());
+    running.outcome();
+    let mut calls = Vec::new();
+    for entry in fs::read_dir(server.cluster.dir()).expect("the server's folder") {
+        let path = entry.expect("an entry").path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("calls.")) {
+            calls.extend(fs::read_to_string(&path).expect("pgbench's log").lines().map(call));
+            fs::remove_file(&path).expect("pgbench's log is ours");
+        }
+    }
+    // Not the first second.
+    calls.retain(|call| call.0 - call.1 >= begin);
+    (calls, window)
+}
+
+/// A line of pgbench's log: client, transaction, microseconds, script, and the time of its end in seconds and microseconds.
+fn call(line: &str) -> Call {
+    let fields: Vec<f64> = line.split(' ').map(|field| field.parse().expect("a number")).collect();
+    (fields[4] + fields[5] / 1e6, fields[2] / 1e6)
+}
+
+/// The calls that overlap with a window.
+fn within(mut calls: Vec<Call>, (begin, end): (f64, f64)) -> Vec<Call> {
+    calls.retain(|(ended, took)| *ended >= begin && ended - took <= end);
+    calls
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
+}
+
+/// Fills the trail with twice as many rows and deletes half of them.
+fn dead_rows(count: i64) -> String {
+    format!(
+        "INSERT INTO vault_ext.encryption_vault_audit (user_id, action, status, db_role)
+         SELECT ({FIRST_USER} + n % {USERS})::text, CASE WHEN n % 2 = 0 THEN 'dead' ELSE 'fetch' END, 200, '{APP}'
+         FROM generate_series(1, {count} * 2) n;
+         DELETE FROM vault_ext.encryption_vault_audit WHERE action = 'dead'"
+    )
+}

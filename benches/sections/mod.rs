@@ -1,0 +1,34 @@
+//! The sections of the run, in the order of the report.
+
+mod changes;
+mod cpu;
+mod fetch;
+mod growth;
+mod latency;
+mod memory;
+mod neighbours;
+mod rewrap;
+mod unwrap;
+
+use crate::options::Options;
+use crate::report::Report;
+
+pub struct Section {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub run: fn(&Options, &mut Report),
+}
+
+pub const ALL: &[Section] = &[
+    fetch::SECTION,
+    changes::INIT,
+    changes::ROTATE,
+    unwrap::SECTION,
+    cpu::SECTION,
+    growth::SECTION,
+    memory::SECTION,
+    neighbours::SECTION,
+    latency::SECTION,
+    rewrap::REWRAP,
+    rewrap::CHECK,
+];

@@ -1,0 +1,46 @@
+//! What others on the same server feel of vault_ext being preloaded: nothing, it is hoped.
+
+use std::time::Duration;
+
+use crate::figures::{Figure, Goal};
+use crate::harness::{bindir, server_command};
+use crate::options::Options;
+use crate::pgbench::Load;
+use crate::report::Report;
+use crate::rounds::rounds;
+use crate::sections::Section;
+use crate::server::Server;
+
+pub const SECTION: Section =
+    Section { name: "neighbours", title: "a server with vault_ext idle against one without", run };
+
+const CLIENTS: u32 = 8;
+const TPC_B: f64 = 0.98;
+const CONNECTIONS: f64 = 0.95;
+
+fn run(options: &Options, report: &mut Report) {
+    let servers = [Server::start(&[]), Server::without_vault_ext()];
+    for server in &servers {
+        let mut command = server_command(bindir().join("pgbench"), server.cluster.dir());
+        command.args(["-i", "-q", "-s", options.pick("50", "10"), "-U", "postgres", "-h"]).arg(server.cluster.dir());
+        let output = command.args(["-p", &server.cluster.port().to_string(), "postgres"]).output().expect("pgbench");
+        assert!(output.status.success(), "pgbench -i: {output:?}");
+        server.superuser("postgres").batch_execute("CHECKPOINT").expect("a checkpoint");
+    }
+    let names = ["with vault_ext", "without"];
+    let sides = |script: &str, options: &[&str]| -> Vec<Load<'_>> {
+        let side = |i: usize| Load::builtin(&servers[i], names[i], "postgres", script).options(options);
+        vec![side(0), side(1)]
+    };
+    // The goals are close to 1: more rounds than elsewhere.
+    let (count, time) = (options.pick(7, 3), options.round().max(Duration::from_secs(2)));
+    let lines = [
+        ("TPC-B with vault_ext preloaded and idle against without", sides("tpcb-like", &[]), TPC_B),
+        ("new connections (pgbench -C) likewise", sides("select-only", &["-C"]), CONNECTIONS),
+    ];
+    for (name, sides, goal) in lines {
+        let samples = rounds(&sides, CLIENTS, count, time);
+        let figure = Figure::ratio("neighbours", name, "/s", &samples[0].tps, &samples[1].tps);
+        report.add(figure.clients(CLIENTS).goal(Goal::AtLeast(goal)));
+    }
+}

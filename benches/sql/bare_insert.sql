@@ -1,0 +1,1 @@
+INSERT INTO bench.audit (user_id, action, status, kek_id, key_version, db_role, ip_address, user_agent, request_id, context, created_at) VALUES (:user, 'fetch', 200, 'bench-1', 1, 'bench_app', NULL, NULL, NULL, NULL, clock_timestamp());

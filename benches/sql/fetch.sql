@@ -1,0 +1,1 @@
+SELECT * FROM vault_get_master_key();

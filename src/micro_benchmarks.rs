@@ -1,0 +1,88 @@
+//! Micro benchmarks inside the server, called by `make bench` and compiled for it alone (feature `bench`).
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use aes::Aes256;
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes_gcm::Aes256Gcm;
+use aes_gcm::aead::AeadInOut;
+use pgrx::prelude::*;
+
+use crate::crypto::secret::{KekBytes, MasterKey};
+use crate::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, WrapContext};
+use crate::pg::row::Row;
+use crate::{identity, store};
+
+/// The user's row as `vault_get_master_key()` looks it up and in the shape of its result, but with the wrap for the key:
+/// no subtransaction, no audit, nothing opened.
+#[pg_extern(sql = false)]
+fn bench_lookup() -> Row<4> {
+    let user = identity::current_user().expect("an identity");
+    let vault = store::find(&user).expect("a vault");
+    Row([
+        vault.wrapped_mk.as_str().into_datum(),
+        vault.format_version.into_datum(),
+        vault.kek_id.as_str().into_datum(),
+        vault.key_version.into_datum(),
+    ])
+}
+
+/// Nanoseconds that one of `rounds` runs of `what` takes.
+#[pg_extern(sql = false)]
+fn bench_nanoseconds(what: &str, rounds: i32) -> f64 {
+    let bytes: [u8; 32] = std::array::from_fn(|i| i as u8 + 1);
+    let kek = Kek::new(&KekBytes::from_slice(&bytes).expect("32 bytes"));
+    let row = WrapContext { user_id: "0f8fad5b-d9cb-469f-a165-70867728950e", key_version: 1, kek_id: "bench-1" };
+    match what {
+        // The vector of formats.md: a wrap of the predecessor under the KEK 01 02 .. 20.
+        "unwrap of format 1" => time(rounds, || {
+            let wrapped = "EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/";
+            kek.unwrap(FORMAT_1, black_box(wrapped), "EBESExQVFhcYGRob", &row).expect("the vector opens")
+        }),
+        "unwrap of format 2" => {
+            let key = MasterKey::random().expect("random bytes");
+            let wrap = kek.wrap(&key, &row).expect("a wrap");
+            time(rounds, || {
+                kek.unwrap(FORMAT_2, black_box(wrap.wrapped_mk()), wrap.wrap_iv(), &row).expect("the wrap opens")
+            })
+        }
+        // The cipher alone: no base64, no key derivation, no checks of the row.
+        "AES-256-GCM of 32 bytes" => {
+            let cipher = Aes256Gcm::new(&bytes.into());
+            let mut body = bytes;
+            time(rounds, || {
+                let nonce = [7; 12].into();
+                cipher
+                    .encrypt_inout_detached(&nonce, &[], black_box(&mut body).as_mut_slice().into())
+                    .expect("32 bytes")
+            })
+        }
+        // What AES-NI itself needs for the blocks of a format: two of the key stream and one for the tag, …
+        "AES blocks of format 1" => {
+            let cipher = Aes256::new(&bytes.into());
+            let mut blocks = [[0u8; 16].into(); 3];
+            time(rounds, || cipher.encrypt_blocks(black_box(&mut blocks)))
+        }
+        // … and for XAES two more that give the derived key, its key schedule, and one for the hash key.
+        "AES blocks of format 2" => {
+            let cipher = Aes256::new(&bytes.into());
+            let mut halves = [[0u8; 16].into(); 2];
+            let mut blocks = [[0u8; 16].into(); 4];
+            time(rounds, || {
+                cipher.encrypt_blocks(black_box(&mut halves));
+                let derived: [u8; 32] = std::array::from_fn(|i| halves[i / 16][i % 16]);
+                Aes256::new(&derived.into()).encrypt_blocks(black_box(&mut blocks));
+            })
+        }
+        _ => panic!("no such micro benchmark: {what}"),
+    }
+}
+
+fn time<T>(rounds: i32, mut run: impl FnMut() -> T) -> f64 {
+    let start = Instant::now();
+    for _ in 0..rounds {
+        black_box(run());
+    }
+    start.elapsed().as_nanos() as f64 / f64::from(rounds)
+}
