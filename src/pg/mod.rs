@@ -3,6 +3,7 @@
 
 pub mod guc;
 pub mod latch;
+pub mod procedure;
 pub mod process;
 pub mod row;
 pub mod secret;

@@ -12,6 +12,9 @@ use pgrx::{FromDatum, IntoDatum};
 pub enum Arg<'a> {
     Text(&'a str),
     Int4(i32),
+    Int8(i64),
+    /// Microseconds since 2000-01-01 00:00 UTC.
+    Timestamp(i64),
     Interval(pgrx::datum::Interval),
     TextArray(&'a [Option<&'a str>]),
     Int4Array(&'a [Option<i32>]),
@@ -24,6 +27,8 @@ impl Arg<'_> {
         match self {
             Self::Text(_) => pg_sys::TEXTOID,
             Self::Int4(_) => pg_sys::INT4OID,
+            Self::Int8(_) => pg_sys::INT8OID,
+            Self::Timestamp(_) => pg_sys::TIMESTAMPTZOID,
             Self::Interval(_) => pg_sys::INTERVALOID,
             Self::TextArray(_) => pg_sys::TEXTARRAYOID,
             Self::Int4Array(_) => pg_sys::INT4ARRAYOID,
@@ -35,6 +40,8 @@ impl Arg<'_> {
         let datum = match self {
             Self::Text(text) => text.into_datum(),
             Self::Int4(number) => number.into_datum(),
+            Self::Int8(number) => number.into_datum(),
+            Self::Timestamp(time) => TimestampWithTimeZone::try_from(*time).ok().into_datum(),
             Self::Interval(interval) => interval.into_datum(),
             Self::TextArray(texts) => texts.to_vec().into_datum(),
             Self::Int4Array(numbers) => numbers.to_vec().into_datum(),
@@ -76,6 +83,32 @@ impl Statement {
             result
         }
     }
+
+    /// Runs a SELECT without arguments and hands its rows over in batches, under one snapshot and in flat memory.
+    pub fn scan(&self, mut read: impl FnMut(&Rows)) {
+        const BATCH: std::ffi::c_long = 1000;
+        // SAFETY: as in `run`; the portal lives until it is closed, each batch until it is freed.
+        unsafe {
+            pg_sys::SPI_connect();
+            if self.plan.get().is_null() {
+                self.plan.set(prepare(self.sql, &[]));
+            }
+            let none = std::ptr::null_mut;
+            let portal = pg_sys::SPI_cursor_open(std::ptr::null(), self.plan.get(), none(), std::ptr::null(), true);
+            loop {
+                pgrx::check_for_interrupts!();
+                pg_sys::SPI_cursor_fetch(portal, true, BATCH);
+                let rows = Rows { count: pg_sys::SPI_processed, table: pg_sys::SPI_tuptable };
+                read(&rows);
+                pg_sys::SPI_freetuptable(rows.table);
+                if rows.count == 0 {
+                    break;
+                }
+            }
+            pg_sys::SPI_cursor_close(portal);
+            pg_sys::SPI_finish();
+        }
+    }
 }
 
 /// # Safety
@@ -103,6 +136,11 @@ impl Rows {
     /// Rows returned or touched.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// A text in place, in a row and a column counted from 0; None for NULL.
+    pub fn text(&self, row: u64, column: usize) -> Option<&str> {
+        self.get(row, column)
     }
 
     /// The value in a row and a column, both counted from 0; None for NULL.
