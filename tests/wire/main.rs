@@ -32,6 +32,8 @@ mod keyring;
 mod keys;
 mod pipelines;
 mod pooler;
+mod rewrap;
+mod rewrap_kill;
 mod self_check;
 mod standby;
 mod storm;
