@@ -2,7 +2,6 @@
 
 use crate::audit::record::Action;
 use crate::audit::registration::Known;
-use crate::crypto::wrap::WrapContext;
 use crate::error::VaultError;
 use crate::kek::ring::{self, Ring};
 use crate::pg::session;
@@ -43,7 +42,7 @@ fn open_all(max_user_ids: usize) -> Result<Vec<Finding>, VaultError> {
     let mut last = 0;
     let mut differing = Differing::default();
     store::for_each_wrap(|wrap| {
-        let outcome = outcome(&ring, &mut differing, wrap);
+        let outcome = outcome(&ring, &mut differing, &wrap);
         let fits = |finding: &Finding| {
             finding.outcome == outcome && finding.format_version == wrap.format_version && finding.kek_id == wrap.kek_id
         };
@@ -73,8 +72,7 @@ fn outcome(ring: &Ring, differing: &mut Differing, wrap: &StoredWrap<'_>) -> &'s
     let Some((entry, kek)) = ring.find(wrap.kek_id) else {
         return describe(&VaultError::KekNotLoaded(String::new())).1;
     };
-    let context = WrapContext { user_id: wrap.user_id, key_version: wrap.key_version, kek_id: wrap.kek_id };
-    if kek.unwrap(wrap.format_version, wrap.wrapped_mk, wrap.wrap_iv, &context).is_ok() {
+    if kek.unwrap(wrap.format_version, wrap.wrapped_mk, wrap.wrap_iv, &wrap.context()).is_ok() {
         OPENS
     } else if differing.contains(entry) {
         "kek-differs"

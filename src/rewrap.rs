@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys::panic::CaughtError;
 
 use crate::audit::record::Action;
+use crate::crypto::wrap::Nonce;
 use crate::error::VaultError;
 use crate::kek::ring;
 use crate::maintenance;
 use crate::pg::procedure::Transactions;
 use crate::pg::{latch, session, subxact};
-use crate::store::{self, Rewrapped, Run};
+use crate::store::{self, Rewrapped, Run, StoredWrap};
 use crate::vault::{self, Call, describe};
 
 const CALL: &str = "vault_rewrap()";
@@ -148,28 +149,28 @@ fn batch(after: &str, size: i32) -> Result<Batch, VaultError> {
     let ring = ring::current()?;
     let (active, kek) = ring.active();
     vault::confirm(active)?;
-    maintenance::run(|| {
-        let vaults = store::lock_to_rewrap(after, &active.id, size);
+    let rewrap = |wraps: &[StoredWrap<'_>]| {
         let mut failed = Vec::new();
-        let mut rewrapped = Vec::with_capacity(vaults.len());
-        for (user, vault) in &vaults {
-            let sealed = vault::ring_opens(&ring, user, vault)
-                .and_then(|master_key| vault::seal(active, kek, user, vault.key_version, &master_key));
+        let mut rewrapped = Vec::with_capacity(wraps.len());
+        let nonces = Nonce::random_batch(wraps.len()).map_err(|_| VaultError::NoRandomness)?;
+        for (old, nonce) in wraps.iter().zip(nonces) {
+            let sealed = vault::ring_opens(&ring, old)
+                .and_then(|master_key| vault::seal(active, kek, old.user_id, old.key_version, &master_key, nonce));
             match sealed {
-                Ok(wrap) => rewrapped.push(Rewrapped { user, old: vault, wrap }),
+                Ok(wrap) => rewrapped.push(Rewrapped { old, wrap }),
                 // A newer ring may open it: the next run will see.
                 Err(VaultError::KekNotLoaded(_)) if !ring.is_newest() => {}
                 Err(
                     error @ (VaultError::KekNotLoaded(_) | VaultError::KekDiffers { .. } | VaultError::DoesNotOpen),
-                ) => failed.push((user.clone(), describe(&error).1)),
+                ) => failed.push((old.user_id.to_owned(), describe(&error).1)),
                 Err(error) => return Err(error),
             }
         }
         let done = store::rewrap(&active.id, &rewrapped);
-        let is_last = vaults.len() < size as usize;
-        let last = if is_last { None } else { vaults.into_iter().last().map(|(user, _)| user) };
+        let last = wraps.last().filter(|_| wraps.len() == size as usize).map(|wrap| wrap.user_id.to_owned());
         Ok(Batch { done, failed, last })
-    })
+    };
+    maintenance::run(|| store::lock_to_rewrap(after, &active.id, size, rewrap))
 }
 
 /// Counts what is left to do and closes the run's record.

@@ -8,7 +8,7 @@ use pgrx::datum::{Date, Interval};
 use crate::audit::record::Record;
 use crate::audit::registration::Known;
 use crate::crypto::check::CheckValue;
-use crate::crypto::wrap::Wrap;
+use crate::crypto::wrap::{Wrap, WrapContext};
 use crate::error::VaultError;
 use crate::maintenance;
 use crate::pg::spi::{Arg, Rows, Statement};
@@ -26,6 +26,20 @@ pub struct Vault {
     /// Microseconds since 2000-01-01 00:00 UTC.
     pub created_at: i64,
     pub rotated_at: Option<i64>,
+}
+
+impl Vault {
+    /// The wrap of this row.
+    pub fn stored<'a>(&'a self, user_id: &'a str) -> StoredWrap<'a> {
+        StoredWrap {
+            user_id,
+            wrapped_mk: &self.wrapped_mk,
+            wrap_iv: &self.wrap_iv,
+            format_version: self.format_version,
+            kek_id: &self.kek_id,
+            key_version: self.key_version,
+        }
+    }
 }
 
 /// What a database knows of a KEK.
@@ -135,18 +149,18 @@ thread_local! {
         "SELECT pg_catalog.count(*) FROM vault_ext.encryption_vaults \
          WHERE kek_id OPERATOR(pg_catalog.<>) $1 OR format_version OPERATOR(pg_catalog.<>) 2"
     ) };
-    static LOCK_TO_REWRAP: Statement = const { Statement::new(concat!(
-        "SELECT ", columns!(), ", user_id FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.>) $1 \
+    static LOCK_TO_REWRAP: Statement = const { Statement::new(
+        "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.encryption_vaults \
+         WHERE user_id OPERATOR(pg_catalog.>) $1 \
          AND (kek_id OPERATOR(pg_catalog.<>) $2 OR format_version OPERATOR(pg_catalog.<>) 2) \
          ORDER BY user_id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED"
-    )) };
-    static REWRAP: Statement = const { Statement::new(
+    ) };
+    static REWRAP: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.encryption_vaults AS v \
          SET wrapped_mk = n.wrapped_mk, wrap_iv = n.wrap_iv, format_version = 2, kek_id = $1 \
-         FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), \
-         pg_catalog.unnest($6), pg_catalog.unnest($7)) AS n (user_id, key_version, old_kek_id, old_wrapped_mk, wrapped_mk, wrap_iv) \
-         WHERE v.user_id OPERATOR(pg_catalog.=) n.user_id AND v.wrapped_mk OPERATOR(pg_catalog.=) n.old_wrapped_mk \
-         AND v.key_version OPERATOR(pg_catalog.=) n.key_version AND v.kek_id OPERATOR(pg_catalog.=) n.old_kek_id"
+         FROM (SELECT pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) \
+         AS n (user_id, old_wrapped_mk, wrapped_mk, wrap_iv) \
+         WHERE v.user_id OPERATOR(pg_catalog.=) n.user_id AND v.wrapped_mk OPERATOR(pg_catalog.=) n.old_wrapped_mk"
     ) };
     static BEGIN_RUN: Statement = const { Statement::new(
         "INSERT INTO vault_ext.rewraps (started_at, pid, db_role, kek_id, total) \
@@ -355,7 +369,8 @@ pub fn retire_kek(kek_id: &str) -> bool {
     RETIRE_KEK.with(|statement| statement.run(&[Arg::Text(kek_id)], Rows::count)) == 1
 }
 
-/// A wrap where it lies, with all that it is bound to.
+/// A wrap in place, with all that it is bound to.
+#[derive(Clone, Copy)]
 pub struct StoredWrap<'a> {
     pub user_id: &'a str,
     pub wrapped_mk: &'a str,
@@ -365,9 +380,14 @@ pub struct StoredWrap<'a> {
     pub key_version: i32,
 }
 
-/// Shows every wrap to `look`.
-pub fn for_each_wrap(mut look: impl FnMut(&StoredWrap<'_>)) {
-    fn wrap(rows: &Rows, row: u64) -> Option<StoredWrap<'_>> {
+impl<'a> StoredWrap<'a> {
+    pub fn context(&self) -> WrapContext<'a> {
+        WrapContext { user_id: self.user_id, key_version: self.key_version, kek_id: self.kek_id }
+    }
+}
+
+fn stored_wraps(rows: &Rows) -> impl Iterator<Item = StoredWrap<'_>> {
+    (0..rows.count()).filter_map(|row| {
         Some(StoredWrap {
             user_id: rows.text(row, 0)?,
             wrapped_mk: rows.text(row, 1)?,
@@ -376,12 +396,12 @@ pub fn for_each_wrap(mut look: impl FnMut(&StoredWrap<'_>)) {
             kek_id: rows.text(row, 4)?,
             key_version: rows.get(row, 5)?,
         })
-    }
-    maintenance::run(|| {
-        EVERY_WRAP.with(|statement| {
-            statement.scan(|rows| (0..rows.count()).filter_map(|row| wrap(rows, row)).for_each(|wrap| look(&wrap)));
-        });
-    });
+    })
+}
+
+/// Shows every wrap to `look`.
+pub fn for_each_wrap(mut look: impl FnMut(StoredWrap<'_>)) {
+    maintenance::run(|| EVERY_WRAP.with(|statement| statement.scan(|rows| stored_wraps(rows).for_each(&mut look))));
 }
 
 /// How many vaults are not under that KEK in the newest format.
@@ -391,20 +411,19 @@ pub fn count_to_rewrap(kek_id: &str) -> i64 {
     })
 }
 
-/// The next vaults, in the order of their users, that are not under that KEK in the newest format, locked until the
-/// transaction ends. Those that others have locked are left out. Only in maintenance.
-pub fn lock_to_rewrap(after: &str, kek_id: &str, limit: i32) -> Vec<(String, Vault)> {
+/// Hands over the next vaults, in the order of their users, that are not under that KEK in the newest format, locked
+/// until the transaction ends. Those that others have locked are left out. Only in maintenance.
+pub fn lock_to_rewrap<T>(after: &str, kek_id: &str, limit: i32, work: impl FnOnce(&[StoredWrap<'_>]) -> T) -> T {
     LOCK_TO_REWRAP.with(|statement| {
         statement.run(&[Arg::Text(after), Arg::Text(kek_id), Arg::Int4(limit)], |rows| {
-            (0..rows.count()).filter_map(|row| Some((rows.get::<String>(row, 7)?, vault(rows, row)?))).collect()
+            work(&stored_wraps(rows).collect::<Vec<_>>())
         })
     })
 }
 
 /// A vault's new wrap of the same key.
 pub struct Rewrapped<'a> {
-    pub user: &'a str,
-    pub old: &'a Vault,
+    pub old: &'a StoredWrap<'a>,
     pub wrap: Wrap,
 }
 
@@ -413,13 +432,10 @@ pub fn rewrap(kek_id: &str, rewrapped: &[Rewrapped<'_>]) -> i64 {
     fn texts<'a>(rewrapped: &'a [Rewrapped<'a>], of: impl Fn(&'a Rewrapped<'a>) -> &'a str) -> Vec<Option<&'a str>> {
         rewrapped.iter().map(|row| Some(of(row))).collect()
     }
-    let key_version: Vec<Option<i32>> = rewrapped.iter().map(|row| Some(row.old.key_version)).collect();
     let args = [
         Arg::Text(kek_id),
-        Arg::TextArray(&texts(rewrapped, |row| row.user)),
-        Arg::Int4Array(&key_version),
-        Arg::TextArray(&texts(rewrapped, |row| &row.old.kek_id)),
-        Arg::TextArray(&texts(rewrapped, |row| &row.old.wrapped_mk)),
+        Arg::TextArray(&texts(rewrapped, |row| row.old.user_id)),
+        Arg::TextArray(&texts(rewrapped, |row| row.old.wrapped_mk)),
         Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrapped_mk())),
         Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrap_iv())),
     ];

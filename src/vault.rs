@@ -7,12 +7,12 @@ use crate::audit::record::{Action, Record};
 use crate::audit::registration::{self, Candidate, Known};
 use crate::audit::{self, rollback};
 use crate::crypto::secret::MasterKey;
-use crate::crypto::wrap::{FORMAT_2, Kek, Wrap, WrapContext, WrapError};
+use crate::crypto::wrap::{FORMAT_2, Kek, Nonce, Wrap, WrapContext};
 use crate::error::VaultError;
 use crate::identity::{self, IdentityError};
 use crate::kek::ring::{self, Entry, Ring};
 use crate::pg::{session, shmem, subxact};
-use crate::store::{self, Vault};
+use crate::store::{self, StoredWrap, Vault};
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
 const ATTEMPTS: u32 = 8;
@@ -286,7 +286,7 @@ fn replace_or_create(user: &str) -> Result<Outcome, VaultError> {
 
 /// Puts a fresh key in the place of one that opens; None if the row changed meanwhile.
 fn replace(ring: &Ring, user: &str, vault: &Vault) -> Result<Option<UserKey>, VaultError> {
-    ring_opens(ring, user, vault)?;
+    ring_opens(ring, &vault.stored(user))?;
     let version = vault.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?;
     let (key, wrap) = mint(ring, user, version)?;
     Ok(store::replace(user, vault, &wrap, &key.kek_id, version).then_some(key))
@@ -300,7 +300,7 @@ fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
 }
 
 fn open(ring: &Ring, user: &str, vault: Vault) -> Result<UserKey, VaultError> {
-    let master_key = ring_opens(ring, user, &vault)?;
+    let master_key = ring_opens(ring, &vault.stored(user))?;
     Ok(UserKey {
         master_key,
         format_version: vault.format_version,
@@ -310,10 +310,10 @@ fn open(ring: &Ring, user: &str, vault: Vault) -> Result<UserKey, VaultError> {
 }
 
 /// Opens a wrap. Where it does not open, the check values tell a wrong KEK from a damaged row.
-pub fn ring_opens(ring: &Ring, user: &str, vault: &Vault) -> Result<MasterKey, VaultError> {
-    ring.open(user, vault).map_err(|error| {
-        let entry = ring.find(&vault.kek_id).map(|(entry, _)| entry);
-        match (entry, store::known_kek(&vault.kek_id)) {
+pub fn ring_opens(ring: &Ring, wrap: &StoredWrap<'_>) -> Result<MasterKey, VaultError> {
+    ring.open(wrap).map_err(|error| {
+        let entry = ring.find(wrap.kek_id).map(|(entry, _)| entry);
+        match (entry, store::known_kek(wrap.kek_id)) {
             (Some(entry), Some(known)) => differs(entry, known.compare(entry.check)).err().unwrap_or(error),
             _ => error,
         }
@@ -325,7 +325,8 @@ fn mint(ring: &Ring, user: &str, key_version: i32) -> Result<(UserKey, Wrap), Va
     let (entry, kek) = ring.active();
     confirm(entry)?;
     let master_key = MasterKey::random().map_err(|_| VaultError::NoRandomness)?;
-    let wrap = seal(entry, kek, user, key_version, &master_key)?;
+    let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
+    let wrap = seal(entry, kek, user, key_version, &master_key, nonce)?;
     Ok((UserKey { master_key, format_version: FORMAT_2, kek_id: entry.id.clone(), key_version }, wrap))
 }
 
@@ -336,12 +337,10 @@ pub fn seal(
     user: &str,
     key_version: i32,
     master_key: &MasterKey,
+    nonce: Nonce,
 ) -> Result<Wrap, VaultError> {
     let context = WrapContext { user_id: user, key_version, kek_id: &entry.id };
-    let wrap = kek.wrap(master_key, &context).map_err(|error| match error {
-        WrapError::Rng(_) => VaultError::NoRandomness,
-        WrapError::Context => VaultError::DoesNotOpen,
-    })?;
+    let wrap = kek.wrap(master_key, nonce, &context).map_err(|_| VaultError::DoesNotOpen)?;
     let opened =
         kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &context).map_err(|_| VaultError::DoesNotOpen)?;
     if opened.expose_secret() != master_key.expose_secret() {

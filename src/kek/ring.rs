@@ -8,11 +8,11 @@ use zeroize::{Zeroize, Zeroizing};
 use super::keyring::{KekId, Keyring, MAX_KEKS};
 use crate::crypto::check::CheckValue;
 use crate::crypto::secret::{KekBytes, MasterKey};
-use crate::crypto::wrap::{Kek, WrapContext};
+use crate::crypto::wrap::Kek;
 use crate::error::VaultError;
 use crate::pg::secret::{self, Protection, Published, SecretPages};
 use crate::pg::shmem;
-use crate::store::Vault;
+use crate::store::StoredWrap;
 
 /// Bytes of one KEK as published: length of the id, the id, the key.
 const ENTRY_BYTES: usize = 1 + KekId::MAX + 32;
@@ -160,10 +160,9 @@ impl Ring {
 
     /// Opens a user's vault with the KEK that it names, and with no other: GCM does not commit to a key, so trying several
     /// would weaken it.
-    pub fn open(&self, user_id: &str, vault: &Vault) -> Result<MasterKey, VaultError> {
-        let (_, kek) = self.find(&vault.kek_id).ok_or_else(|| VaultError::KekNotLoaded(vault.kek_id.clone()))?;
-        let context = WrapContext { user_id, key_version: vault.key_version, kek_id: &vault.kek_id };
-        kek.unwrap(vault.format_version, &vault.wrapped_mk, &vault.wrap_iv, &context)
+    pub fn open(&self, wrap: &StoredWrap<'_>) -> Result<MasterKey, VaultError> {
+        let (_, kek) = self.find(wrap.kek_id).ok_or_else(|| VaultError::KekNotLoaded(wrap.kek_id.to_owned()))?;
+        kek.unwrap(wrap.format_version, wrap.wrapped_mk, wrap.wrap_iv, &wrap.context())
             .map_err(|_| VaultError::DoesNotOpen)
     }
 }

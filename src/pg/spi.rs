@@ -56,12 +56,18 @@ impl Arg<'_> {
 /// One SQL statement with its plan, which is made at the first run. Keep it in a `thread_local!`.
 pub struct Statement {
     sql: &'static str,
+    options: u32,
     plan: Cell<pg_sys::SPIPlanPtr>,
 }
 
 impl Statement {
     pub const fn new(sql: &'static str) -> Self {
-        Self { sql, plan: Cell::new(std::ptr::null_mut()) }
+        Self { sql, options: 0, plan: Cell::new(std::ptr::null_mut()) }
+    }
+
+    /// Planned once, without a look at the arguments: for long arrays, which a planner would copy each time.
+    pub const fn planned_once(sql: &'static str) -> Self {
+        Self { sql, options: pg_sys::CURSOR_OPT_GENERIC_PLAN, plan: Cell::new(std::ptr::null_mut()) }
     }
 
     /// Runs the statement with a fresh snapshot and hands its rows to `read`. Errors are raised as PostgreSQL errors.
@@ -72,7 +78,7 @@ impl Statement {
         unsafe {
             pg_sys::SPI_connect();
             if self.plan.get().is_null() {
-                self.plan.set(prepare(self.sql, args));
+                self.plan.set(prepare(self.sql, self.options, args));
             }
             let mut values: Vec<pg_sys::Datum> = args.iter().map(Arg::datum).collect();
             let code = pg_sys::SPI_execute_plan(self.plan.get(), values.as_mut_ptr(), std::ptr::null(), false, 0);
@@ -91,7 +97,7 @@ impl Statement {
         unsafe {
             pg_sys::SPI_connect();
             if self.plan.get().is_null() {
-                self.plan.set(prepare(self.sql, &[]));
+                self.plan.set(prepare(self.sql, self.options, &[]));
             }
             let none = std::ptr::null_mut;
             let portal = pg_sys::SPI_cursor_open(std::ptr::null(), self.plan.get(), none(), std::ptr::null(), true);
@@ -113,12 +119,12 @@ impl Statement {
 
 /// # Safety
 /// Within an SPI connection.
-unsafe fn prepare(sql: &str, args: &[Arg<'_>]) -> pg_sys::SPIPlanPtr {
+unsafe fn prepare(sql: &str, options: u32, args: &[Arg<'_>]) -> pg_sys::SPIPlanPtr {
     let text = CString::new(sql).expect("our SQL has no NUL");
     let mut types: Vec<pg_sys::Oid> = args.iter().map(Arg::type_oid).collect();
     // SAFETY: the caller is connected to SPI; text and types live during the call.
     unsafe {
-        let plan = pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), options as i32);
         let code = pg_sys::SPI_result;
         assert!(!plan.is_null(), "SPI_prepare failed with code {code}");
         pg_sys::SPI_keepplan(plan);
