@@ -49,6 +49,23 @@ CREATE TABLE vault_ext.keks (
 );
 COMMENT ON TABLE vault_ext.keks IS 'every KEK this database has seen, with a check value derived from it (never the KEK itself)';
 
+-- Not dumped: it tells of this server's own runs.
+CREATE TABLE vault_ext.rewraps (
+    started_at timestamptz NOT NULL,
+    pid        integer     NOT NULL,
+    db_role    text        NOT NULL,
+    kek_id     text COLLATE "C" NOT NULL,
+    total      bigint      NOT NULL,
+    done       bigint      NOT NULL DEFAULT 0,
+    skipped    bigint      NOT NULL DEFAULT 0,
+    failed     bigint      NOT NULL DEFAULT 0,
+    ended_at   timestamptz,
+    outcome    text,
+    PRIMARY KEY (started_at, pid)
+);
+COMMENT ON TABLE vault_ext.rewraps IS 'one row per CALL of vault_rewrap(), brought up to date with each batch; read it through vault_ext.rewrap_progress';
+
+ALTER TABLE vault_ext.rewraps OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.encryption_vaults OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.encryption_vault_audit OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.keks OWNER TO vault_ext_owner;

@@ -44,6 +44,34 @@ CREATE FUNCTION vault_purge_audit(older_than interval) RETURNS bigint
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_purge_audit_wrapper';
 COMMENT ON FUNCTION vault_purge_audit(interval) IS 'deletes audit rows older than that and says how many; the deletion leaves a row itself';
 
+-- The lock_timeout bounds how long transactions with fresh keys may hold these two up, and they all others that mint.
+CREATE FUNCTION vault_reload_kek(OUT kek_id text, OUT active boolean, OUT change text) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET lock_timeout = '3s' AS 'MODULE_PATHNAME', 'vault_reload_kek_wrapper';
+COMMENT ON FUNCTION vault_reload_kek() IS 'reads the keyring again for the whole server, or refuses and keeps the old one';
+
+CREATE FUNCTION vault_retire_kek(kek_id text) RETURNS boolean
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET lock_timeout = '3s' AS 'MODULE_PATHNAME', 'vault_retire_kek_wrapper';
+COMMENT ON FUNCTION vault_retire_kek(text) IS 'marks a KEK as gone, so that this database never wraps with it again; refused while a vault needs it; false if it was retired before';
+
+CREATE FUNCTION vault_kek_status(
+    OUT kek_id text, OUT active boolean, OUT loaded boolean, OUT check_value text, OUT matches boolean, OUT vaults bigint,
+    OUT oldest date, OUT first_seen date, OUT retired date, OUT safe_to_remove boolean) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_kek_status_wrapper';
+COMMENT ON FUNCTION vault_kek_status() IS 'every KEK of the keyring or of this database, and how many of its vaults need it';
+
+CREATE FUNCTION vault_check(
+    max_user_ids integer DEFAULT 100,
+    OUT kek_id text, OUT format_version smallint, OUT outcome text, OUT vaults bigint, OUT user_ids text[]) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_check_wrapper';
+COMMENT ON FUNCTION vault_check(integer) IS 'opens every vault and releases nothing; user_ids names the first users whose vaults do not open';
+
+-- No definer: a procedure that commits must not be one. It takes vault_ext_owner's part for each batch by itself.
+CREATE PROCEDURE vault_rewrap(
+    batch_size integer DEFAULT 1000,
+    INOUT done bigint DEFAULT NULL, INOUT skipped bigint DEFAULT NULL, INOUT failed bigint DEFAULT NULL)
+    LANGUAGE c AS 'MODULE_PATHNAME', 'vault_rewrap_wrapper';
+COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'wraps every vault anew that is not under the active KEK, in batches that commit each; call it again after an interruption';
+
 -- inside -------------------------------------------------------------------------------------------------------------
 
 -- Backend-local flags that only our own code sets, so that policies can tell its paths from anybody else's SQL.
@@ -76,10 +104,12 @@ BEGIN
     FOREACH f IN ARRAY ARRAY[
         'vault_init()', 'vault_get_master_key()', 'vault_rotate()', 'vault_status()',
         'vault_erase(text)', 'vault_erase_on_delete()', 'vault_purge_audit(interval)',
+        'vault_reload_kek()', 'vault_retire_kek(text)', 'vault_kek_status()', 'vault_check(integer)',
+        'vault_rewrap(integer, bigint, bigint, bigint)',
         'vault_ext.in_maintenance()', 'vault_ext.is_audit_writer()', 'vault_ext.audit_batch()', 'vault_ext.audit_counters()']::pg_catalog.regprocedure[]
     LOOP
-        EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO vault_ext_owner', f);
-        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+        EXECUTE pg_catalog.format('ALTER ROUTINE %s OWNER TO vault_ext_owner', f);
+        EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', f);
     END LOOP;
 END
 $owners$;

@@ -11,9 +11,11 @@ CREATE POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_va
     FOR UPDATE USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''))
     WITH CHECK (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
 
--- The vault's own maintenance: erasing an account, looking for rows of a KEK.
+-- The vault's own maintenance: erasing an account, looking for rows of a KEK, wrapping them anew.
 CREATE POLICY encryption_vaults_maintenance ON vault_ext.encryption_vaults
     FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY encryption_vaults_maintenance_update ON vault_ext.encryption_vaults
+    FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
 CREATE POLICY encryption_vaults_maintenance_delete ON vault_ext.encryption_vaults
     FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
 
@@ -39,3 +41,21 @@ ALTER VIEW vault_ext.own_audit OWNER TO vault_ext_owner;
 CREATE VIEW vault_ext.audit_stats AS SELECT * FROM vault_ext.audit_counters();
 COMMENT ON VIEW vault_ext.audit_stats IS 'counters of the audit writers since the server started, all databases together';
 ALTER VIEW vault_ext.audit_stats OWNER TO vault_ext_owner;
+
+CREATE VIEW vault_ext.rewrap_progress AS
+    SELECT started_at, pid, db_role, kek_id, total, done, skipped, failed,
+        CASE
+            WHEN outcome IS NOT NULL THEN outcome
+            WHEN pg_is_in_recovery() THEN 'see primary'
+            WHEN started_at > pg_postmaster_start_time()
+                AND EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = r.pid) THEN 'running'
+            ELSE 'interrupted'
+        END AS state,
+        round(done / nullif(extract(epoch FROM coalesce(ended_at, clock_timestamp()) - started_at), 0)) AS per_second,
+        CASE WHEN outcome IS NULL AND done > 0 THEN
+            started_at + (clock_timestamp() - started_at) * (greatest(total - failed, done)::double precision / done)
+        END AS estimated_end,
+        ended_at
+    FROM vault_ext.rewraps r ORDER BY started_at DESC;
+COMMENT ON VIEW vault_ext.rewrap_progress IS 'the runs of vault_rewrap(), the newest first';
+ALTER VIEW vault_ext.rewrap_progress OWNER TO vault_ext_owner;

@@ -40,6 +40,30 @@ pub enum VaultError {
     VersionsExhausted,
     #[error("vault_ext refuses to start: {0}")]
     RefusedStart(String, String),
+    #[error("the keyring was not reloaded: {0}")]
+    ReloadRefused(String, String),
+    #[error("the keyring was not reloaded: it has another KEK under the id \"{kek_id}\"")]
+    ReloadDiffers { kek_id: String, new: String, known: String, by: &'static str },
+    #[error("the keyring was not reloaded: it lacks KEKs that vaults need")]
+    ReloadLacks(Vec<(String, i64)>),
+    #[error("the keyring was not reloaded: its first KEK, \"{0}\", is retired in this database")]
+    ReloadRetired(String),
+    #[error("cannot reload the keyring of a hot standby by a function: it leaves an audit row")]
+    ReloadOnStandby,
+    #[error("transactions that have written vaults are still open")]
+    OpenWriters,
+    #[error("this database does not know a KEK \"{0}\"")]
+    KekUnknown(String),
+    #[error("the KEK \"{0}\" is the active one")]
+    KekActive(String),
+    #[error("the KEK \"{kek_id}\" is needed by {vaults} vault(s)")]
+    KekNeeded { kek_id: String, vaults: i64 },
+    #[error("row-level security would hide vaults from {0}: {1}")]
+    HiddenVaults(&'static str, String),
+    #[error("{0} cannot run in a transaction block or a function")]
+    NotOnItsOwn(&'static str),
+    #[error("{0} cannot run in a REPEATABLE READ or SERIALIZABLE transaction")]
+    OldSnapshot(&'static str),
     #[error("{0}")]
     BadArgument(&'static str, &'static str),
 }
@@ -52,23 +76,31 @@ impl VaultError {
             | Self::NoKek(_)
             | Self::KekNotLoaded(_)
             | Self::KekDiffers { .. }
-            | Self::KekRetired(_) => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            | Self::KekRetired(_)
+            | Self::ReloadDiffers { .. }
+            | Self::ReloadLacks(_)
+            | Self::ReloadRetired(_)
+            | Self::KekActive(_)
+            | Self::KekNeeded { .. }
+            | Self::HiddenVaults(..) => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Identity(_) => PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::DoesNotOpen => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
             Self::Audit(failure) if failure.is_a_limit() => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             Self::Audit(_) => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            Self::Standby => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            Self::Standby | Self::ReloadOnStandby => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Self::Prepared => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             Self::Contended(_) => PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
             Self::NoRandomness => PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
             Self::VersionsExhausted => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            Self::RefusedStart(..) => PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
-            Self::BadArgument(..) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::RefusedStart(..) | Self::ReloadRefused(..) => PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
+            Self::OpenWriters => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            Self::NotOnItsOwn(_) | Self::OldSnapshot(_) => PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            Self::KekUnknown(_) | Self::BadArgument(..) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
         }
     }
 
-    fn detail(&self) -> Option<String> {
+    pub fn detail(&self) -> Option<String> {
         match self {
             Self::KekDiffers { loaded, known: Some(known), .. } => {
                 Some(format!("Check value of the loaded KEK: {loaded}; known in this database: {known}."))
@@ -76,12 +108,19 @@ impl VaultError {
             Self::KekDiffers { loaded, known: None, .. } => {
                 Some(format!("Check value of the loaded KEK: {loaded}; it opens none of the vaults under that id."))
             }
+            Self::ReloadDiffers { new, known, by, .. } => {
+                Some(format!("Check value of the KEK in the keyring: {new}; known by {by}: {known}."))
+            }
+            Self::ReloadLacks(keks) => {
+                let needed: Vec<_> = keks.iter().map(|(id, vaults)| format!("\"{id}\" by {vaults} vault(s)")).collect();
+                Some(format!("Needed in this database: {}.", needed.join(", ")))
+            }
             Self::Audit(failure) => failure.detail(),
             _ => None,
         }
     }
 
-    fn hint(&self) -> String {
+    pub fn hint(&self) -> String {
         match self {
             Self::NotPreloaded => {
                 "Add vault_ext to shared_preload_libraries in postgresql.conf and restart the server.".into()
@@ -114,7 +153,29 @@ impl VaultError {
             Self::Contended(_) => "Try the transaction again.".into(),
             Self::NoRandomness => "Look at the operating system's log; getrandom(2) failed.".into(),
             Self::VersionsExhausted => "Erase this vault and call vault_init() again.".into(),
-            Self::RefusedStart(_, hint) => hint.clone(),
+            Self::RefusedStart(_, hint) | Self::ReloadRefused(_, hint) => hint.clone(),
+            Self::ReloadDiffers { .. } => {
+                "Give the new KEK an id of its own: an id stands for one KEK for ever. The old ring stays in use.".into()
+            }
+            Self::ReloadLacks(_) => {
+                "Put these KEKs back behind the first line; remove a KEK only after CALL vault_rewrap(). The old ring stays in use.".into()
+            }
+            Self::ReloadRetired(_) => "Make another KEK the first line. The old ring stays in use.".into(),
+            Self::ReloadOnStandby => "Run SELECT pg_reload_conf(): a signal reloads the keyring of a standby.".into(),
+            Self::OpenWriters => {
+                "End them (pg_locks shows who holds a lock on vault_ext.encryption_vaults), or try again later.".into()
+            }
+            Self::KekUnknown(_) => "Choose one of SELECT kek_id FROM vault_kek_status().".into(),
+            Self::KekActive(_) => {
+                "Make another KEK the first line of the keyring, call vault_reload_kek() and CALL vault_rewrap() first."
+                    .into()
+            }
+            Self::KekNeeded { .. } => "CALL vault_rewrap() first; vault_check() names the vaults that do not open.".into(),
+            Self::HiddenVaults(..) => {
+                "Restore the policies on vault_ext.encryption_vaults that CREATE EXTENSION made.".into()
+            }
+            Self::NotOnItsOwn(_) => "CALL it outside BEGIN and COMMIT: it commits each batch.".into(),
+            Self::OldSnapshot(_) => "Use READ COMMITTED (default_transaction_isolation), so that it sees every vault.".into(),
             Self::BadArgument(_, hint) => (*hint).into(),
         }
     }

@@ -2,17 +2,20 @@
 
 mod api;
 mod audit;
+mod check;
 mod crypto;
 mod error;
 mod identity;
 #[cfg(any(test, feature = "pg_test"))]
 mod in_server_tests;
 mod kek;
+mod keks;
 mod maintenance;
 #[cfg(feature = "bench")]
 mod micro_benchmarks;
 #[allow(unsafe_code)]
 mod pg;
+mod rewrap;
 mod settings;
 mod store;
 mod vault;
@@ -39,6 +42,9 @@ extern "C-unwind" fn _PG_init() {
     }
     pg::shmem::request(settings::audit_slots());
     pg::utility::before_database_statements(audit::ask_idle_writers_to_leave);
+    if kek::startup::is_reloadable() {
+        pg::worker::start_keyring_listener();
+    }
     if let Err(bad) = kek::startup::load() {
         api::raise(error::VaultError::RefusedStart(bad.message, bad.hint));
     }

@@ -3,11 +3,13 @@
 
 use std::ffi::CStr;
 
-use pgrx::datum::Interval;
+use pgrx::datum::{Date, Interval};
 
 use crate::audit::registration::Known;
 use crate::crypto::check::CheckValue;
-use crate::crypto::wrap::Wrap;
+use crate::crypto::wrap::{Wrap, WrapContext};
+use crate::error::VaultError;
+use crate::maintenance;
 use crate::pg::spi::{Arg, Rows, Statement};
 
 /// The role that owns the tables and the definer functions; row-level security binds it.
@@ -23,6 +25,20 @@ pub struct Vault {
     /// Microseconds since 2000-01-01 00:00 UTC.
     pub created_at: i64,
     pub rotated_at: Option<i64>,
+}
+
+impl Vault {
+    /// The wrap of this row.
+    pub fn stored<'a>(&'a self, user_id: &'a str) -> StoredWrap<'a> {
+        StoredWrap {
+            user_id,
+            wrapped_mk: &self.wrapped_mk,
+            wrap_iv: &self.wrap_iv,
+            format_version: self.format_version,
+            kek_id: &self.kek_id,
+            key_version: self.key_version,
+        }
+    }
 }
 
 /// What a database knows of a KEK.
@@ -79,6 +95,82 @@ thread_local! {
         "INSERT INTO vault_ext.encryption_vault_audit (user_id, action, status, kek_id, key_version, db_role, \
          ip_address, user_agent, request_id, context, created_at) \
          SELECT * FROM vault_ext.audit_batch()"
+    ) };
+    static BEGIN_WRITE: Statement = const { Statement::new(
+        "LOCK TABLE vault_ext.encryption_vaults IN ROW EXCLUSIVE MODE"
+    ) };
+    static EXCLUDE_WRITERS: Statement = const { Statement::new(
+        "LOCK TABLE vault_ext.encryption_vaults IN SHARE MODE"
+    ) };
+    // What may hide rows from the owner in maintenance: a restrictive policy, or the lack of the permissive one.
+    static WHY_HIDDEN: Statement = const { Statement::new(
+        "WITH policies AS ( \
+            SELECT p.polname, p.polcmd, p.polpermissive, pg_catalog.pg_get_expr(p.polqual, p.polrelid) AS qual \
+            FROM pg_catalog.pg_policy p \
+            WHERE p.polrelid OPERATOR(pg_catalog.=) 'vault_ext.encryption_vaults'::pg_catalog.regclass \
+            AND p.polcmd OPERATOR(pg_catalog.=) ANY ('{r,w,*}'::\"char\"[]) \
+            AND p.polroles OPERATOR(pg_catalog.&&) ARRAY[0::pg_catalog.oid, 'vault_ext_owner'::pg_catalog.regrole::pg_catalog.oid]) \
+         SELECT CASE \
+            WHEN NOT (SELECT c.relrowsecurity FROM pg_catalog.pg_class c \
+                WHERE c.oid OPERATOR(pg_catalog.=) 'vault_ext.encryption_vaults'::pg_catalog.regclass) THEN NULL \
+            WHEN EXISTS (SELECT FROM policies WHERE NOT polpermissive) THEN 'the policy \"' \
+                OPERATOR(pg_catalog.||) (SELECT pg_catalog.min(polname::pg_catalog.text) FROM policies WHERE NOT polpermissive) \
+                OPERATOR(pg_catalog.||) '\" is restrictive' \
+            WHEN NOT vault_ext.in_maintenance() THEN 'vault_ext.in_maintenance() was replaced' \
+            WHEN (SELECT pg_catalog.count(DISTINCT polcmd) FROM policies \
+                WHERE polcmd OPERATOR(pg_catalog.<>) '*' AND qual OPERATOR(pg_catalog.=) ANY \
+                (ARRAY['vault_ext.in_maintenance()', 'in_maintenance()', 'true'])) OPERATOR(pg_catalog.<) 2 \
+                THEN 'a policy for maintenance is missing or changed' \
+         END"
+    ) };
+    static VAULTS_BY_KEK: Statement = const { Statement::new(
+        "SELECT kek_id, pg_catalog.count(*) FROM vault_ext.encryption_vaults \
+         WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1) GROUP BY kek_id ORDER BY kek_id"
+    ) };
+    static KEK_USAGE: Statement = const { Statement::new(
+        "SELECT COALESCE(k.kek_id, v.kek_id), k.check_value, COALESCE(v.vaults, 0), v.oldest::pg_catalog.date, \
+         k.first_seen::pg_catalog.date, k.retired_at::pg_catalog.date \
+         FROM vault_ext.keks k FULL JOIN ( \
+            SELECT kek_id, pg_catalog.count(*) AS vaults, pg_catalog.min(COALESCE(rotated_at, created_at)) AS oldest \
+            FROM vault_ext.encryption_vaults GROUP BY kek_id) v ON v.kek_id OPERATOR(pg_catalog.=) k.kek_id \
+         ORDER BY k.first_seen DESC, 1"
+    ) };
+    static RETIRE_KEK: Statement = const { Statement::new(
+        "UPDATE vault_ext.keks SET retired_at = pg_catalog.clock_timestamp() \
+         WHERE kek_id OPERATOR(pg_catalog.=) $1 AND retired_at IS NULL"
+    ) };
+    static EVERY_WRAP: Statement = const { Statement::new(
+        "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.encryption_vaults"
+    ) };
+    static COUNT_TO_REWRAP: Statement = const { Statement::new(
+        "SELECT pg_catalog.count(*) FROM vault_ext.encryption_vaults \
+         WHERE kek_id OPERATOR(pg_catalog.<>) $1 OR format_version OPERATOR(pg_catalog.<>) 2"
+    ) };
+    static LOCK_TO_REWRAP: Statement = const { Statement::new(
+        "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.encryption_vaults \
+         WHERE user_id OPERATOR(pg_catalog.>) $1 \
+         AND (kek_id OPERATOR(pg_catalog.<>) $2 OR format_version OPERATOR(pg_catalog.<>) 2) \
+         ORDER BY user_id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED"
+    ) };
+    static REWRAP: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.encryption_vaults AS v \
+         SET wrapped_mk = n.wrapped_mk, wrap_iv = n.wrap_iv, format_version = 2, kek_id = $1 \
+         FROM (SELECT pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) \
+         AS n (user_id, old_wrapped_mk, wrapped_mk, wrap_iv) \
+         WHERE v.user_id OPERATOR(pg_catalog.=) n.user_id AND v.wrapped_mk OPERATOR(pg_catalog.=) n.old_wrapped_mk"
+    ) };
+    static BEGIN_RUN: Statement = const { Statement::new(
+        "INSERT INTO vault_ext.rewraps (started_at, pid, db_role, kek_id, total) \
+         VALUES ($1, pg_catalog.pg_backend_pid(), $2, $3, $4)"
+    ) };
+    static UPDATE_RUN: Statement = const { Statement::new(
+        "UPDATE vault_ext.rewraps SET done = $2, failed = $3 \
+         WHERE started_at OPERATOR(pg_catalog.=) $1 AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
+    ) };
+    static END_RUN: Statement = const { Statement::new(
+        "UPDATE vault_ext.rewraps SET done = $2, skipped = $3, failed = $4, outcome = $5, \
+         ended_at = pg_catalog.clock_timestamp() \
+         WHERE started_at OPERATOR(pg_catalog.=) $1 AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
     ) };
     static PURGE_AUDIT: Statement = const { Statement::new(
         "DELETE FROM vault_ext.encryption_vault_audit \
@@ -139,12 +231,12 @@ pub fn replace(user: &str, old: &Vault, wrap: &Wrap, kek_id: &str, key_version: 
 
 /// Deletes a user's row; false if there was none. Only in maintenance does the policy let it.
 pub fn erase(user: &str) -> bool {
-    crate::maintenance::run(|| ERASE.with(|statement| statement.run(&[Arg::Text(user)], Rows::count))) == 1
+    maintenance::run(|| ERASE.with(|statement| statement.run(&[Arg::Text(user)], Rows::count))) == 1
 }
 
 /// Up to eight rows under a KEK, with their users.
 pub fn some_vaults_of_kek(kek_id: &str) -> Vec<(String, Vault)> {
-    crate::maintenance::run(|| {
+    maintenance::run(|| {
         OF_KEK.with(|statement| {
             statement.run(&[Arg::Text(kek_id)], |rows| {
                 (0..rows.count()).filter_map(|row| Some((rows.get::<String>(row, 7)?, vault(rows, row)?))).collect()
@@ -179,5 +271,174 @@ pub fn insert_audit_batch() -> u64 {
 
 /// Deletes audit rows older than that and says how many. Only in maintenance does the policy let it.
 pub fn purge_audit(older_than: Interval) -> u64 {
-    crate::maintenance::run(|| PURGE_AUDIT.with(|statement| statement.run(&[Arg::Interval(older_than)], Rows::count)))
+    maintenance::run(|| PURGE_AUDIT.with(|statement| statement.run(&[Arg::Interval(older_than)], Rows::count)))
+}
+
+/// To be called before a wrap is made, and the ring taken only after it: whoever wants to take a KEK away waits for this
+/// transaction's end (`exclude_writers`).
+pub fn begin_write() {
+    BEGIN_WRITE.with(|statement| statement.run(&[], |_| ()));
+}
+
+/// Waits for the end of all transactions that have begun to write, and holds up those that want to.
+pub fn exclude_writers() {
+    EXCLUDE_WRITERS.with(|statement| statement.run(&[], |_| ()));
+}
+
+/// Refuses to go on where row-level security would hide vaults from maintenance: a sum over what is left would be a lie.
+pub fn all_vaults_are_visible(call: &'static str) -> Result<(), VaultError> {
+    let why: Option<String> =
+        maintenance::run(|| WHY_HIDDEN.with(|statement| statement.run(&[], |rows| rows.get(0, 0))));
+    why.map_or(Ok(()), |why| Err(VaultError::HiddenVaults(call, why)))
+}
+
+/// How many vaults are under each of these KEKs; those without any are left out.
+pub fn vaults_by_kek(kek_ids: &[String]) -> Vec<(String, i64)> {
+    let kek_ids: Vec<Option<&str>> = kek_ids.iter().map(|id| Some(id.as_str())).collect();
+    maintenance::run(|| {
+        VAULTS_BY_KEK.with(|statement| {
+            statement.run(&[Arg::TextArray(&kek_ids)], |rows| {
+                (0..rows.count()).filter_map(|row| Some((rows.get(row, 0)?, rows.get(row, 1)?))).collect()
+            })
+        })
+    })
+}
+
+/// What this database has of a KEK.
+pub struct KekUsage {
+    pub kek_id: String,
+    pub check_value: Option<String>,
+    pub vaults: i64,
+    pub oldest: Option<Date>,
+    pub first_seen: Option<Date>,
+    pub retired: Option<Date>,
+}
+
+impl KekUsage {
+    pub fn none(kek_id: &str) -> Self {
+        Self { kek_id: kek_id.into(), check_value: None, vaults: 0, oldest: None, first_seen: None, retired: None }
+    }
+}
+
+/// Every KEK that this database knows or has vaults under, the newest first.
+pub fn kek_usage() -> Vec<KekUsage> {
+    maintenance::run(|| {
+        KEK_USAGE.with(|statement| {
+            statement.run(&[], |rows| {
+                let usage = |row| {
+                    Some(KekUsage {
+                        kek_id: rows.get(row, 0)?,
+                        check_value: rows.get(row, 1),
+                        vaults: rows.get(row, 2)?,
+                        oldest: rows.get(row, 3),
+                        first_seen: rows.get(row, 4),
+                        retired: rows.get(row, 5),
+                    })
+                };
+                (0..rows.count()).filter_map(usage).collect()
+            })
+        })
+    })
+}
+
+/// Marks a KEK as retired; false if it was so already.
+pub fn retire_kek(kek_id: &str) -> bool {
+    RETIRE_KEK.with(|statement| statement.run(&[Arg::Text(kek_id)], Rows::count)) == 1
+}
+
+/// A wrap in place, with all that it is bound to.
+#[derive(Clone, Copy)]
+pub struct StoredWrap<'a> {
+    pub user_id: &'a str,
+    pub wrapped_mk: &'a str,
+    pub wrap_iv: &'a str,
+    pub format_version: i16,
+    pub kek_id: &'a str,
+    pub key_version: i32,
+}
+
+impl<'a> StoredWrap<'a> {
+    pub fn context(&self) -> WrapContext<'a> {
+        WrapContext { user_id: self.user_id, key_version: self.key_version, kek_id: self.kek_id }
+    }
+}
+
+fn stored_wraps(rows: &Rows) -> impl Iterator<Item = StoredWrap<'_>> {
+    (0..rows.count()).filter_map(|row| {
+        Some(StoredWrap {
+            user_id: rows.text(row, 0)?,
+            wrapped_mk: rows.text(row, 1)?,
+            wrap_iv: rows.text(row, 2)?,
+            format_version: rows.get(row, 3)?,
+            kek_id: rows.text(row, 4)?,
+            key_version: rows.get(row, 5)?,
+        })
+    })
+}
+
+/// Shows every wrap to `look`.
+pub fn for_each_wrap(mut look: impl FnMut(StoredWrap<'_>)) {
+    maintenance::run(|| EVERY_WRAP.with(|statement| statement.scan(|rows| stored_wraps(rows).for_each(&mut look))));
+}
+
+/// How many vaults are not under that KEK in the newest format.
+pub fn count_to_rewrap(kek_id: &str) -> i64 {
+    maintenance::run(|| {
+        COUNT_TO_REWRAP.with(|statement| statement.run(&[Arg::Text(kek_id)], |rows| rows.get(0, 0).unwrap_or(0)))
+    })
+}
+
+/// Hands over the next vaults, in the order of their users, that are not under that KEK in the newest format, locked
+/// until the transaction ends. Those that others have locked are left out. Only in maintenance.
+pub fn lock_to_rewrap<T>(after: &str, kek_id: &str, limit: i32, work: impl FnOnce(&[StoredWrap<'_>]) -> T) -> T {
+    LOCK_TO_REWRAP.with(|statement| {
+        statement.run(&[Arg::Text(after), Arg::Text(kek_id), Arg::Int4(limit)], |rows| {
+            work(&stored_wraps(rows).collect::<Vec<_>>())
+        })
+    })
+}
+
+/// A vault's new wrap of the same key.
+pub struct Rewrapped<'a> {
+    pub old: &'a StoredWrap<'a>,
+    pub wrap: Wrap,
+}
+
+/// Replaces wraps where the row is still as it was read, and says in how many. Only in maintenance.
+pub fn rewrap(kek_id: &str, rewrapped: &[Rewrapped<'_>]) -> i64 {
+    fn texts<'a>(rewrapped: &'a [Rewrapped<'a>], of: impl Fn(&'a Rewrapped<'a>) -> &'a str) -> Vec<Option<&'a str>> {
+        rewrapped.iter().map(|row| Some(of(row))).collect()
+    }
+    let args = [
+        Arg::Text(kek_id),
+        Arg::TextArray(&texts(rewrapped, |row| row.old.user_id)),
+        Arg::TextArray(&texts(rewrapped, |row| row.old.wrapped_mk)),
+        Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrapped_mk())),
+        Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrap_iv())),
+    ];
+    REWRAP.with(|statement| statement.run(&args, Rows::count)) as i64
+}
+
+/// One CALL of vault_rewrap(), as others see it.
+pub struct Run {
+    /// Microseconds since 2000-01-01 00:00 UTC.
+    pub started_at: i64,
+    pub kek_id: String,
+    pub total: i64,
+}
+
+pub fn begin_run(run: &Run, db_role: &str) {
+    let args = [Arg::Timestamp(run.started_at), Arg::Text(db_role), Arg::Text(&run.kek_id), Arg::Int8(run.total)];
+    BEGIN_RUN.with(|statement| statement.run(&args, |_| ()));
+}
+
+pub fn update_run(run: &Run, done: i64, failed: i64) {
+    let args = [Arg::Timestamp(run.started_at), Arg::Int8(done), Arg::Int8(failed)];
+    UPDATE_RUN.with(|statement| statement.run(&args, |_| ()));
+}
+
+pub fn end_run(run: &Run, done: i64, skipped: i64, failed: i64, outcome: &str) {
+    let args =
+        [Arg::Timestamp(run.started_at), Arg::Int8(done), Arg::Int8(skipped), Arg::Int8(failed), Arg::Text(outcome)];
+    END_RUN.with(|statement| statement.run(&args, |_| ()));
 }

@@ -7,12 +7,12 @@ use crate::audit::record::{Action, Record};
 use crate::audit::registration::{self, Candidate, Known};
 use crate::audit::{self, rollback};
 use crate::crypto::secret::MasterKey;
-use crate::crypto::wrap::{FORMAT_2, Wrap, WrapContext, WrapError};
+use crate::crypto::wrap::{FORMAT_2, Kek, Nonce, Wrap, WrapContext};
 use crate::error::VaultError;
 use crate::identity::{self, IdentityError};
 use crate::kek::ring::{self, Entry, Ring};
 use crate::pg::{session, shmem, subxact};
-use crate::store::{self, Vault};
+use crate::store::{self, StoredWrap, Vault};
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
 const ATTEMPTS: u32 = 8;
@@ -45,9 +45,10 @@ pub fn init() -> Result<UserKey, VaultError> {
 pub fn get() -> Result<UserKey, VaultError> {
     let call = Call::begin(Action::Fetch)?;
     let key = call.attempt(|user| {
-        let ring = ring::current()?;
-        let vault = store::find(user).ok_or(VaultError::NoVault)?;
-        open(&ring, user, vault)
+        with_newest_ring(|ring| {
+            let vault = store::find(user).ok_or(VaultError::NoVault)?;
+            open(ring, user, vault)
+        })
     })?;
     call.release(key, 200, None)
 }
@@ -98,7 +99,7 @@ pub fn purge_audit(older_than: Interval) -> Result<u64, VaultError> {
 }
 
 /// One audited call.
-struct Call {
+pub struct Call {
     action: Action,
     user: Option<String>,
     db_role: String,
@@ -107,7 +108,7 @@ struct Call {
 
 impl Call {
     /// Begins a call of the current user; a missing identity is recorded and refused here.
-    fn begin(action: Action) -> Result<Self, VaultError> {
+    pub fn begin(action: Action) -> Result<Self, VaultError> {
         let mut call = Self::without_user(action)?;
         match identity::current_user() {
             Ok(user) => call.user = Some(user),
@@ -117,13 +118,13 @@ impl Call {
     }
 
     /// Begins a call that concerns another user than the current one.
-    fn on_behalf_of(action: Action, user: String) -> Result<Self, VaultError> {
+    pub fn on_behalf_of(action: Action, user: String) -> Result<Self, VaultError> {
         let mut call = Self::without_user(action)?;
         call.user = Some(user);
         Ok(call)
     }
 
-    fn without_user(action: Action) -> Result<Self, VaultError> {
+    pub fn without_user(action: Action) -> Result<Self, VaultError> {
         if shmem::area().is_none() {
             return Err(VaultError::NotPreloaded);
         }
@@ -134,7 +135,7 @@ impl Call {
     }
 
     /// Does the work in a subtransaction, so that a failure inside can be recorded before it goes on to the caller.
-    fn attempt<T>(&self, work: impl FnOnce(&str) -> Result<T, VaultError>) -> Result<T, VaultError> {
+    pub fn attempt<T>(&self, work: impl FnOnce(&str) -> Result<T, VaultError>) -> Result<T, VaultError> {
         match subxact::catch(|| work(self.user.as_deref().unwrap_or_default())) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(self.failed(error)),
@@ -170,13 +171,19 @@ impl Call {
         Ok(key)
     }
 
-    fn record(&self, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
+    pub fn record(&self, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
         self.row(self.action, status, key, context)
     }
 
-    fn record_change(&self, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
+    pub fn record_change(&self, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
         rollback::watch(&self.as_record(self.action, status, key, context));
         self.row(self.action, status, key, context)
+    }
+
+    /// A row on one user in the course of a call that concerns many.
+    pub fn record_about(&self, action: Action, user: &str, status: u16, context: &str) -> Result<(), VaultError> {
+        let record = Record { user_id: Some(user), ..self.as_record(action, status, None, Some(context)) };
+        Ok(audit::write(&record)?)
     }
 
     fn row(&self, action: Action, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
@@ -207,7 +214,7 @@ impl Call {
 }
 
 /// Status and context of a failure in the trail; the names are the predecessor's where it had one.
-fn describe(error: &VaultError) -> (u16, &'static str) {
+pub fn describe(error: &VaultError) -> (u16, &'static str) {
     match error {
         VaultError::Identity(error) => (401, IdentityError::context(*error)),
         VaultError::NoVault => (404, "not-initialised"),
@@ -217,17 +224,40 @@ fn describe(error: &VaultError) -> (u16, &'static str) {
         VaultError::KekRetired(_) => (503, "kek-retired"),
         VaultError::NoKek(_) => (503, "no-kek"),
         VaultError::Contended(_) => (409, "contended"),
+        VaultError::ReloadRefused(..) => (503, "keyring-refused"),
+        VaultError::ReloadDiffers { .. } => (503, "kek-differs"),
+        VaultError::ReloadRetired(_) => (503, "kek-retired"),
+        VaultError::ReloadLacks(_) | VaultError::KekNeeded { .. } => (409, "kek-needed"),
+        VaultError::KekActive(_) => (409, "kek-active"),
+        VaultError::KekUnknown(_) => (404, "kek-unknown"),
+        VaultError::OpenWriters => (409, "open-writers"),
+        VaultError::HiddenVaults(..) => (500, "vaults-hidden"),
         _ => (500, "error"),
     }
 }
 
-fn create_or_open(user: &str) -> Result<Outcome, VaultError> {
-    let ring = ring::current()?;
-    for _ in 0..ATTEMPTS {
-        if let Some(vault) = store::find(user) {
-            return open(&ring, user, vault).map(Outcome::Existing);
+/// Works with the newest ring, and again if a reload made it an old one: a row may have been rewrapped meanwhile under a
+/// KEK that only the newer ring has.
+fn with_newest_ring<T>(work: impl Fn(&Ring) -> Result<T, VaultError>) -> Result<T, VaultError> {
+    loop {
+        let ring = ring::current()?;
+        match work(&ring) {
+            Err(VaultError::KekNotLoaded(_)) if !ring.is_newest() => {}
+            outcome => return outcome,
         }
-        if let Some(key) = create(&ring, user)? {
+    }
+}
+
+fn create_or_open(user: &str) -> Result<Outcome, VaultError> {
+    for _ in 0..ATTEMPTS {
+        let opened = with_newest_ring(|ring| match store::find(user) {
+            Some(vault) => open(ring, user, vault).map(Some),
+            None => Ok(None),
+        })?;
+        if let Some(key) = opened {
+            return Ok(Outcome::Existing(key));
+        }
+        if let Some(key) = create(user)? {
             return Ok(Outcome::Created(key));
         }
     }
@@ -235,30 +265,42 @@ fn create_or_open(user: &str) -> Result<Outcome, VaultError> {
 }
 
 fn replace_or_create(user: &str) -> Result<Outcome, VaultError> {
-    let ring = ring::current()?;
+    store::begin_write();
     for _ in 0..ATTEMPTS {
-        if let Some(vault) = store::lock(user) {
-            ring_opens(&ring, user, &vault)?;
-            let version = vault.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?;
-            let (key, wrap) = mint(&ring, user, version)?;
-            if store::replace(user, &vault, &wrap, &key.kek_id, version) {
-                return Ok(Outcome::Rotated(key));
+        let replaced = with_newest_ring(|ring| match store::lock(user) {
+            Some(vault) => replace(ring, user, &vault).map(Some),
+            None => Ok(None),
+        })?;
+        match replaced {
+            Some(Some(key)) => return Ok(Outcome::Rotated(key)),
+            Some(None) => {}
+            None => {
+                if let Some(key) = create(user)? {
+                    return Ok(Outcome::Created(key));
+                }
             }
-        } else if let Some(key) = create(&ring, user)? {
-            return Ok(Outcome::Created(key));
         }
     }
     Err(VaultError::Contended(ATTEMPTS))
 }
 
+/// Puts a fresh key in the place of one that opens; None if the row changed meanwhile.
+fn replace(ring: &Ring, user: &str, vault: &Vault) -> Result<Option<UserKey>, VaultError> {
+    ring_opens(ring, &vault.stored(user))?;
+    let version = vault.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?;
+    let (key, wrap) = mint(ring, user, version)?;
+    Ok(store::replace(user, vault, &wrap, &key.kek_id, version).then_some(key))
+}
+
 /// Inserts a fresh key; None if another transaction was first.
-fn create(ring: &Ring, user: &str) -> Result<Option<UserKey>, VaultError> {
-    let (key, wrap) = mint(ring, user, 1)?;
+fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
+    store::begin_write();
+    let (key, wrap) = mint(&*ring::current()?, user, 1)?;
     Ok(store::insert(user, &wrap, &key.kek_id, key.key_version).then_some(key))
 }
 
 fn open(ring: &Ring, user: &str, vault: Vault) -> Result<UserKey, VaultError> {
-    let master_key = ring_opens(ring, user, &vault)?;
+    let master_key = ring_opens(ring, &vault.stored(user))?;
     Ok(UserKey {
         master_key,
         format_version: vault.format_version,
@@ -268,36 +310,47 @@ fn open(ring: &Ring, user: &str, vault: Vault) -> Result<UserKey, VaultError> {
 }
 
 /// Opens a wrap. Where it does not open, the check values tell a wrong KEK from a damaged row.
-fn ring_opens(ring: &Ring, user: &str, vault: &Vault) -> Result<MasterKey, VaultError> {
-    ring.open(user, vault).map_err(|error| {
-        let entry = ring.find(&vault.kek_id).map(|(entry, _)| entry);
-        match (entry, store::known_kek(&vault.kek_id)) {
+pub fn ring_opens(ring: &Ring, wrap: &StoredWrap<'_>) -> Result<MasterKey, VaultError> {
+    ring.open(wrap).map_err(|error| {
+        let entry = ring.find(wrap.kek_id).map(|(entry, _)| entry);
+        match (entry, store::known_kek(wrap.kek_id)) {
             (Some(entry), Some(known)) => differs(entry, known.compare(entry.check)).err().unwrap_or(error),
             _ => error,
         }
     })
 }
 
-/// A fresh key and its wrap under the active KEK, opened once before anybody relies on it.
+/// A fresh key and its wrap under the active KEK. Only after `store::begin_write` and with a ring taken after that.
 fn mint(ring: &Ring, user: &str, key_version: i32) -> Result<(UserKey, Wrap), VaultError> {
     let (entry, kek) = ring.active();
     confirm(entry)?;
-    let context = WrapContext { user_id: user, key_version, kek_id: &entry.id };
     let master_key = MasterKey::random().map_err(|_| VaultError::NoRandomness)?;
-    let wrap = kek.wrap(&master_key, &context).map_err(|error| match error {
-        WrapError::Rng(_) => VaultError::NoRandomness,
-        WrapError::Context => VaultError::DoesNotOpen,
-    })?;
+    let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
+    let wrap = seal(entry, kek, user, key_version, &master_key, nonce)?;
+    Ok((UserKey { master_key, format_version: FORMAT_2, kek_id: entry.id.clone(), key_version }, wrap))
+}
+
+/// A wrap in format 2, opened once before anybody relies on it. The KEK must be confirmed.
+pub fn seal(
+    entry: &Entry,
+    kek: &Kek,
+    user: &str,
+    key_version: i32,
+    master_key: &MasterKey,
+    nonce: Nonce,
+) -> Result<Wrap, VaultError> {
+    let context = WrapContext { user_id: user, key_version, kek_id: &entry.id };
+    let wrap = kek.wrap(master_key, nonce, &context).map_err(|_| VaultError::DoesNotOpen)?;
     let opened =
         kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &context).map_err(|_| VaultError::DoesNotOpen)?;
     if opened.expose_secret() != master_key.expose_secret() {
         return Err(VaultError::DoesNotOpen);
     }
-    Ok((UserKey { master_key, format_version: FORMAT_2, kek_id: entry.id.clone(), key_version }, wrap))
+    Ok(wrap)
 }
 
 /// Makes sure that this database knows the KEK that is about to wrap, and knows it as this very key.
-fn confirm(entry: &Entry) -> Result<(), VaultError> {
+pub fn confirm(entry: &Entry) -> Result<(), VaultError> {
     let known = match store::known_kek(&entry.id) {
         Some(known) => known.compare(entry.check),
         None => registration::register(&Candidate { kek_id: &entry.id, check: entry.check })?,

@@ -2,18 +2,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pgrx::datum::Interval;
+use pgrx::datum::{Date, Interval};
 use pgrx::prelude::*;
 
 use super::or_raise;
 use crate::audit::writer;
 use crate::crypto::wrap::USER_ID_MAX;
 use crate::error::VaultError;
-use crate::maintenance;
+use crate::pg::procedure::Transactions;
 use crate::pg::row::{Row, RowSet};
 use crate::pg::shmem;
 use crate::pg::trigger::DeletedRow;
-use crate::vault;
+use crate::rewrap::{self, Totals};
+use crate::{check, keks, maintenance, vault};
 
 /// Deletes one user's vault; false if there was none. 22023 for an impossible user id.
 #[pg_extern(sql = false)]
@@ -56,6 +57,100 @@ fn vault_purge_audit(older_than: Interval) -> i64 {
         ));
     }
     or_raise(vault::purge_audit(older_than)) as i64
+}
+
+/// Reads the keyring's source again: kek_id, active, change (added, kept, removed). F0000, 55000, 55P03, 25006.
+#[pg_extern(sql = false)]
+fn vault_reload_kek()
+-> TableIterator<'static, (name!(kek_id, String), name!(active, bool), name!(change, &'static str))> {
+    let change = or_raise(keks::reload());
+    let mut rows: Vec<_> = Vec::new();
+    for (position, entry) in change.entries.into_iter().enumerate() {
+        let what = if change.added.contains(&entry.id) { "added" } else { "kept" };
+        rows.push((entry.id, position == 0, what));
+    }
+    rows.extend(change.removed.into_iter().map(|kek_id| (kek_id, false, "removed")));
+    TableIterator::new(rows)
+}
+
+/// One row per KEK of the ring or the database.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "the columns of the result")]
+fn vault_kek_status() -> TableIterator<
+    'static,
+    (
+        name!(kek_id, String),
+        name!(active, bool),
+        name!(loaded, bool),
+        name!(check_value, Option<String>),
+        name!(matches, Option<bool>),
+        name!(vaults, i64),
+        name!(oldest, Option<Date>),
+        name!(first_seen, Option<Date>),
+        name!(retired, Option<Date>),
+        name!(safe_to_remove, bool),
+    ),
+> {
+    TableIterator::new(or_raise(keks::status()).into_iter().map(|kek| {
+        (
+            kek.kek_id,
+            kek.active,
+            kek.loaded,
+            kek.check_value,
+            kek.matches,
+            kek.vaults,
+            kek.oldest,
+            kek.first_seen,
+            kek.retired,
+            kek.safe_to_remove,
+        )
+    }))
+}
+
+/// Marks a KEK as gone; false if it was so already. 55000 while it is active or vaults need it, 22023 if it is unknown.
+#[pg_extern(sql = false)]
+fn vault_retire_kek(kek_id: &str) -> bool {
+    or_raise(keks::retire(kek_id))
+}
+
+/// Opens every wrap and releases nothing: kek_id, format_version, outcome, vaults, user_ids of those that do not open.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "the columns of the result")]
+fn vault_check(
+    max_user_ids: i32,
+) -> TableIterator<
+    'static,
+    (
+        name!(kek_id, String),
+        name!(format_version, i16),
+        name!(outcome, &'static str),
+        name!(vaults, i64),
+        name!(user_ids, Vec<String>),
+    ),
+> {
+    let Ok(max_user_ids) = usize::try_from(max_user_ids) else {
+        super::raise(VaultError::BadArgument("max_user_ids must not be negative", "Give a number such as 100."))
+    };
+    TableIterator::new(
+        or_raise(check::run(max_user_ids))
+            .into_iter()
+            .map(|found| (found.kek_id, found.format_version, found.outcome, found.vaults, found.user_ids)),
+    )
+}
+
+/// What the procedure does. 22023, 25001, 25006, 55000.
+pub fn rewrap(batch_size: Option<i32>, transactions: &Transactions) -> Totals {
+    match batch_size {
+        Some(batch_size @ 1..=100_000) => or_raise(rewrap::run(batch_size, transactions)),
+        _ => super::raise(VaultError::BadArgument(
+            "batch_size must be from 1 to 100000",
+            "Leave it out, or give a number such as 1000.",
+        )),
+    }
+}
+
+pub fn rewrap_in_transaction_block() -> ! {
+    super::raise(VaultError::NotOnItsOwn("vault_rewrap()"))
 }
 
 /// Asked by policies; see `maintenance`.

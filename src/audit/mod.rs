@@ -21,6 +21,8 @@ use record::{RECORD_BYTES, Record};
 /// With vault_ext.audit_spin, how long either side looks for the other before it sleeps: an fsync and a way to the client
 /// and back fit in.
 const SPIN: Duration = Duration::from_micros(300);
+/// How often a call without a free slot, and a rollback that has rows to write, looks for one.
+const SLOT_RETRY: Duration = Duration::from_millis(1);
 /// After this long without a writer showing up, its start counts as lost.
 const START_IS_STALE_AFTER: Duration = Duration::from_secs(3);
 
@@ -79,9 +81,21 @@ fn submit_and_wait<T>(kind: Kind, bytes: &[u8], read: impl FnOnce(&Slot) -> T) -
     let timeout = settings::audit_timeout();
     area.counters.calls.fetch_add(1, Ordering::Relaxed);
 
-    let index = submit(kind, bytes, false).ok_or(AuditFailure::NoSlot)?;
-    let slot = Lease(&area.slots[index as usize]);
     let queue = my_queue();
+    // Calls that were cancelled, of this session or of the one that had its place before, may still hold the slots.
+    let index = loop {
+        if let Some(index) = submit(kind, bytes, false) {
+            break index;
+        }
+        let writer = see_to_writer(queue);
+        if started.elapsed() >= timeout {
+            area.counters.failures.fetch_add(1, Ordering::Relaxed);
+            return Err(writer.err().unwrap_or(AuditFailure::NoSlot));
+        }
+        std::thread::sleep(SLOT_RETRY);
+        wait::check_for_interrupts();
+    };
+    let slot = Lease(&area.slots[index as usize]);
     let outcome = loop {
         let (gate, openings) = queue.gate(slot.0);
         if let Some(settled) = slot.0.settled() {

@@ -32,10 +32,15 @@ pub enum Action {
     FailedRotate = 6,
     Erase = 7,
     Purge = 8,
+    Reload = 9,
+    Rewrap = 10,
+    FailedRewrap = 11,
+    Retire = 12,
+    Check = 13,
 }
 
 impl Action {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 13] = [
         Self::Init,
         Self::Fetch,
         Self::FailedFetch,
@@ -44,6 +49,11 @@ impl Action {
         Self::FailedRotate,
         Self::Erase,
         Self::Purge,
+        Self::Reload,
+        Self::Rewrap,
+        Self::FailedRewrap,
+        Self::Retire,
+        Self::Check,
     ];
 
     /// The text of the column `action`.
@@ -57,6 +67,11 @@ impl Action {
             Self::FailedRotate => "failed_rotate",
             Self::Erase => "erase",
             Self::Purge => "purge",
+            Self::Reload => "reload",
+            Self::Rewrap => "rewrap",
+            Self::FailedRewrap => "failed_rewrap",
+            Self::Retire => "retire",
+            Self::Check => "check",
         }
     }
 
@@ -66,6 +81,7 @@ impl Action {
             Self::Init => Self::FailedInit,
             Self::Fetch => Self::FailedFetch,
             Self::Rotate => Self::FailedRotate,
+            Self::Rewrap => Self::FailedRewrap,
             other => other,
         }
     }

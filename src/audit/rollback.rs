@@ -70,7 +70,7 @@ fn submit(bytes: &[u8], deadline: Instant) -> bool {
         if submitted || Instant::now() >= deadline {
             return submitted;
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(super::SLOT_RETRY);
     }
 }
 

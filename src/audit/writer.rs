@@ -249,7 +249,7 @@ fn known(candidate: &Candidate<'_>) -> Known {
 fn opens_its_vaults(candidate: &Candidate<'_>) -> bool {
     let vaults = store::some_vaults_of_kek(candidate.kek_id);
     let Ok(ring) = ring::current() else { return false };
-    vaults.is_empty() || vaults.iter().any(|(user, vault)| ring.open(user, vault).is_ok())
+    vaults.is_empty() || vaults.iter().any(|(user, vault)| ring.open(&vault.stored(user)).is_ok())
 }
 
 /// Settles slots, wakes those who wait, and lets go of them.

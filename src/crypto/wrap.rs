@@ -49,6 +49,7 @@ pub const KEK_ID_MAX: usize = 64;
 const PURPOSE: &str = "master-key";
 const KEY_LEN: usize = 32;
 const TAG_LEN: usize = 16;
+const NONCE_LEN: usize = 24;
 
 /// The row that a wrap is bound to.
 #[derive(Clone, Copy)]
@@ -79,15 +80,33 @@ impl Wrap {
     }
 }
 
-/// Why nothing was wrapped.
-#[derive(Debug, thiserror::Error)]
-pub enum WrapError {
-    /// A part of the [`WrapContext`] is out of its bounds: the wrap could not be opened again.
-    #[error("a wrap cannot be bound to this user_id, key_version and kek_id")]
-    Context,
-    #[error(transparent)]
-    Rng(#[from] RngError),
+/// A random nonce of format 2, used up by the one wrap that it is for.
+pub struct Nonce([u8; NONCE_LEN]);
+
+impl Nonce {
+    /// # Errors
+    /// [`RngError`] if the operating system gives no random bytes.
+    pub fn random() -> Result<Self, RngError> {
+        let mut nonce = Self([0; NONCE_LEN]);
+        fill_random(&mut nonce.0)?;
+        Ok(nonce)
+    }
+
+    /// Nonces for many wraps, from one call of the operating system.
+    ///
+    /// # Errors
+    /// [`RngError`] if the operating system gives no random bytes.
+    pub fn random_batch(count: usize) -> Result<impl Iterator<Item = Self>, RngError> {
+        let mut bytes = vec![[0; NONCE_LEN]; count];
+        fill_random(bytes.as_flattened_mut())?;
+        Ok(bytes.into_iter().map(Self))
+    }
 }
+
+/// A part of the [`WrapContext`] is out of its bounds: the wrap could not be opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a wrap cannot be bound to this user_id, key_version and kek_id")]
+pub struct BadContext;
 
 /// A wrap was tampered with, moved from another row or sealed under another KEK; which one is not
 /// said.
@@ -110,19 +129,16 @@ impl Kek {
         Self { format_1: Aes256Gcm::new(key), format_2: Xaes256Gcm::new(key) }
     }
 
-    /// Seals `master_key` for the row of `context` in format 2, under a random nonce.
+    /// Seals `master_key` for the row of `context` in format 2.
     ///
     /// # Errors
-    /// [`WrapError::Context`] if `context` is out of bounds, [`WrapError::Rng`] if there are no
-    /// random bytes.
-    pub fn wrap(&self, master_key: &MasterKey, context: &WrapContext<'_>) -> Result<Wrap, WrapError> {
-        let aad = Aad::new(PURPOSE, context).ok_or(WrapError::Context)?;
-        let mut nonce = [0; 24];
-        fill_random(&mut nonce)?;
-        Ok(self.seal(master_key, &nonce, &aad))
+    /// [`BadContext`] if `context` is out of bounds.
+    pub fn wrap(&self, master_key: &MasterKey, nonce: Nonce, context: &WrapContext<'_>) -> Result<Wrap, BadContext> {
+        let aad = Aad::new(PURPOSE, context).ok_or(BadContext)?;
+        Ok(self.seal(master_key, &nonce.0, &aad))
     }
 
-    fn seal(&self, master_key: &MasterKey, nonce: &[u8; 24], aad: &Aad) -> Wrap {
+    fn seal(&self, master_key: &MasterKey, nonce: &[u8; NONCE_LEN], aad: &Aad) -> Wrap {
         let mut sealed = Zeroizing::new([0; KEY_LEN + TAG_LEN]);
         let (body, tag) = sealed.split_at_mut(KEY_LEN);
         body.copy_from_slice(master_key.expose_secret());
@@ -162,7 +178,7 @@ impl Kek {
                 self.format_1.decrypt_inout_detached(&nonce.into(), &[], buffer, tag)
             }
             FORMAT_2 => {
-                let nonce: [u8; 24] = decode(wrap_iv)?;
+                let nonce: [u8; NONCE_LEN] = decode(wrap_iv)?;
                 self.format_2.decrypt_inout_detached(&nonce.into(), aad.as_bytes(), buffer, tag)
             }
             _ => return Err(DoesNotOpen),

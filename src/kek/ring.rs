@@ -8,10 +8,11 @@ use zeroize::{Zeroize, Zeroizing};
 use super::keyring::{KekId, Keyring, MAX_KEKS};
 use crate::crypto::check::CheckValue;
 use crate::crypto::secret::{KekBytes, MasterKey};
-use crate::crypto::wrap::{Kek, WrapContext};
+use crate::crypto::wrap::Kek;
 use crate::error::VaultError;
 use crate::pg::secret::{self, Protection, Published, SecretPages};
-use crate::store::Vault;
+use crate::pg::shmem;
+use crate::store::StoredWrap;
 
 /// Bytes of one KEK as published: length of the id, the id, the key.
 const ENTRY_BYTES: usize = 1 + KekId::MAX + 32;
@@ -47,8 +48,27 @@ pub fn create() -> Option<Protection> {
     Some(protection)
 }
 
-/// Publishes a ring to all processes.
+/// Publishes a ring to all processes. In the postmaster, at start.
 pub fn publish(keyring: &Keyring) {
+    if let Some(area) = AREA.get() {
+        area.publish(&encode(keyring));
+    }
+}
+
+/// Publishes a ring in place of that generation. False if that is not the newest any more.
+pub fn replace(generation: u64, keyring: &Keyring) -> bool {
+    let Some(area) = AREA.get() else { return false };
+    let bytes = encode(keyring);
+    shmem::locked(|| {
+        let is_newest = area.generation() == generation;
+        if is_newest {
+            area.publish(&bytes);
+        }
+        is_newest
+    })
+}
+
+fn encode(keyring: &Keyring) -> Zeroizing<[u8; RING_BYTES]> {
     let mut bytes = Zeroizing::new([0; RING_BYTES]);
     bytes[0] = keyring.entries().len() as u8;
     for (entry, room) in keyring.entries().iter().zip(bytes[1..].chunks_exact_mut(ENTRY_BYTES)) {
@@ -57,9 +77,7 @@ pub fn publish(keyring: &Keyring) {
         room[1..=id.len()].copy_from_slice(id);
         room[1 + KekId::MAX..].copy_from_slice(entry.key.expose_secret());
     }
-    if let Some(area) = AREA.get() {
-        area.publish(&bytes);
-    }
+    bytes
 }
 
 /// Publishes that there is no ring, and why.
@@ -70,6 +88,20 @@ pub fn publish_reason(reason: &str) {
     bytes[3..3 + reason.len()].copy_from_slice(reason);
     if let Some(area) = AREA.get() {
         area.publish(&bytes);
+    }
+}
+
+/// Counts the publications.
+pub fn generation() -> Result<u64, VaultError> {
+    AREA.get().map(Area::generation).ok_or(VaultError::NotPreloaded)
+}
+
+/// What is public of the ring of this moment; empty where there is none.
+pub fn entries() -> Result<Vec<Entry>, VaultError> {
+    match current() {
+        Ok(ring) => Ok(ring.entries.clone()),
+        Err(VaultError::NoKek(_)) => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 
@@ -110,6 +142,11 @@ fn expand(area: &Area) -> Result<Ring, VaultError> {
 }
 
 impl Ring {
+    /// False once another ring was published.
+    pub fn is_newest(&self) -> bool {
+        generation().is_ok_and(|generation| generation == self.generation)
+    }
+
     /// The KEK that wraps.
     pub fn active(&self) -> (&Entry, &Kek) {
         (&self.entries[0], &self.keks[0])
@@ -123,10 +160,9 @@ impl Ring {
 
     /// Opens a user's vault with the KEK that it names, and with no other: GCM does not commit to a key, so trying several
     /// would weaken it.
-    pub fn open(&self, user_id: &str, vault: &Vault) -> Result<MasterKey, VaultError> {
-        let (_, kek) = self.find(&vault.kek_id).ok_or_else(|| VaultError::KekNotLoaded(vault.kek_id.clone()))?;
-        let context = WrapContext { user_id, key_version: vault.key_version, kek_id: &vault.kek_id };
-        kek.unwrap(vault.format_version, &vault.wrapped_mk, &vault.wrap_iv, &context)
+    pub fn open(&self, wrap: &StoredWrap<'_>) -> Result<MasterKey, VaultError> {
+        let (_, kek) = self.find(wrap.kek_id).ok_or_else(|| VaultError::KekNotLoaded(wrap.kek_id.to_owned()))?;
+        kek.unwrap(wrap.format_version, wrap.wrapped_mk, wrap.wrap_iv, &wrap.context())
             .map_err(|_| VaultError::DoesNotOpen)
     }
 }

@@ -46,7 +46,7 @@ impl Source {
     /// Reads the text, at most [`MAX_TEXT`] bytes of it; whether it is a keyring is not looked at.
     ///
     /// A command may run for `command_timeout`. Meanwhile `interrupted` is called at least every
-    /// 100 ms; it may unwind, and the command is then killed. `data_directory` is where no key file
+    /// 100 ms; if it says yes or unwinds, the command is killed. `data_directory` is where no key file
     /// may be.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Source {
         &self,
         data_directory: &Path,
         command_timeout: Duration,
-        interrupted: &mut dyn FnMut(),
+        interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<SecretText, SourceError> {
         match self {
             Self::File(path) => {
@@ -116,14 +116,14 @@ mod tests {
     #[test]
     fn a_setting_is_copied() {
         let source = Source::Setting(SecretText::new(b"env-v1 key".to_vec()));
-        let text = source.read(Path::new("/"), Duration::ZERO, &mut || ()).expect("the text");
+        let text = source.read(Path::new("/"), Duration::ZERO, &mut || false).expect("the text");
         assert_eq!(text.expose_secret(), b"env-v1 key");
     }
 
     #[test]
     fn errors_name_the_setting_and_the_path_but_not_the_command() {
         let read = |source: Source| {
-            let error = source.read(Path::new("/"), Duration::from_secs(10), &mut || ()).err().expect("an error");
+            let error = source.read(Path::new("/"), Duration::from_secs(10), &mut || false).err().expect("an error");
             (error.to_string(), format!("{error:?}"))
         };
         let (shown, _) = read(Source::File("/nowhere/kek\n".into()));

@@ -36,6 +36,11 @@ pub fn define_kek() {
     }
 }
 
+/// Whether vault_ext.kek is set; its value is the mask.
+pub fn kek_is_set() -> bool {
+    KEK.get().is_some_and(|value| !value.is_empty())
+}
+
 /// The keyring given by vault_ext.kek, once: it is not kept.
 pub fn take_kek() -> Option<SecretText> {
     GIVEN.with(|given| given.borrow_mut().take())

@@ -2,6 +2,7 @@
 //! safe Rust and reads like the design.
 
 pub mod guc;
+pub mod procedure;
 pub mod process;
 pub mod row;
 pub mod secret;

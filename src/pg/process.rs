@@ -29,6 +29,22 @@ pub fn forbid_backtraces() {
     unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
 }
 
+/// True once this process was asked to end (SIGTERM, pg_terminate_backend).
+pub fn is_terminating() -> bool {
+    // SAFETY: a flag that the signal handler sets, read in this process's only thread.
+    unsafe { pg_sys::ProcDiePending != 0 }
+}
+
+/// Whether a long wait is to stop because this process is to end; a cancel request is raised as an error instead. For
+/// work that must be tidied up, since the end of a backend (FATAL) unwinds no Rust frame.
+pub fn is_interrupted() -> bool {
+    let terminating = is_terminating();
+    if !terminating {
+        super::wait::check_for_interrupts();
+    }
+    terminating
+}
+
 /// Runs `callback` when this process leaves shared memory, also when it ends by FATAL, which unwinds no Rust frame.
 /// The callback must not fail: an error in it would start the exit again.
 pub fn on_exit(callback: fn()) {

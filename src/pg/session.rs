@@ -35,6 +35,27 @@ pub fn caller() -> String {
     }
 }
 
+/// Does `work` as that role, as a SECURITY DEFINER function would: SET ROLE and other ways out are closed meanwhile. An
+/// error in it must end a (sub)transaction that was begun before; that takes the role back.
+pub fn as_role<T>(role: &CStr, work: impl FnOnce() -> T) -> T {
+    // SAFETY: the pair that is read is the one that is put back.
+    unsafe {
+        let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        let owner = pg_sys::get_role_oid(role.as_ptr(), false);
+        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as std::ffi::c_int);
+        let result = work();
+        pg_sys::SetUserIdAndSecContext(user, context);
+        result
+    }
+}
+
+/// True in a transaction that keeps one snapshot (REPEATABLE READ, SERIALIZABLE) and so does not see what others commit.
+pub fn has_old_snapshot() -> bool {
+    // SAFETY: a plain variable of this process.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as std::ffi::c_int }
+}
+
 /// Address of the client as the server sees it, without a netmask; None for a connection by socket and in a worker.
 pub fn connection_address() -> Option<String> {
     use pgrx::datum::Inet;

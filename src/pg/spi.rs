@@ -12,11 +12,11 @@ use pgrx::{FromDatum, IntoDatum};
 pub enum Arg<'a> {
     Text(&'a str),
     Int4(i32),
+    Int8(i64),
+    /// Microseconds since 2000-01-01 00:00 UTC.
+    Timestamp(i64),
     Interval(pgrx::datum::Interval),
     TextArray(&'a [Option<&'a str>]),
-    Int4Array(&'a [Option<i32>]),
-    /// Microseconds since 2000-01-01 00:00 UTC.
-    TimestampArray(&'a [i64]),
 }
 
 impl Arg<'_> {
@@ -24,10 +24,10 @@ impl Arg<'_> {
         match self {
             Self::Text(_) => pg_sys::TEXTOID,
             Self::Int4(_) => pg_sys::INT4OID,
+            Self::Int8(_) => pg_sys::INT8OID,
+            Self::Timestamp(_) => pg_sys::TIMESTAMPTZOID,
             Self::Interval(_) => pg_sys::INTERVALOID,
             Self::TextArray(_) => pg_sys::TEXTARRAYOID,
-            Self::Int4Array(_) => pg_sys::INT4ARRAYOID,
-            Self::TimestampArray(_) => pg_sys::TIMESTAMPTZARRAYOID,
         }
     }
 
@@ -35,12 +35,10 @@ impl Arg<'_> {
         let datum = match self {
             Self::Text(text) => text.into_datum(),
             Self::Int4(number) => number.into_datum(),
+            Self::Int8(number) => number.into_datum(),
+            Self::Timestamp(time) => TimestampWithTimeZone::try_from(*time).ok().into_datum(),
             Self::Interval(interval) => interval.into_datum(),
             Self::TextArray(texts) => texts.to_vec().into_datum(),
-            Self::Int4Array(numbers) => numbers.to_vec().into_datum(),
-            Self::TimestampArray(times) => {
-                times.iter().map(|time| TimestampWithTimeZone::try_from(*time).ok()).collect::<Vec<_>>().into_datum()
-            }
         };
         datum.unwrap_or_else(pg_sys::Datum::null)
     }
@@ -49,12 +47,18 @@ impl Arg<'_> {
 /// One SQL statement with its plan, which is made at the first run. Keep it in a `thread_local!`.
 pub struct Statement {
     sql: &'static str,
+    options: u32,
     plan: Cell<pg_sys::SPIPlanPtr>,
 }
 
 impl Statement {
     pub const fn new(sql: &'static str) -> Self {
-        Self { sql, plan: Cell::new(std::ptr::null_mut()) }
+        Self { sql, options: 0, plan: Cell::new(std::ptr::null_mut()) }
+    }
+
+    /// Planned once, without a look at the arguments: for long arrays, which a planner would copy each time.
+    pub const fn planned_once(sql: &'static str) -> Self {
+        Self { sql, options: pg_sys::CURSOR_OPT_GENERIC_PLAN, plan: Cell::new(std::ptr::null_mut()) }
     }
 
     /// Runs the statement with a fresh snapshot and hands its rows to `read`. Errors are raised as PostgreSQL errors.
@@ -65,7 +69,7 @@ impl Statement {
         unsafe {
             pg_sys::SPI_connect();
             if self.plan.get().is_null() {
-                self.plan.set(prepare(self.sql, args));
+                self.plan.set(prepare(self.sql, self.options, args));
             }
             let mut values: Vec<pg_sys::Datum> = args.iter().map(Arg::datum).collect();
             let code = pg_sys::SPI_execute_plan(self.plan.get(), values.as_mut_ptr(), std::ptr::null(), false, 0);
@@ -76,16 +80,42 @@ impl Statement {
             result
         }
     }
+
+    /// Runs a SELECT without arguments and hands its rows over in batches, under one snapshot and in flat memory.
+    pub fn scan(&self, mut read: impl FnMut(&Rows)) {
+        const BATCH: std::ffi::c_long = 1000;
+        // SAFETY: as in `run`; the portal lives until it is closed, each batch until it is freed.
+        unsafe {
+            pg_sys::SPI_connect();
+            if self.plan.get().is_null() {
+                self.plan.set(prepare(self.sql, self.options, &[]));
+            }
+            let none = std::ptr::null_mut;
+            let portal = pg_sys::SPI_cursor_open(std::ptr::null(), self.plan.get(), none(), std::ptr::null(), true);
+            loop {
+                pgrx::check_for_interrupts!();
+                pg_sys::SPI_cursor_fetch(portal, true, BATCH);
+                let rows = Rows { count: pg_sys::SPI_processed, table: pg_sys::SPI_tuptable };
+                read(&rows);
+                pg_sys::SPI_freetuptable(rows.table);
+                if rows.count == 0 {
+                    break;
+                }
+            }
+            pg_sys::SPI_cursor_close(portal);
+            pg_sys::SPI_finish();
+        }
+    }
 }
 
 /// # Safety
 /// Within an SPI connection.
-unsafe fn prepare(sql: &str, args: &[Arg<'_>]) -> pg_sys::SPIPlanPtr {
+unsafe fn prepare(sql: &str, options: u32, args: &[Arg<'_>]) -> pg_sys::SPIPlanPtr {
     let text = CString::new(sql).expect("our SQL has no NUL");
     let mut types: Vec<pg_sys::Oid> = args.iter().map(Arg::type_oid).collect();
     // SAFETY: the caller is connected to SPI; text and types live during the call.
     unsafe {
-        let plan = pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), options as i32);
         let code = pg_sys::SPI_result;
         assert!(!plan.is_null(), "SPI_prepare failed with code {code}");
         pg_sys::SPI_keepplan(plan);
@@ -103,6 +133,11 @@ impl Rows {
     /// Rows returned or touched.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// A text in place, in a row and a column counted from 0; None for NULL.
+    pub fn text(&self, row: u64, column: usize) -> Option<&str> {
+        self.get(row, column)
     }
 
     /// The value in a row and a column, both counted from 0; None for NULL.

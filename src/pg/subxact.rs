@@ -7,9 +7,18 @@ use pgrx::PgTryBuilder;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
+/// Runs `work` in a subtransaction and undoes it in any case, the locks that it took included.
+pub fn undone<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
+    within(work, false)
+}
+
 /// Runs `work` in a subtransaction. `Ok` keeps what it did; a PostgreSQL error or Rust panic in it undoes that and comes
 /// back as `Err`, to be looked at and rethrown. An ordinary `Result::Err` inside `T` keeps the subtransaction.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
+    within(work, true)
+}
+
+fn within<T>(work: impl FnOnce() -> T, keep: bool) -> Result<T, CaughtError> {
     // SAFETY: the sequence of calls is that of PL/pgSQL's exec_stmt_block: begin, restore the memory context; at the end
     // release or roll back, then restore memory context and resource owner, which the inner transaction replaced.
     let (context, owner) = unsafe {
@@ -22,8 +31,8 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
     // SAFETY: as above.
     unsafe {
         match &outcome {
-            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
-            Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+            Ok(_) if keep => pg_sys::ReleaseCurrentSubTransaction(),
+            _ => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
         }
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;

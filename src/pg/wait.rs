@@ -40,6 +40,22 @@ pub fn sleep_while(word: &AtomicU32, value: u32, timeout: Duration) {
     }
 }
 
+/// Sleeps until a signal comes or the time is over. Ends the process if the postmaster is gone. For who waits for nothing
+/// but signals: none is missed, since their handlers set the latch.
+pub fn sleep_until_signal(timeout: Duration) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: MyLatch belongs to this process.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            events as i32,
+            timeout.as_millis() as std::ffi::c_long,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+}
+
 /// Wakes whoever sleeps on the word.
 pub fn wake(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::empty(), u32::MAX >> 1);

@@ -34,6 +34,33 @@ pub fn start(name: &str, argument: u32, extra: u64) -> bool {
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
 }
 
+/// The main function of the worker that listens for SIGHUP.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub extern "C-unwind" fn vault_ext_keyring_listener(_argument: pg_sys::Datum) {
+    crate::kek::reload::listen();
+    // An exit with 0 would tell the postmaster not to start it again.
+    // SAFETY: outside a transaction, holding nothing.
+    unsafe { pg_sys::proc_exit(1) };
+}
+
+/// Has the postmaster start the listener with the server, on a standby too, and again should it end. Only while
+/// preloading.
+pub fn start_keyring_listener() {
+    let mut worker = pg_sys::BackgroundWorker {
+        bgw_flags: pg_sys::BGWORKER_SHMEM_ACCESS as c_int,
+        bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_PostmasterStart,
+        bgw_restart_time: 1,
+        ..Default::default()
+    };
+    copy(&mut worker.bgw_name, b"vault_ext keyring listener");
+    copy(&mut worker.bgw_type, b"vault_ext keyring listener");
+    copy(&mut worker.bgw_library_name, b"vault_ext");
+    copy(&mut worker.bgw_function_name, b"vault_ext_keyring_listener");
+    // SAFETY: the structure is complete, and its texts are NUL-terminated.
+    unsafe { pg_sys::RegisterBackgroundWorker(&mut worker) };
+}
+
 fn copy(field: &mut [std::ffi::c_char], text: &[u8]) {
     let room = field.len() - 1;
     for (to, from) in field[..room].iter_mut().zip(text) {
@@ -73,14 +100,16 @@ pub fn accept_signals() {
     }
 }
 
-/// Reads the configuration again if SIGHUP asked for it.
-pub fn reload_configuration_if_asked() {
+/// Reads the configuration again if SIGHUP asked for it, and says whether it did.
+pub fn reload_configuration_if_asked() -> bool {
     // SAFETY: a flag set by the signal handler, in this thread only; ProcessConfigFile is called outside a transaction.
     unsafe {
-        if pg_sys::ConfigReloadPending != 0 {
+        let asked = pg_sys::ConfigReloadPending != 0;
+        if asked {
             pg_sys::ConfigReloadPending = 0;
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
+        asked
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 
 use crate::harness::{
-    Cluster, Db, Refusal, eventually, expect_vault_error, fetch, init, rotate, set_user, shared_db, without_deadlock,
+    Cluster, Db, Refusal, eventually, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db,
+    without_deadlock,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -88,6 +89,28 @@ fn a_call_waits_for_a_short_lock() {
     locker.batch_execute("ROLLBACK").unwrap();
     assert_eq!(waiting.join().unwrap().unwrap(), key);
     assert_eq!(db.audit_of("alice").len(), 2, "one row, however often the writer tried");
+}
+
+#[test]
+fn a_call_waits_for_a_slot_that_cancelled_calls_still_hold() {
+    let db = shared_db();
+    let key = init(&mut db.app_for("alice")).unwrap();
+    let mut locker = db.superuser();
+    locker.batch_execute(LOCK).unwrap();
+    let mut app = db.app_for("alice");
+    app.batch_execute("SET statement_timeout = 50").unwrap();
+    // One more than there are slots: the last one is cancelled while it waits for a slot.
+    for _ in 0..5 {
+        expect_error(fetch(&mut app), "57014");
+    }
+    app.batch_execute("RESET statement_timeout").unwrap();
+    let waiting = std::thread::spawn(move || fetch(&mut app));
+    eventually(SOON, "the call waits", || {
+        db.value::<i64>("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%vault_get_master_key%' AND state = 'active' AND pid <> pg_backend_pid() AND datname = current_database()") == 1
+    });
+    locker.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(waiting.join().unwrap().unwrap(), key);
+    assert_eq!(db.audit_of("alice").len(), 6, "init, the four cancelled calls that had a slot, the last");
 }
 
 #[test]

@@ -41,6 +41,18 @@ fn opens(format_version: i16, wrapped_mk: &str, wrap_iv: &str, context: &WrapCon
 }
 
 /// Computed with the predecessor's own code.
+fn nonce() -> Nonce {
+    Nonce::random().expect("random bytes")
+}
+
+#[test]
+fn the_nonces_of_a_batch_differ() {
+    let nonces: std::collections::HashSet<_> =
+        Nonce::random_batch(1000).expect("random bytes").map(|nonce| nonce.0).collect();
+    assert_eq!(nonces.len(), 1000);
+    assert_eq!(Nonce::random_batch(0).expect("no random bytes").count(), 0);
+}
+
 #[test]
 fn format_1_vectors() {
     for (bytes, wrapped_mk) in [
@@ -80,8 +92,8 @@ fn the_aad_is_the_documented_one() {
 #[test]
 fn a_wrap_opens_and_the_next_one_has_another_nonce() {
     let (a, b) = (kek(counting(1)), kek(counting(1)));
-    let first = a.wrap(&master_key(), &CONTEXT).expect("a wrap");
-    let second = b.wrap(&master_key(), &CONTEXT).expect("a wrap");
+    let first = a.wrap(&master_key(), nonce(), &CONTEXT).expect("a wrap");
+    let second = b.wrap(&master_key(), nonce(), &CONTEXT).expect("a wrap");
     assert!(opens(FORMAT_2, first.wrapped_mk(), first.wrap_iv(), &CONTEXT));
     assert!(opens(FORMAT_2, second.wrapped_mk(), second.wrap_iv(), &CONTEXT));
     assert_ne!(first.wrap_iv(), second.wrap_iv());
@@ -205,7 +217,7 @@ fn contexts_out_of_bounds_are_refused() {
     ];
     for (user_id, key_version, kek_id) in contexts {
         let context = row(user_id, key_version, kek_id);
-        assert!(matches!(kek(counting(1)).wrap(&master_key(), &context), Err(WrapError::Context)));
+        assert!(matches!(kek(counting(1)).wrap(&master_key(), nonce(), &context), Err(BadContext)));
         assert!(!opens(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &context));
         assert!(!opens(
             FORMAT_1,

@@ -41,6 +41,8 @@ pub enum CommandProblem {
     Nothing,
     #[error("cannot be read from: {0}")]
     Io(io::Error),
+    #[error("was killed, since this process is to end")]
+    Interrupted,
 }
 
 impl CommandProblem {
@@ -58,24 +60,26 @@ impl CommandProblem {
                  standard error."
             }
             Self::UnknownStatus => "Start the server from a parent that does not ignore SIGCHLD.",
-            Self::Io(_) => "Try again.",
+            Self::Io(_) | Self::Interrupted => "Try again.",
         }
     }
 }
 
-/// Runs `command` and gives what it printed. `interrupted` may unwind; the command's process group
-/// is killed then, as it is after any failure. What a successful command leaves running in the
+/// Runs `command` and gives what it printed. `interrupted` may say so or unwind; the command's
+/// process group is killed then, as it is after any failure. What a successful command leaves running in the
 /// background is left alone.
 pub(super) fn output(
     command: &str,
     limit: Duration,
-    interrupted: &mut dyn FnMut(),
+    interrupted: &mut dyn FnMut() -> bool,
 ) -> Result<SecretText, CommandProblem> {
     let deadline = Deadline { start: Instant::now(), limit };
     let (mut running, mut stdout) = Running::start(command)?;
     let mut text = Collector::new();
     loop {
-        interrupted();
+        if interrupted() {
+            return Err(CommandProblem::Interrupted);
+        }
         if !readable(&stdout, deadline.slice()?)? {
             continue;
         }
@@ -141,7 +145,11 @@ impl Running {
     }
 
     /// Waits for the shell after the end of its output, which most often is the same moment.
-    fn wait(&mut self, deadline: &Deadline, interrupted: &mut dyn FnMut()) -> Result<ExitStatus, CommandProblem> {
+    fn wait(
+        &mut self,
+        deadline: &Deadline,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<ExitStatus, CommandProblem> {
         let mut pause = Duration::from_millis(1);
         loop {
             let polled = self.shell.try_wait();
@@ -151,7 +159,9 @@ impl Running {
                 Ok(None) => {}
                 Err(_) => return Err(CommandProblem::UnknownStatus),
             }
-            interrupted();
+            if interrupted() {
+                return Err(CommandProblem::Interrupted);
+            }
             thread::sleep(deadline.slice()?.min(pause));
             pause *= 2;
         }

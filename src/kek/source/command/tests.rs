@@ -10,7 +10,7 @@ const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 
 fn run(command: &str, limit: Duration) -> Result<SecretText, CommandProblem> {
-    output(command, limit, &mut || ())
+    output(command, limit, &mut || false)
 }
 
 fn error(command: &str, limit: Duration) -> CommandProblem {
@@ -104,17 +104,37 @@ fn the_deadline_ends_it_and_its_children() {
 fn an_interrupt_that_unwinds_ends_it() {
     let family = Family::new();
     let command = family.command("wait");
-    let mut interrupted = || assert!(family.pids().is_none(), "interrupted");
+    let mut interrupted = || {
+        assert!(family.pids().is_none(), "interrupted");
+        false
+    };
     let unwound = catch_unwind(AssertUnwindSafe(|| output(&command, LONG, &mut interrupted)));
     assert!(unwound.is_err());
     family.assert_gone();
 }
 
 #[test]
+fn an_interrupt_that_is_told_ends_it() {
+    for keep_open in ["wait", "exec >&-; wait"] {
+        let family = Family::new();
+        let command = family.command(keep_open);
+        let ended = output(&command, LONG, &mut || family.pids().is_some());
+        assert!(matches!(ended, Err(CommandProblem::Interrupted)));
+        family.assert_gone();
+    }
+}
+
+#[test]
 fn interrupts_are_looked_for_all_the_time() {
     let mut calls = 0;
-    let _ = output("exec >&-; sleep 0.6", LONG, &mut || calls += 1);
-    let _ = output("sleep 0.6", LONG, &mut || calls += 1);
+    let _ = output("exec >&-; sleep 0.6", LONG, &mut || {
+        calls += 1;
+        false
+    });
+    let _ = output("sleep 0.6", LONG, &mut || {
+        calls += 1;
+        false
+    });
     assert!(calls >= 10, "{calls} calls in 1.2 s");
 }
 

@@ -1,0 +1,98 @@
+//! Opening every wrap without releasing anything: is a restore, a standby or a rotation whole?
+
+use crate::audit::record::Action;
+use crate::audit::registration::Known;
+use crate::error::VaultError;
+use crate::kek::ring::{self, Ring};
+use crate::pg::session;
+use crate::store::{self, StoredWrap};
+use crate::vault::{Call, describe};
+
+const OPENS: &str = "opens";
+
+/// Vaults of one KEK and format that fared alike.
+pub struct Finding {
+    pub kek_id: String,
+    pub format_version: i16,
+    /// `opens`, or why not, in the words of the trail.
+    pub outcome: &'static str,
+    pub vaults: i64,
+    /// The first users whose vaults do not open, in no particular order.
+    pub user_ids: Vec<String>,
+}
+
+/// Opens everything. On a standby this leaves no row in the trail: none can be written there, and nothing is released.
+pub fn run(max_user_ids: usize) -> Result<Vec<Finding>, VaultError> {
+    if session::is_standby() {
+        return open_all(max_user_ids);
+    }
+    let call = Call::without_user(Action::Check)?;
+    let findings = call.attempt(|_| open_all(max_user_ids))?;
+    let sum = |opens: bool| -> i64 {
+        findings.iter().filter(|finding| (finding.outcome == OPENS) == opens).map(|finding| finding.vaults).sum()
+    };
+    call.record(200, None, Some(&format!("{} open, {} do not", sum(true), sum(false))))?;
+    Ok(findings)
+}
+
+fn open_all(max_user_ids: usize) -> Result<Vec<Finding>, VaultError> {
+    store::all_vaults_are_visible("vault_check()")?;
+    let ring = ring::current()?;
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut last = 0;
+    let mut differing = Differing::default();
+    store::for_each_wrap(|wrap| {
+        let outcome = outcome(&ring, &mut differing, &wrap);
+        let fits = |finding: &Finding| {
+            finding.outcome == outcome && finding.format_version == wrap.format_version && finding.kek_id == wrap.kek_id
+        };
+        if !findings.get(last).is_some_and(fits) {
+            last = findings.iter().position(fits).unwrap_or_else(|| {
+                findings.push(Finding {
+                    kek_id: wrap.kek_id.into(),
+                    format_version: wrap.format_version,
+                    outcome,
+                    vaults: 0,
+                    user_ids: Vec::new(),
+                });
+                findings.len() - 1
+            });
+        }
+        let finding = &mut findings[last];
+        finding.vaults += 1;
+        if outcome != OPENS && finding.user_ids.len() < max_user_ids {
+            finding.user_ids.push(wrap.user_id.into());
+        }
+    });
+    findings.sort_by(|a, b| (&a.kek_id, a.format_version, a.outcome).cmp(&(&b.kek_id, b.format_version, b.outcome)));
+    Ok(findings)
+}
+
+fn outcome(ring: &Ring, differing: &mut Differing, wrap: &StoredWrap<'_>) -> &'static str {
+    let Some((entry, kek)) = ring.find(wrap.kek_id) else {
+        return describe(&VaultError::KekNotLoaded(String::new())).1;
+    };
+    if kek.unwrap(wrap.format_version, wrap.wrapped_mk, wrap.wrap_iv, &wrap.context()).is_ok() {
+        OPENS
+    } else if differing.contains(entry) {
+        "kek-differs"
+    } else {
+        describe(&VaultError::DoesNotOpen).1
+    }
+}
+
+/// Which loaded KEKs are not the ones that this database knows; each is looked up once.
+#[derive(Default)]
+struct Differing(Vec<(String, bool)>);
+
+impl Differing {
+    fn contains(&mut self, entry: &ring::Entry) -> bool {
+        if let Some((_, differs)) = self.0.iter().find(|(id, _)| *id == entry.id) {
+            return *differs;
+        }
+        let known = store::known_kek(&entry.id).map(|known| known.compare(entry.check));
+        let differs = matches!(known, Some(Known::Other(_)));
+        self.0.push((entry.id.clone(), differs));
+        differs
+    }
+}

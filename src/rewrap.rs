@@ -1,0 +1,185 @@
+//! Wrapping every vault anew under the active KEK, batch by batch, beside all other calls.
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys::panic::CaughtError;
+
+use crate::audit::record::Action;
+use crate::crypto::wrap::Nonce;
+use crate::error::VaultError;
+use crate::kek::ring;
+use crate::maintenance;
+use crate::pg::procedure::Transactions;
+use crate::pg::{session, subxact, wait};
+use crate::store::{self, Rewrapped, Run, StoredWrap};
+use crate::vault::{self, Call, describe};
+
+const CALL: &str = "vault_rewrap()";
+/// How often a long run tells how far it is.
+const NOTICE_EVERY: Duration = Duration::from_secs(10);
+
+/// What a run has done.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Totals {
+    pub done: i64,
+    /// In use by others while their turn came, or changed afterwards: left for the next run.
+    pub skipped: i64,
+    /// Vaults that do not open.
+    pub failed: i64,
+}
+
+/// Rewraps what is not under the active KEK in format 2. Each batch is a transaction; the rest of an interrupted run is
+/// the next run's.
+pub fn run(batch_size: i32, transactions: &Transactions) -> Result<Totals, VaultError> {
+    let call = Call::without_user(Action::Rewrap)?;
+    let run = call.attempt(|_| session::as_role(store::OWNER, begin))?;
+    call.record(200, None, Some(&format!("started: {} vaults to {}", run.total, run.kek_id)))?;
+    transactions.commit();
+
+    let mut totals = Totals::default();
+    let outcome = batches(&call, &run, batch_size, transactions, &mut totals);
+    let left = subxact::catch(|| session::as_role(store::OWNER, || end(&run, &mut totals, outcome.is_ok())));
+    transactions.commit();
+    let counts = format!("{} done, {} skipped, {} failed", totals.done, totals.skipped, totals.failed);
+    match outcome {
+        Ok(()) => call.record(200, None, Some(&format!("finished: {counts}")))?,
+        Err(stop) => {
+            let why = match &stop {
+                Stop::Refused(error) => describe(error).1.to_owned(),
+                Stop::Raised(raised) => format!("error-{}", subxact::sqlstate(raised)),
+            };
+            call.record(500, None, Some(&format!("stopped by {why}: {counts}")))?;
+            return stop.go_on();
+        }
+    }
+    left.unwrap_or_else(|raised| raised.rethrow())?;
+    if totals.failed > 0 {
+        pgrx::warning!("{} vault(s) do not open and were left as they are; vault_check() names them", totals.failed);
+    }
+    if totals.skipped > 0 {
+        pgrx::notice!("{} vault(s) were in use or changed meanwhile: CALL vault_rewrap() again", totals.skipped);
+    }
+    Ok(totals)
+}
+
+/// Why a run stops before its end.
+enum Stop {
+    Refused(VaultError),
+    Raised(CaughtError),
+}
+
+impl Stop {
+    fn go_on<T>(self) -> Result<T, VaultError> {
+        match self {
+            Self::Refused(error) => Err(error),
+            Self::Raised(raised) => raised.rethrow(),
+        }
+    }
+}
+
+fn begin() -> Result<Run, VaultError> {
+    if session::has_old_snapshot() {
+        return Err(VaultError::OldSnapshot(CALL));
+    }
+    store::all_vaults_are_visible(CALL)?;
+    let ring = ring::current()?;
+    let (active, _) = ring.active();
+    vault::confirm(active)?;
+    let run = Run { started_at: session::now(), kek_id: active.id.clone(), total: store::count_to_rewrap(&active.id) };
+    store::begin_run(&run, &session::caller());
+    Ok(run)
+}
+
+fn batches(
+    call: &Call,
+    run: &Run,
+    batch_size: i32,
+    transactions: &Transactions,
+    totals: &mut Totals,
+) -> Result<(), Stop> {
+    let mut after = String::new();
+    let (started, mut noticed) = (Instant::now(), Instant::now());
+    loop {
+        let batch = subxact::catch(|| {
+            wait::check_for_interrupts();
+            session::as_role(store::OWNER, || {
+                let batch = batch(&after, batch_size)?;
+                let so_far = totals.plus(&batch);
+                store::update_run(run, so_far.done, so_far.failed);
+                Ok(batch)
+            })
+        })
+        .map_err(Stop::Raised)?
+        .map_err(Stop::Refused)?;
+        transactions.commit();
+        *totals = totals.plus(&batch);
+        for (user, context) in &batch.failed {
+            call.record_about(Action::FailedRewrap, user, 500, context).map_err(Stop::Refused)?;
+        }
+        match batch.last {
+            Some(last) => after = last,
+            None => return Ok(()),
+        }
+        if noticed.elapsed() >= NOTICE_EVERY {
+            noticed = Instant::now();
+            let rate = totals.done as f64 / started.elapsed().as_secs_f64();
+            pgrx::notice!("rewrapped {} of {} vaults, {rate:.0} a second", totals.done, run.total);
+        }
+    }
+}
+
+impl Totals {
+    fn plus(self, batch: &Batch) -> Self {
+        Self { done: self.done + batch.done, failed: self.failed + batch.failed.len() as i64, ..self }
+    }
+}
+
+struct Batch {
+    done: i64,
+    /// Users whose vaults do not open, and why.
+    failed: Vec<(String, &'static str)>,
+    /// Where the next batch goes on; None if this was the last.
+    last: Option<String>,
+}
+
+/// Rewraps the next vaults in the order of their users, without waiting for anybody: rows that others have locked are
+/// left out.
+fn batch(after: &str, size: i32) -> Result<Batch, VaultError> {
+    store::begin_write();
+    let ring = ring::current()?;
+    let (active, kek) = ring.active();
+    vault::confirm(active)?;
+    let rewrap = |wraps: &[StoredWrap<'_>]| {
+        let mut failed = Vec::new();
+        let mut rewrapped = Vec::with_capacity(wraps.len());
+        let nonces = Nonce::random_batch(wraps.len()).map_err(|_| VaultError::NoRandomness)?;
+        for (old, nonce) in wraps.iter().zip(nonces) {
+            let sealed = vault::ring_opens(&ring, old)
+                .and_then(|master_key| vault::seal(active, kek, old.user_id, old.key_version, &master_key, nonce));
+            match sealed {
+                Ok(wrap) => rewrapped.push(Rewrapped { old, wrap }),
+                // A newer ring may open it: the next run will see.
+                Err(VaultError::KekNotLoaded(_)) if !ring.is_newest() => {}
+                Err(
+                    error @ (VaultError::KekNotLoaded(_) | VaultError::KekDiffers { .. } | VaultError::DoesNotOpen),
+                ) => failed.push((old.user_id.to_owned(), describe(&error).1)),
+                Err(error) => return Err(error),
+            }
+        }
+        let done = store::rewrap(&active.id, &rewrapped);
+        let last = wraps.last().filter(|_| wraps.len() == size as usize).map(|wrap| wrap.user_id.to_owned());
+        Ok(Batch { done, failed, last })
+    };
+    maintenance::run(|| store::lock_to_rewrap(after, &active.id, size, rewrap))
+}
+
+/// Counts what is left to do and closes the run's record.
+fn end(run: &Run, totals: &mut Totals, finished: bool) -> Result<(), VaultError> {
+    if finished {
+        let ring = ring::current()?;
+        let left = store::count_to_rewrap(&ring.active().0.id);
+        totals.skipped = (left - totals.failed).max(0);
+    }
+    store::end_run(run, totals.done, totals.skipped, totals.failed, if finished { "finished" } else { "stopped" });
+    Ok(())
+}

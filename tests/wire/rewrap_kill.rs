@@ -1,0 +1,183 @@
+//! A rewrap that is interrupted, at every batch boundary and inside a batch: what was committed stays, the rest is the
+//! next run's, and all the while a reader opens every vault again and again.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::harness::{Cluster, Db, VaultKey, eventually, fetch, kek, keyring_line, kill9, set_user};
+use crate::keyring::{cluster, rewrap, switch, write};
+use crate::rewrap::{all_rewrapped, runs, stop_at, stopped, users, vaults};
+
+const SOON: Duration = Duration::from_secs(60);
+const BATCH: i32 = 4;
+
+/// Reads all vaults over and over while `work` runs. A connection may be lost, since the server may be; a call that is
+/// answered must give the right key.
+fn beside_a_reader<T>(cluster: &Cluster, users: &[String], keys: &[VaultKey], work: impl FnOnce(&dyn Fn()) -> T) -> T {
+    let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let read = || {
+        let mut client = None;
+        while !stop.load(Ordering::SeqCst) {
+            let Some(app) = client.as_mut() else {
+                client = cluster.try_conn("wire_app", "d").ok();
+                continue;
+            };
+            for (user, key) in users.iter().zip(keys) {
+                let set = "SELECT set_config('app.current_user_id', $1, false)";
+                let answer = postgres::Client::execute(app, set, &[user]).and_then(|_| fetch(app));
+                match answer {
+                    Ok(found) => assert_eq!(found.master_key, key.master_key, "{user}"),
+                    // Shutdown, restart, crash recovery: the session is gone. Anything else is a vault that did not open.
+                    Err(error) if error.code().is_none_or(|code| code.code().starts_with("57P")) => {
+                        client = None;
+                        break;
+                    }
+                    Err(error) => panic!("{user}: {error:?}"),
+                }
+            }
+            if client.is_some() {
+                rounds.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(read);
+        let a_round = || {
+            // The second round from now began after now.
+            let before = rounds.load(Ordering::SeqCst);
+            eventually(SOON, "the reader reads everything", || {
+                rounds.load(Ordering::SeqCst) >= before + 2 || reader.is_finished()
+            });
+        };
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&a_round)));
+        stop.store(true, Ordering::SeqCst);
+        reader.join().expect("the reader saw every key all the time");
+        result.unwrap_or_else(|cause| std::panic::resume_unwind(cause))
+    })
+}
+
+/// How many vaults are under the new KEK.
+fn done(db: &Db) -> i64 {
+    db.value("SELECT count(*) FROM vault_ext.encryption_vaults WHERE kek_id = 'k2'")
+}
+
+/// Where a run is stopped: at the first row of a batch nothing but the batches before is done, which is the boundary.
+fn places() -> Vec<(usize, i64)> {
+    (0..12).map(|user| (user, i64::from(BATCH) * (user as i64 / i64::from(BATCH)))).collect()
+}
+
+/// Stops a run at each of the places by `end`, and finishes it by another run.
+fn interrupted(cluster: &Cluster, end: impl Fn(&Db, i32)) {
+    let db = cluster.database("d");
+    let users = users(12);
+    let keys = vaults(&db, &users);
+    switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
+    beside_a_reader(cluster, &users, &keys, |a_round| {
+        for (place, committed) in places() {
+            // Back to the beginning.
+            switch(&db, &[("k1", 1), ("k2", 2)]).unwrap();
+            rewrap(&db, 100).unwrap();
+            switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
+            let holder = stop_at(&db, &users[place]);
+            std::thread::scope(|scope| {
+                let run = scope.spawn(|| rewrap(&db, BATCH));
+                let pid = stopped(&db);
+                a_round();
+                end(&db, pid);
+                assert!(run.join().unwrap().is_err(), "stopped at {place}");
+            });
+            drop(holder);
+            eventually(SOON, "the server answers", || cluster.try_conn("postgres", "d").is_ok());
+            db.force("DROP TRIGGER IF EXISTS stop_here ON vault_ext.encryption_vaults");
+            assert_eq!(done(&db), committed, "stopped at {place}");
+            a_round();
+            assert_eq!(rewrap(&db, BATCH).unwrap(), (12 - committed, 0, 0), "stopped at {place}");
+            all_rewrapped(&db, &users, &keys, "k2");
+        }
+    });
+}
+
+#[test]
+fn a_cancelled_run_is_finished_by_the_next() {
+    let cluster = cluster(&[("k1", 1)]);
+    interrupted(&cluster, |db, pid| {
+        db.force(&format!("SELECT pg_cancel_backend({pid})"));
+    });
+    let db = cluster.existing_database("d");
+    let stopped: Vec<_> = runs(&db).into_iter().filter(|run| run.contains("stopped")).collect();
+    assert_eq!(stopped.len(), 12, "{stopped:?}");
+    assert_eq!(stopped[5], "rewrap 500 stopped by error-57014: 4 done, 0 skipped, 0 failed");
+    let states: i64 = db.value("SELECT count(*) FROM vault_ext.rewrap_progress WHERE state = 'stopped'");
+    assert_eq!(states, 12);
+}
+
+#[test]
+fn a_terminated_run_is_finished_by_the_next() {
+    let cluster = cluster(&[("k1", 1)]);
+    interrupted(&cluster, |db, pid| {
+        db.force(&format!("SELECT pg_terminate_backend({pid})"));
+    });
+    let db = cluster.existing_database("d");
+    let states: i64 = db.value("SELECT count(*) FROM vault_ext.rewrap_progress WHERE state = 'interrupted'");
+    assert_eq!(states, 12);
+}
+
+#[test]
+fn a_run_whose_backend_is_killed_is_finished_by_the_next() {
+    let cluster = cluster(&[("k1", 1)]);
+    interrupted(&cluster, |db, pid| {
+        kill9(pid);
+        // The crash ends every session; wait until this one's end is certain.
+        eventually(SOON, "the server has recovered", || {
+            db.cluster.try_conn("postgres", "d").is_ok_and(|mut client| {
+                client
+                    .query_one("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", &[&pid])
+                    .is_ok_and(|row| row.get::<_, i64>(0) == 0)
+            })
+        });
+    });
+}
+
+#[test]
+fn a_run_whose_server_is_killed_is_finished_by_the_next() {
+    let mut cluster = Cluster::builder().keyring(&keyring_line("k1", &kek(1))).conf("max_connections = 50").start();
+    let users = users(12);
+    let db = cluster.database("d");
+    let keys = vaults(&db, &users);
+    drop(db);
+    for (place, committed) in places().into_iter().step_by(3) {
+        let db = cluster.existing_database("d");
+        switch(&db, &[("k1", 1), ("k2", 2)]).unwrap();
+        rewrap(&db, 100).unwrap();
+        switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
+        let holder = stop_at(&db, &users[place]);
+        let processes = cluster.processes();
+        let postmaster = cluster.postmaster_pid();
+        beside_a_reader(&cluster, &users, &keys, |a_round| {
+            let run = std::thread::scope(|scope| {
+                let run = scope.spawn(|| rewrap(&db, BATCH));
+                stopped(&db);
+                a_round();
+                kill9(postmaster);
+                processes.iter().chain(&cluster.processes()).for_each(|pid| kill9(*pid));
+                run.join().unwrap()
+            });
+            assert!(run.is_err(), "stopped at {place}");
+        });
+        drop((holder, db));
+        cluster.crash();
+        cluster.start();
+        let db = cluster.existing_database("d");
+        db.force("DROP TRIGGER stop_here ON vault_ext.encryption_vaults");
+        assert_eq!(done(&db), committed, "stopped at {place}");
+        let mut app = db.app();
+        for (user, key) in users.iter().zip(&keys) {
+            set_user(&mut app, user);
+            assert_eq!(fetch(&mut app).unwrap().master_key, key.master_key);
+        }
+        drop(app);
+        assert_eq!(rewrap(&db, BATCH).unwrap(), (12 - committed, 0, 0), "stopped at {place}");
+        all_rewrapped(&db, &users, &keys, "k2");
+        write(&cluster, &crate::keyring::keyring(&[("k2", 2), ("k1", 1)]));
+    }
+}
