@@ -10,7 +10,7 @@ use aes_gcm::aead::AeadInOut;
 use pgrx::prelude::*;
 
 use crate::crypto::secret::{KekBytes, MasterKey};
-use crate::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, WrapContext};
+use crate::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, Nonce, WrapContext};
 use crate::pg::row::Row;
 use crate::{identity, store};
 
@@ -42,7 +42,7 @@ fn bench_nanoseconds(what: &str, rounds: i32) -> f64 {
         }),
         "unwrap of format 2" => {
             let key = MasterKey::random().expect("random bytes");
-            let wrap = kek.wrap(&key, &row).expect("a wrap");
+            let wrap = kek.wrap(&key, Nonce::random().expect("randomness"), &row).expect("a wrap");
             time(rounds, || {
                 kek.unwrap(FORMAT_2, black_box(wrap.wrapped_mk()), wrap.wrap_iv(), &row).expect("the wrap opens")
             })
