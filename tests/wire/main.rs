@@ -23,6 +23,7 @@ mod isolation;
 mod isolation_sql;
 mod kek_files;
 mod kek_reload;
+mod kek_restore;
 mod kek_retire;
 mod kek_secrecy;
 mod kek_settings;
