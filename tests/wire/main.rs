@@ -37,6 +37,7 @@ mod pipelines;
 mod pooler;
 mod rewrap;
 mod rewrap_kill;
+mod runbook;
 mod self_check;
 mod standby;
 mod storm;
