@@ -45,9 +45,10 @@ CREATE FUNCTION vault_purge_audit(older_than interval) RETURNS bigint
 COMMENT ON FUNCTION vault_purge_audit(interval) IS 'deletes audit rows older than that and says how many; the deletion leaves a row itself';
 
 -- The lock_timeout bounds how long transactions with fresh keys may hold these two up, and they all others that mint.
-CREATE FUNCTION vault_reload_kek(OUT kek_id text, OUT active boolean, OUT change text) RETURNS SETOF record
-    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET lock_timeout = '3s' AS 'MODULE_PATHNAME', 'vault_reload_kek_wrapper';
-COMMENT ON FUNCTION vault_reload_kek() IS 'reads the keyring again for the whole server, or refuses and keeps the old one';
+CREATE FUNCTION vault_reload_kek(
+    keep_missing boolean DEFAULT false, OUT kek_id text, OUT active boolean, OUT change text) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET lock_timeout = '3s' AS 'MODULE_PATHNAME', 'vault_reload_kek_wrapper';
+COMMENT ON FUNCTION vault_reload_kek(boolean) IS 'reads the keyring again for the whole server, or refuses and keeps the old one; keep_missing leaves KEKs loaded that the keyring lacks';
 
 CREATE FUNCTION vault_retire_kek(kek_id text) RETURNS boolean
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET lock_timeout = '3s' AS 'MODULE_PATHNAME', 'vault_retire_kek_wrapper';
@@ -104,7 +105,7 @@ BEGIN
     FOREACH f IN ARRAY ARRAY[
         'vault_init()', 'vault_get_master_key()', 'vault_rotate()', 'vault_status()',
         'vault_erase(text)', 'vault_erase_on_delete()', 'vault_purge_audit(interval)',
-        'vault_reload_kek()', 'vault_retire_kek(text)', 'vault_kek_status()', 'vault_check(integer)',
+        'vault_reload_kek(boolean)', 'vault_retire_kek(text)', 'vault_kek_status()', 'vault_check(integer)',
         'vault_rewrap(integer, bigint, bigint, bigint)',
         'vault_ext.in_maintenance()', 'vault_ext.is_audit_writer()', 'vault_ext.audit_batch()', 'vault_ext.audit_counters()']::pg_catalog.regprocedure[]
     LOOP

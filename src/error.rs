@@ -158,7 +158,7 @@ impl VaultError {
                 "Give the new KEK an id of its own: an id stands for one KEK for ever. The old ring stays in use.".into()
             }
             Self::ReloadLacks(_) => {
-                "Put these KEKs back behind the first line; remove a KEK only after CALL vault_rewrap(). The old ring stays in use.".into()
+                "Put these KEKs back behind the first line; remove a KEK only after CALL vault_rewrap(). If they are lost, see keep_missing in the KEK runbook.".into()
             }
             Self::ReloadRetired(_) => "Make another KEK the first line. The old ring stays in use.".into(),
             Self::ReloadOnStandby => "Run SELECT pg_reload_conf(): a signal reloads the keyring of a standby.".into(),

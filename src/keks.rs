@@ -15,33 +15,42 @@ use crate::vault::Call;
 /// How often a reload that was overtaken by another one is tried.
 const ATTEMPTS: u32 = 8;
 
-/// Reads the source again and makes it the ring of the whole server, or changes nothing.
-pub fn reload() -> Result<Change, VaultError> {
+/// Reads the source again and makes it the ring of the whole server, or changes nothing. `keep_missing`: the KEKs that
+/// the source lacks stay loaded; after a loss that is the way to rewrap what is under them.
+pub fn reload(keep_missing: bool) -> Result<Change, VaultError> {
     let call = Call::without_user(Action::Reload).map_err(|error| match error {
         VaultError::Standby => VaultError::ReloadOnStandby,
         error => error,
     })?;
-    let (change, retired) = call.attempt(|_| try_reload())?;
-    let description = change.describe();
+    let (proposal, retired) = call.attempt(|_| try_reload(keep_missing))?;
+    let change = proposal.change;
+    let kept = if proposal.kept.is_empty() { String::new() } else { format!("; kept {}", proposal.kept.join(" ")) };
+    let description = change.describe() + &kept;
     call.record(200, None, Some(&description))?;
     pgrx::log!("vault_ext: keyring reloaded by {}: {description}", session::caller());
     for kek_id in retired {
         pgrx::warning!("the KEK \"{kek_id}\" is retired in this database and still in the keyring; remove it there");
     }
+    for kek_id in proposal.kept {
+        pgrx::warning!("the KEK \"{kek_id}\" is in this server's memory only; CALL vault_rewrap() before it stops");
+    }
     Ok(change)
 }
 
-fn try_reload() -> Result<(Change, Vec<String>), VaultError> {
+fn try_reload(keep_missing: bool) -> Result<(Proposal, Vec<String>), VaultError> {
     for _ in 0..ATTEMPTS {
         let proposal = Proposal::read(&mut process::is_interrupted);
         // A termination that stopped the reading takes effect here.
         crate::pg::wait::check_for_interrupts();
-        let proposal = proposal?;
+        let mut proposal = proposal?;
+        if keep_missing {
+            proposal.keep_missing()?;
+        }
         let retired = compare_with_database(&proposal.change)?;
         let published =
             if proposal.change.removed.is_empty() { proposal.publish() } else { publish_removal(&proposal)? };
         if published {
-            return Ok((proposal.change, retired));
+            return Ok((proposal, retired));
         }
     }
     Err(VaultError::Contended(ATTEMPTS))

@@ -61,9 +61,10 @@ fn vault_purge_audit(older_than: Interval) -> i64 {
 
 /// Reads the keyring's source again: kek_id, active, change (added, kept, removed). F0000, 55000, 55P03, 25006.
 #[pg_extern(sql = false)]
-fn vault_reload_kek()
--> TableIterator<'static, (name!(kek_id, String), name!(active, bool), name!(change, &'static str))> {
-    let change = or_raise(keks::reload());
+fn vault_reload_kek(
+    keep_missing: bool,
+) -> TableIterator<'static, (name!(kek_id, String), name!(active, bool), name!(change, &'static str))> {
+    let change = or_raise(keks::reload(keep_missing));
     let mut rows: Vec<_> = Vec::new();
     for (position, entry) in change.entries.into_iter().enumerate() {
         let what = if change.added.contains(&entry.id) { "added" } else { "kept" };

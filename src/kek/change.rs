@@ -45,6 +45,15 @@ impl Change {
         })
     }
 
+    /// Leaves the KEKs in the ring that would be removed, behind the others, and gives their ids.
+    pub fn keep_removed(&mut self, old: &[Entry]) -> Vec<String> {
+        let removed = std::mem::take(&mut self.removed);
+        self.entries.extend(old.iter().filter(|entry| removed.contains(&entry.id)).cloned());
+        self.removes_active = false;
+        self.is_any = self.entries != old;
+        removed
+    }
+
     /// For the trail and the log.
     pub fn describe(&self) -> String {
         if !self.is_any {
@@ -90,6 +99,18 @@ mod tests {
         assert!(removes_active(&[("b", 2)]));
         assert!(!removes_active(&[("a", 1)]));
         assert!(!removes_active(&[("b", 2), ("a", 1)]));
+    }
+
+    #[test]
+    fn what_would_be_removed_can_be_kept() {
+        let (old, new) = (ring(&[("a", 1), ("b", 2)]), ring(&[("c", 3), ("b", 2)]));
+        let mut change = Change::between(&old, &new).expect("no KEK differs");
+        assert_eq!(change.keep_removed(&old), ["a"]);
+        assert_eq!(change.entries, ring(&[("c", 3), ("b", 2), ("a", 1)]));
+        assert_eq!((change.describe().as_str(), change.removes_active), ("active c; added c", false));
+        let mut change = Change::between(&old, &ring(&[("a", 1)])).expect("no KEK differs");
+        change.keep_removed(&old);
+        assert!(!change.is_any);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::change::Change;
-use super::keyring::Keyring;
+use super::keyring::{Keyring, MAX_KEKS};
 use super::ring::{self, Entry};
 use super::startup::{self, BadKek};
 use crate::crypto::check::CheckValue;
@@ -16,6 +16,8 @@ pub struct Proposal {
     generation: u64,
     keyring: Keyring,
     pub change: Change,
+    /// KEKs of the ring in use that stay, though the keyring lacks them.
+    pub kept: Vec<String>,
 }
 
 impl Proposal {
@@ -30,20 +32,33 @@ impl Proposal {
             .iter()
             .map(|entry| Entry { id: entry.id.as_str().into(), check: CheckValue::of(&entry.key) })
             .collect();
-        let change = Change::between(&ring::entries()?, &new).map_err(|differs| VaultError::ReloadDiffers {
+        let old = ring::entries()?;
+        let change = Change::between(&old, &new).map_err(|differs| VaultError::ReloadDiffers {
             kek_id: differs.new.id.clone(),
             new: differs.new.check.to_hex(),
             known: differs.old.check.to_hex(),
             by: "the ring in use",
         })?;
-        Ok(Self { generation, keyring, change })
+        Ok(Self { generation, keyring, change, kept: Vec::new() })
+    }
+
+    /// Keeps the KEKs loaded that the keyring lacks: they are lost but for this server's memory.
+    pub fn keep_missing(&mut self) -> Result<(), VaultError> {
+        self.kept = self.change.keep_removed(&ring::entries()?);
+        if self.change.entries.len() > MAX_KEKS {
+            return Err(VaultError::ReloadRefused(
+                format!("with those that are kept there are more than {MAX_KEKS} KEKs"),
+                "Rewrap the rows of old keys and remove these keys.".into(),
+            ));
+        }
+        Ok(())
     }
 
     /// Makes it the ring in use, at once for all processes. False if another reload was first: then it says nothing
     /// about the ring of this moment and is to be read anew.
     pub fn publish(&self) -> bool {
         if self.change.is_any {
-            ring::replace(self.generation, &self.keyring)
+            ring::replace(self.generation, &self.keyring, &self.kept)
         } else {
             ring::generation().is_ok_and(|generation| generation == self.generation)
         }

@@ -55,10 +55,22 @@ pub fn publish(keyring: &Keyring) {
     }
 }
 
-/// Publishes a ring in place of that generation. False if that is not the newest any more.
-pub fn replace(generation: u64, keyring: &Keyring) -> bool {
+/// Publishes a ring in place of that generation, with those KEKs of it behind the new ones. False if that generation is
+/// not the newest any more. There must be room for all.
+pub fn replace(generation: u64, keyring: &Keyring, keep: &[String]) -> bool {
     let Some(area) = AREA.get() else { return false };
-    let bytes = encode(keyring);
+    let mut bytes = encode(keyring);
+    let mut old = Zeroizing::new([0; RING_BYTES]);
+    if !keep.is_empty() && area.read(&mut old) != generation {
+        return false;
+    }
+    for room in old[1..].chunks_exact(ENTRY_BYTES).take(usize::from(old[0])) {
+        if keep.iter().any(|kek_id| kek_id.as_bytes() == &room[1..=usize::from(room[0])]) {
+            let end = 1 + usize::from(bytes[0]) * ENTRY_BYTES;
+            bytes[end..end + ENTRY_BYTES].copy_from_slice(room);
+            bytes[0] += 1;
+        }
+    }
     shmem::locked(|| {
         let is_newest = area.generation() == generation;
         if is_newest {

@@ -38,9 +38,33 @@ impl Arg<'_> {
             Self::Int8(number) => number.into_datum(),
             Self::Timestamp(time) => TimestampWithTimeZone::try_from(*time).ok().into_datum(),
             Self::Interval(interval) => interval.into_datum(),
-            Self::TextArray(texts) => texts.to_vec().into_datum(),
+            Self::TextArray(texts) => Some(text_array(texts)),
         };
         datum.unwrap_or_else(pg_sys::Datum::null)
+    }
+}
+
+/// Without the copies that pgrx makes on the way, which count in batches of thousands.
+fn text_array(texts: &[Option<&str>]) -> pg_sys::Datum {
+    let mut nulls: Vec<bool> = texts.iter().map(Option::is_none).collect();
+    let mut values: Vec<pg_sys::Datum> =
+        texts.iter().map(|text| text.into_datum().unwrap_or_else(pg_sys::Datum::null)).collect();
+    let (mut lengths, mut lower_bounds) = ([texts.len() as i32], [1]);
+    // SAFETY: one dimension with as many values and null flags as its length says; text is of variable length, passed by
+    // reference and aligned as an int.
+    unsafe {
+        let array = pg_sys::construct_md_array(
+            values.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            1,
+            lengths.as_mut_ptr(),
+            lower_bounds.as_mut_ptr(),
+            pg_sys::TEXTOID,
+            -1,
+            false,
+            pg_sys::TYPALIGN_INT as std::ffi::c_char,
+        );
+        pg_sys::Datum::from(array)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::harness::{
     Cluster, Db, Refusal, assert_no_secrets, base64, eventually, expect_error, expect_vault_error, fetch, init, kek,
     rotate, without_deadlock,
 };
-use crate::keyring::{Reloaded, cluster, keyring, loaded, reload, switch, write};
+use crate::keyring::{Reloaded, cluster, keyring, loaded, reload, rewrap, switch, write};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -301,6 +301,30 @@ fn a_disabled_vault_comes_up_with_a_good_keyring() {
     expect_vault_error(init(&mut alice), "55000");
     assert_eq!(change(&switch(&db, &[("k1", 1)]).unwrap()), [("k1", true, "added")]);
     assert_eq!(init(&mut alice).unwrap().kek_id, "k1");
+}
+
+#[test]
+fn a_lost_kek_stays_loaded_until_its_vaults_are_rewrapped() {
+    let cluster = cluster(&[("k1", 1), ("k0", 5)]);
+    let db = cluster.database("d");
+    let key = init(&mut db.app_for("alice")).unwrap();
+    write(&cluster, &keyring(&[("k2", 2)]));
+    expect_vault_error(reload(&db), "55000");
+    let rows =
+        db.conn("wire_admin").query("SELECT kek_id, active, change FROM vault_reload_kek(keep_missing => true)", &[]);
+    let rows: Reloaded = rows.unwrap().iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    assert_eq!(change(&rows), [("k2", true, "added"), ("k1", false, "kept"), ("k0", false, "kept")]);
+    let row = db.audit().pop().unwrap();
+    assert_eq!(row.what(), ("reload", 200, Some("active k2; added k2; kept k1 k0")));
+    assert!(cluster.log().contains("the KEK \"k1\" is in this server's memory only"));
+    assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
+    assert_eq!(rewrap(&db, 10).unwrap(), (1, 0, 0));
+    let rows = reload(&db).unwrap();
+    assert_eq!(change(&rows), [("k2", true, "kept"), ("k1", false, "removed"), ("k0", false, "removed")]);
+    assert_eq!(fetch(&mut db.app_for("alice")).unwrap().master_key, key.master_key);
+    // No other KEK under a kept id, of course.
+    write(&cluster, &keyring(&[("k3", 3), ("k2", 9)]));
+    expect_vault_error(db.conn("wire_admin").simple_query("SELECT vault_reload_kek(true)"), "55000");
 }
 
 #[test]
