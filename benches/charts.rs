@@ -87,6 +87,7 @@ fn paint(
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .max_light_lines(0)
         .x_desc(x)
         .y_desc(y)
         .x_labels(steps + 1)

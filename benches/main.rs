@@ -17,19 +17,33 @@ mod rounds;
 mod sections;
 mod server;
 
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use options::Options;
 use report::Report;
 
-fn main() {
+fn main() -> ExitCode {
     let options = Options::from_env();
     let mut report = Report::begin(&options);
+    let mut failed = Vec::new();
     for section in sections::ALL.iter().filter(|section| options.wants(section.name)) {
         let start = Instant::now();
         println!("\n==> {}: {}", section.name, section.title);
-        (section.run)(&options, &mut report);
+        // One section that fails does not take the results of the others along.
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| (section.run)(&options, &mut report)));
+        if outcome.is_err() {
+            failed.push(section.name);
+            report.note(format!("the section {} FAILED; what it measured before stands above", section.name));
+        }
         report.took(section.name, start.elapsed());
+        report.write();
     }
-    report.write();
+    println!("\n{report}");
+    if !failed.is_empty() {
+        eprintln!("failed: {}", failed.join(", "));
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }

@@ -1,6 +1,6 @@
 //! results.json, results.md and the charts, in target/bench.
 
-use std::fmt::Write;
+use std::fmt::{Display, Formatter, Write};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +12,13 @@ use crate::figures::{Figure, Spread};
 use crate::machine;
 use crate::options::Options;
 use crate::server::{Server, number};
+
+const THROUGHPUT: &str = "throughput.svg";
+const LATENCY: &str = "latency.svg";
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench")
+}
 
 pub struct Report {
     quick: bool,
@@ -80,22 +87,17 @@ impl Report {
     }
 
     pub fn write(&self) {
-        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+        let dir = directory();
         fs::create_dir_all(&dir).expect("target is writable");
-        let mut charts = Vec::new();
         if !self.throughput.is_empty() {
-            charts::throughput(&dir.join("throughput.svg"), &self.throughput);
-            charts.push("throughput.svg");
+            charts::throughput(&dir.join(THROUGHPUT), &self.throughput);
         }
         if !self.latency.is_empty() {
-            charts::latency(&dir.join("latency.svg"), &self.latency);
-            charts.push("latency.svg");
+            charts::latency(&dir.join(LATENCY), &self.latency);
         }
         let json = serde_json::to_string_pretty(&self.json()).expect("plain values");
         fs::write(dir.join("results.json"), json + "\n").expect("target is writable");
-        let markdown = self.markdown(&charts);
-        fs::write(dir.join("results.md"), &markdown).expect("target is writable");
-        println!("\n{markdown}\nwritten to {}: results.md, results.json {}", dir.display(), charts.join(" "));
+        fs::write(dir.join("results.md"), self.markdown()).expect("target is writable");
     }
 
     fn json(&self) -> Value {
@@ -112,7 +114,7 @@ impl Report {
         })
     }
 
-    fn markdown(&self, charts: &[&str]) -> String {
+    fn markdown(&self) -> String {
         let mut text = String::from("# vault_ext: benchmarks\n\n");
         for (name, value) in &self.facts {
             let _ = writeln!(text, "- {name}: {value}");
@@ -136,9 +138,17 @@ impl Report {
             text.push_str("\nNotes:\n\n");
             text.extend(self.notes.iter().map(|note| format!("- {note}\n")));
         }
-        for chart in charts {
-            let _ = write!(text, "\n![{}]({chart})\n", chart.trim_end_matches(".svg"));
+        for (chart, points) in [(THROUGHPUT, &self.throughput), (LATENCY, &self.latency)] {
+            if !points.is_empty() {
+                let _ = write!(text, "\n![{}]({chart})\n", chart.trim_end_matches(".svg"));
+            }
         }
         text
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\nwritten to {}", self.markdown(), directory().display())
     }
 }

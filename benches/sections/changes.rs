@@ -34,7 +34,7 @@ fn compare(options: &Options, section: &'static str, scripts: [&str; 2], rows: &
     mint(&mut db, USERS);
     db.batch_execute(include_str!("../sql/baselines.sql")).expect("the baselines' tables");
     db.batch_execute("VACUUM ANALYZE").expect("vacuum");
-    db.batch_execute("CHECKPOINT").expect("a checkpoint");
+    server.settle();
     let names = ["vault_ext", "by hand"];
     let sides: Vec<_> =
         (0..2).map(|i| Load::new(&server, names[i], "changes", &[scripts[i]]).variable("users", USERS)).collect();

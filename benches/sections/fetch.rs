@@ -53,7 +53,7 @@ fn run(options: &Options, report: &mut Report) {
             sides.push(load(OURS[1], &fetch).with(SPIN));
         }
 
-        db.batch_execute("CHECKPOINT").expect("a checkpoint");
+        server.settle();
         let before = audited(&mut db);
         let samples = interleave(&sides, clients, options);
         let calls: u64 = sides

@@ -42,7 +42,7 @@ fn run(options: &Options, report: &mut Report) {
     for name in ["small", "many_vaults", "long_trail"] {
         server.superuser(name).batch_execute("VACUUM ANALYZE").expect("vacuum");
     }
-    server.superuser("postgres").batch_execute("CHECKPOINT").expect("a checkpoint");
+    server.settle();
 
     let fetch = include_str!("../sql/fetch_any_user.sql");
     let load = |db: &'static str, users: i64| Load::new(&server, db, db, &[fetch]).variable("users", users);

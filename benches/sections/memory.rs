@@ -31,17 +31,19 @@ fn run(options: &Options, report: &mut Report) {
     db.batch_execute(include_str!("../sql/baselines.sql")).expect("the baselines' tables");
     db.batch_execute("VACUUM ANALYZE").expect("vacuum");
 
-    let first = |work: &dyn Fn(&mut Client)| -> Vec<f64> { (0..5).map(|_| first_use(&server, work)).collect() };
-    let fetch = first(&|client| {
+    let fetch: Work = |client| {
         assert_eq!(client.query("SELECT * FROM vault_get_master_key()", &[]).expect("a key").len(), 1);
-    });
-    let select = first(&|client| {
+    };
+    let select: Work = |client| {
         let user = (FIRST_USER + 1).to_string();
         assert_eq!(client.query(SELECT, &[&user]).expect("a row").len(), 1);
-    });
-    let base = "of a plain SELECT, for comparison";
-    report.add(Figure::plain("memory", "a backend's first fetch adds", "kB", &fetch).goal(Goal::AtMost(FIRST_CALL)));
-    report.add(Figure::plain("memory", format!("the same {base}"), "kB", &select));
+    };
+    let add = |before: &[Work], work: Work| -> Vec<f64> { (0..5).map(|_| first_use(&server, before, work)).collect() };
+    let cold = Figure::plain("memory", "a backend's first fetch adds", "kB", &add(&[], fetch));
+    report.add(cold.goal(Goal::AtMost(FIRST_CALL)));
+    let after = "a first fetch after a plain SELECT of another table adds";
+    report.add(Figure::plain("memory", after, "kB", &add(&[select], fetch)));
+    report.add(Figure::plain("memory", "a backend's first plain SELECT adds", "kB", &add(&[], select)));
 
     let calls: u64 = options.pick(10_000_000, 200_000);
     let each = (calls / u64::from(CLIENTS)).to_string();
@@ -72,12 +74,15 @@ fn run(options: &Options, report: &mut Report) {
     report.add(line("the audit writer", *writer, writer - warm.2));
 }
 
-/// What the first use adds to a backend that has run a query before, in kB.
-fn first_use(server: &Server, work: &dyn Fn(&mut Client)) -> f64 {
+type Work = fn(&mut Client);
+
+/// What the first use adds to a fresh backend, in kB.
+fn first_use(server: &Server, before: &[Work], work: Work) -> f64 {
     let mut client = server.cluster.conn(APP, "memory");
     let user = (FIRST_USER + 1).to_string();
     client.execute("SELECT set_config('app.current_user_id', $1, false)", &[&user]).expect("set_config");
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).expect("a backend").get(0);
+    before.iter().for_each(|earlier| earlier(&mut client));
     let before = kilobytes(pid, "smaps_rollup", "Pss_Anon:").expect("the backend's memory");
     work(&mut client);
     kilobytes(pid, "smaps_rollup", "Pss_Anon:").expect("the backend's memory") - before

@@ -25,7 +25,7 @@ fn run(options: &Options, report: &mut Report) {
         command.args(["-i", "-q", "-s", options.pick("50", "10"), "-U", "postgres", "-h"]).arg(server.cluster.dir());
         let output = command.args(["-p", &server.cluster.port().to_string(), "postgres"]).output().expect("pgbench");
         assert!(output.status.success(), "pgbench -i: {output:?}");
-        server.superuser("postgres").batch_execute("CHECKPOINT").expect("a checkpoint");
+        server.settle();
     }
     let names = ["with vault_ext", "without"];
     let sides = |script: &str, options: &[&str]| -> Vec<Load<'_>> {

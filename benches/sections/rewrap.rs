@@ -36,7 +36,7 @@ fn rewrap(options: &Options, report: &mut Report) {
     let (mut ours, mut by_hand, mut growth) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..options.rounds() {
         for side in [round % 2, (round + 1) % 2] {
-            fill(&mut db, vaults);
+            fill(&server, &mut db, vaults);
             let start = Instant::now();
             if side == 0 {
                 growth.push(watched_rewrap(&server));
@@ -67,7 +67,7 @@ fn rewrap(options: &Options, report: &mut Report) {
     println!("    fetches, without and with a rewrap meanwhile");
     let (mut quiet, mut meanwhile) = (Vec::new(), Vec::new());
     for round in 0..options.rounds() {
-        fill(&mut db, vaults);
+        fill(&server, &mut db, vaults);
         fetch.run(CLIENTS, Duration::from_secs(1));
         if round % 2 == 0 {
             quiet.push(fetch.run(CLIENTS, options.round()).tps);
@@ -96,11 +96,12 @@ fn rewrap(options: &Options, report: &mut Report) {
 fn check(options: &Options, report: &mut Report) {
     let Some((server, mut db)) = prepare("vault_check", report) else { return };
     let vaults: i64 = options.pick(1_000_000, 200_000);
-    fill(&mut db, vaults);
+    fill(&server, &mut db, vaults);
     if exists(&mut db, "vault_rewrap") {
         // Format 2, as a vault of any age has it.
         watched_rewrap(&server);
-        db.batch_execute("VACUUM ANALYZE vault_ext.encryption_vaults; CHECKPOINT").ok();
+        db.batch_execute("VACUUM ANALYZE vault_ext.encryption_vaults").expect("vacuum");
+        server.settle();
     }
     let mut admin = server.cluster.conn(ADMIN, DATABASE);
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
@@ -157,13 +158,11 @@ fn exists(db: &mut Client, function: &str) -> bool {
 }
 
 /// All vaults as the predecessor left them.
-fn fill(db: &mut Client, vaults: i64) {
+fn fill(server: &Server, db: &mut Client, vaults: i64) {
     let table = "vault_ext.encryption_vaults";
     db.batch_execute(&format!("TRUNCATE {table}; {}", fill_with_format_1(table, vaults))).expect("the vaults");
     db.batch_execute(&format!("VACUUM ANALYZE {table}")).expect("vacuum");
-    db.batch_execute("CHECKPOINT").expect("a checkpoint");
-    // The file system still frees the blocks of the old table, and everybody's fsync would wait for it.
-    rustix::fs::sync();
+    server.settle();
 }
 
 /// Rewraps everything, as an administrator; how much its backend grew after the first tenth of the time, in kB.
