@@ -1,7 +1,7 @@
 //! How a server comes to be: a copy of a cached initdb and the lines of its configuration.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex};
 
@@ -28,9 +28,16 @@ pub struct Builder {
     keyring: Option<String>,
     preload: bool,
     tcp: bool,
+    data: Option<PathBuf>,
 }
 
 impl Builder {
+    /// Take over this data directory, a backup for example, instead of a fresh one.
+    pub fn data_from(mut self, data: &Path) -> Self {
+        self.data = Some(data.to_owned());
+        self
+    }
+
     /// Appended to postgresql.conf, so it wins over everything the harness wrote.
     pub fn conf(mut self, line: &str) -> Self {
         self.conf.push(line.to_owned());
@@ -67,8 +74,9 @@ impl Builder {
     /// A data directory with its configuration, not started.
     pub fn prepare(self) -> Cluster {
         let dir = scratch_dir();
-        let status = Command::new("cp").arg("-a").arg(&*TEMPLATE).arg(dir.join("data")).status().expect("cp starts");
-        assert!(status.success(), "cannot copy the initdb template");
+        let source = self.data.as_deref().unwrap_or(&*TEMPLATE);
+        let status = Command::new("cp").arg("-a").arg(source).arg(dir.join("data")).status().expect("cp starts");
+        assert!(status.success(), "cannot copy {}", source.display());
         let tcp_port = self.tcp.then(free_port);
         let mut cluster =
             Cluster { dir, env: self.env, tcp_port, postmaster: None, log_from: 0, installing: Mutex::new(()) };
@@ -108,6 +116,6 @@ fn free_port() -> u16 {
 
 impl Cluster {
     pub fn builder() -> Builder {
-        Builder { conf: Vec::new(), env: Vec::new(), keyring: None, preload: true, tcp: false }
+        Builder { conf: Vec::new(), env: Vec::new(), keyring: None, preload: true, tcp: false, data: None }
     }
 }

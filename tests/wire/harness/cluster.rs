@@ -13,8 +13,8 @@ use postgres::{Client, Config, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::expect::eventually;
-use super::os::{chown_to_server, processes_in, server_command};
-use super::scratch::remove;
+use super::os::{chown_to_server, processes_in, server_command, succeed};
+use super::scratch::{remove, scratch_dir};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) const PORT: u16 = 5432;
@@ -184,6 +184,25 @@ impl Cluster {
     pub fn postmaster_pid(&self) -> i32 {
         let child = self.postmaster.as_ref().expect("the server runs");
         i32::try_from(child.id()).expect("a pid")
+    }
+
+    /// A client program of PostgreSQL that acts on this server as that role.
+    pub fn program(&self, name: &str, role: &str) -> Command {
+        let mut command = server_command(bindir().join(name), &self.dir);
+        command.arg("-h").arg(&self.dir).arg("-p").arg(self.port().to_string()).args(["-U", role]);
+        command
+    }
+
+    /// A base backup of the running server, with the WAL that it needs.
+    pub fn base_backup(&self, options: &[&str]) -> PathBuf {
+        let dir = scratch_dir().join("data");
+        succeed(
+            self.program("pg_basebackup", "postgres")
+                .args(["-c", "fast", "-X", "stream", "-D"])
+                .arg(&dir)
+                .args(options),
+        );
+        dir
     }
 
     pub fn config(&self, role: &str, db: &str) -> Config {
