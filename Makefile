@@ -4,7 +4,7 @@ PG_CONFIG ?=
 export PG PG_CONFIG
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo '  PG=16|17|18 chooses another major than 15, PG_CONFIG=/path/to/pg_config an installation that is not in the usual place'
 
 demo: ## install what is missing, build, and show the main job on a throw-away server
@@ -12,6 +12,15 @@ demo: ## install what is missing, build, and show the main job on a throw-away s
 
 test: ## all tests on PostgreSQL 15, or PG=…
 	@scripts/test
+
+test-upgrade: ## pg_upgrade and dumps from PG=15 to NEW=18, whose pg_config is NEW_PG_CONFIG
+	@scripts/test-upgrade
+
+soak: ## storms under load for MINUTES=30, with counts
+	@scripts/soak
+
+reliability: ## the suite of faults with ROUNDS=20, its counts into docs/reliability.md
+	@scripts/reliability
 
 up: ## start a server with vault_ext to play with, and leave it running
 	@scripts/playground up
@@ -31,4 +40,4 @@ lint: ## what CI checks without running anything: format, clippy, shellcheck
 clean: down ## remove everything that was built
 	@scripts/clean
 
-.PHONY: help demo test up psql down fmt lint clean
+.PHONY: help demo test test-upgrade soak reliability up psql down fmt lint clean

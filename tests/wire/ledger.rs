@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use postgres::error::Severity;
 use postgres::{Client, Error};
 
-use crate::harness::{Db, VaultKey, assert_no_secrets_in_files, decode, fetch, init, kek, report, rotate};
+use crate::harness::{Counts, Db, VaultKey, assert_no_secrets_in_files, decode, fetch, init, kek, report, rotate};
 
 /// So many master keys, the newest, are looked for in the files; the KEKs always.
 const KEYS_SEARCHED: usize = 200;
@@ -204,23 +204,14 @@ impl Ledger {
         db.force("CHECKPOINT");
         let (data, log) = (db.cluster.data(), db.cluster.dir().join("log"));
         let searched = assert_no_secrets_in_files(&[&data, &log], &self.secrets());
-        let failures: Vec<_> = self
-            .failures
-            .iter()
-            .map(|(code, count)| {
-                let code = if code.is_empty() { "connection lost" } else { code };
-                format!("{code}: {count}")
-            })
-            .collect();
-        let failures = if failures.is_empty() { "none".to_owned() } else { failures.join(", ") };
-        report(
+        report(&Counts {
             scenario,
             runs,
-            &format!(
-                "{} keys released, {rows} rows, {opened} vaults opened, {} MB searched, failed calls {failures}",
-                self.released(),
-                searched / 1_000_000
-            ),
-        );
+            released: self.released(),
+            rows,
+            opened,
+            bytes_searched: searched,
+            failed_calls: self.failed_calls(),
+        });
     }
 }

@@ -14,9 +14,12 @@ mod audit_rows;
 mod audit_storm;
 mod backup;
 mod backup_physical;
+mod clock;
 mod concurrency;
 mod crash;
 mod databases;
+#[cfg(feature = "mounts")]
+mod disk_full;
 mod formats;
 mod golden;
 mod identity;
@@ -36,10 +39,14 @@ mod load;
 mod pipelines;
 mod pooler;
 mod replication;
+mod resources;
 mod self_check;
+mod soak;
 mod standby;
 mod standby_failover;
 mod storm;
 mod tampering;
 mod trail;
 mod transactions;
+#[cfg(feature = "upgrade")]
+mod upgrade;
