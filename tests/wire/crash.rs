@@ -5,15 +5,16 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::harness::{Cluster, Stop, eventually, kill9, rounds};
+use crate::ledger::{Call, Ledger};
 use crate::load::Load;
 
-const SESSIONS: usize = 32;
+pub const SESSIONS: usize = 32;
 const SOON: Duration = Duration::from_secs(60);
 
 /// So many keys between two blows, so that each hits a server at work.
 const BETWEEN: usize = 100;
 
-fn cluster() -> Cluster {
+pub fn cluster() -> Cluster {
     Cluster::builder().with_wire_kek().conf("max_connections = 60").start()
 }
 
@@ -35,68 +36,76 @@ fn strike(scenario: &str, cluster: &mut Cluster, mut blow: impl FnMut(&mut Clust
     load.stop().end_checks(&cluster.existing_database("d"), scenario, rounds());
 }
 
+/// kill -9 of a backend that waits for its audit row.
+pub fn kill_a_waiting_backend(cluster: &mut Cluster) {
+    eventually(SOON, "a backend waits for its row", || {
+        let Ok(mut superuser) = cluster.try_conn("postgres", "d") else { return false };
+        let sql = "SELECT pid FROM pg_stat_activity WHERE usename = 'wire_app' AND wait_event = 'Extension' LIMIT 1";
+        match superuser.query_opt(sql, &[]) {
+            Ok(Some(row)) => {
+                kill9(row.get(0));
+                true
+            }
+            _ => false,
+        }
+    });
+}
+
+pub fn kill_the_writer(cluster: &mut Cluster) {
+    eventually(SOON, "a writer is hit", || {
+        let writers = processes(cluster, |title| title.contains("vault_ext audit writer"));
+        writers.iter().for_each(|pid| kill9(*pid));
+        !writers.is_empty()
+    });
+}
+
+/// Its children notice by themselves; a new server must not start before they are gone.
+pub fn kill_the_postmaster(cluster: &mut Cluster) {
+    let pid = cluster.postmaster_pid();
+    kill9(pid);
+    eventually(SOON, "the children have left", || cluster.processes().iter().all(|child| *child == pid));
+    cluster.crash();
+    cluster.start();
+}
+
+pub fn kill_everything(cluster: &mut Cluster) {
+    cluster.crash();
+    cluster.start();
+}
+
+pub fn shut_down_immediately(cluster: &mut Cluster) {
+    cluster.stop(Stop::Immediate);
+    cluster.start();
+}
+
 #[test]
 fn kill_9_of_a_waiting_backend() {
-    strike("kill -9 of a backend that waits for its audit row, 32 clients", &mut cluster(), |cluster| {
-        let mut killed = false;
-        eventually(SOON, "a backend waits for its row", || {
-            // The wait event is the audit wait; the server may be gone by the time of the next look.
-            let Ok(mut superuser) = cluster.try_conn("postgres", "d") else { return killed };
-            let sql =
-                "SELECT pid FROM pg_stat_activity WHERE usename = 'wire_app' AND wait_event = 'Extension' LIMIT 1";
-            if let Ok(Some(row)) = superuser.query_opt(sql, &[]) {
-                kill9(row.get(0));
-                killed = true;
-            }
-            killed
-        });
-    });
+    strike("kill -9 of a backend that waits for its audit row, 32 clients", &mut cluster(), kill_a_waiting_backend);
 }
 
 #[test]
 fn kill_9_of_the_writer() {
-    strike("kill -9 of the audit writer, 32 clients", &mut cluster(), |cluster| {
-        eventually(SOON, "a writer is hit", || {
-            let writers = processes(cluster, |title| title.contains("vault_ext audit writer"));
-            writers.iter().for_each(|pid| kill9(*pid));
-            !writers.is_empty()
-        });
-    });
+    strike("kill -9 of the audit writer, 32 clients", &mut cluster(), kill_the_writer);
 }
 
 #[test]
 fn kill_9_of_the_postmaster_alone() {
-    strike("kill -9 of the postmaster alone, 32 clients", &mut cluster(), |cluster| {
-        kill9(cluster.postmaster_pid());
-        // Its children notice by themselves; a new server must not start before they are gone.
-        eventually(SOON, "the children have left", || {
-            let pid = cluster.postmaster_pid();
-            cluster.processes().iter().all(|child| *child == pid)
-        });
-        cluster.crash();
-        cluster.start();
-    });
+    strike("kill -9 of the postmaster alone, 32 clients", &mut cluster(), kill_the_postmaster);
 }
 
 #[test]
 fn kill_9_of_every_process() {
-    strike("kill -9 of every process of the server, 32 clients", &mut cluster(), |cluster| {
-        cluster.crash();
-        cluster.start();
-    });
+    strike("kill -9 of every process of the server, 32 clients", &mut cluster(), kill_everything);
 }
 
 #[test]
 fn an_immediate_shutdown() {
-    strike("immediate shutdown, 32 clients", &mut cluster(), |cluster| {
-        cluster.stop(Stop::Immediate);
-        cluster.start();
-    });
+    strike("immediate shutdown, 32 clients", &mut cluster(), shut_down_immediately);
 }
 
 #[test]
 fn a_fast_restart() {
-    strike("fast restart, 32 clients", &mut cluster(), |cluster| cluster.restart());
+    strike("fast restart, 32 clients", &mut cluster(), Cluster::restart);
 }
 
 #[test]
@@ -120,4 +129,25 @@ fn a_writer_that_is_stopped_for_a_while() {
         });
         signal(Signal::CONT);
     });
+}
+
+/// The session's own wish for speed must not cost a key that it has in hand.
+#[test]
+fn a_key_of_a_session_that_commits_asynchronously_survives_a_crash() {
+    let mut cluster = Cluster::builder().with_wire_kek().conf("wal_writer_delay = 10s").start();
+    let mut ledger = Ledger::default();
+    cluster.database("d");
+    for _ in 0..rounds() {
+        for call in [Call::Init, Call::Rotate] {
+            let mut app = cluster.existing_database("d").app();
+            app.batch_execute("SET synchronous_commit = off").unwrap();
+            ledger.call(&mut app, "alice", call).unwrap();
+            cluster.crash();
+            cluster.start();
+            let key = ledger.call(&mut cluster.existing_database("d").app(), "alice", Call::Fetch).unwrap();
+            assert_eq!(&key, ledger.key("alice"));
+        }
+    }
+    let scenario = "kill -9 of every process right after a change, SET synchronous_commit = off";
+    ledger.end_checks(&cluster.existing_database("d"), scenario, 2 * rounds());
 }
