@@ -15,6 +15,7 @@ const SOON: Duration = Duration::from_secs(60);
 struct Shared {
     stop: AtomicBool,
     released: AtomicUsize,
+    failed: AtomicUsize,
     /// Where the sessions connect to: a failover moves it.
     target: Mutex<Config>,
 }
@@ -34,6 +35,7 @@ impl Load {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             released: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
             target: Mutex::new(db.cluster.config("wire_app", &db.name)),
         });
         let threads = (0..sessions)
@@ -62,6 +64,14 @@ impl Load {
             assert!(!self.threads.iter().any(JoinHandle::is_finished), "a session ended before its time");
             self.released() >= before + keys
         });
+    }
+
+    /// Waits until so many more calls failed: a storm that hits nothing shows nothing.
+    #[track_caller]
+    pub fn let_fail(&self, calls: usize) {
+        let failed = || self.shared.failed.load(Ordering::Relaxed);
+        let before = failed();
+        eventually(SOON, &format!("{calls} more calls fail"), || failed() >= before + calls);
     }
 
     pub fn stop(mut self) -> Ledger {
@@ -116,7 +126,10 @@ fn run(shared: &Shared, session: usize, settings: &str) -> Ledger {
                 shared.released.fetch_add(1, Ordering::Relaxed);
             }
             // A server that refuses everything for a while is not to be asked a million times.
-            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            Err(_) => {
+                shared.failed.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
     ledger

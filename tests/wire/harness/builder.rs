@@ -23,7 +23,7 @@ fn initdb(bindir: &Path) -> PathBuf {
     let dir = scratch_dir();
     let output = server_command(bindir.join("initdb"), &dir)
         .args(["-U", "postgres", "-A", "trust", "-E", "UTF8"])
-        .args(["--locale=C.UTF-8", "--no-sync", "--no-instructions", "-D"])
+        .args(["--locale=C.UTF-8", "--data-checksums", "--no-sync", "--no-instructions", "-D"])
         .arg(dir.join("data"))
         .output()
         .expect("initdb starts");

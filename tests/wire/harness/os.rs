@@ -49,9 +49,9 @@ pub fn server_command(program: impl AsRef<Path>, dir: &Path) -> Command {
 #[track_caller]
 pub fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} failed ({}):\n{errors}", output.status);
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} failed ({}):\n{printed}{errors}", output.status);
+    printed.into_owned()
 }
 
 /// Runs a command that has to fail and gives its complaint.
