@@ -16,6 +16,9 @@ test: ## all tests on PostgreSQL 15, or PG=…
 test-upgrade: ## pg_upgrade and dumps from PG=15 to NEW=18, whose pg_config is NEW_PG_CONFIG
 	@scripts/test-upgrade
 
+test-patroni: ## a failover by Debian's Patroni, and back
+	@scripts/test-patroni
+
 soak: ## storms under load for MINUTES=30, with counts
 	@scripts/soak
 
@@ -40,4 +43,4 @@ lint: ## what CI checks without running anything: format, clippy, shellcheck
 clean: down ## remove everything that was built
 	@scripts/clean
 
-.PHONY: help demo test test-upgrade soak reliability up psql down fmt lint clean
+.PHONY: help demo test test-upgrade test-patroni soak reliability up psql down fmt lint clean

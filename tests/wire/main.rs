@@ -36,6 +36,8 @@ mod kek_wrong;
 mod keys;
 mod ledger;
 mod load;
+#[cfg(feature = "patroni")]
+mod patroni;
 mod pipelines;
 mod pooler;
 mod replication;
