@@ -2,7 +2,8 @@
 //! Needs Debian's patroni: make test-patroni.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -21,6 +22,8 @@ fn free_ports<const N: usize>() -> [u16; N] {
 
 struct Node {
     cluster: Cluster,
+    /// Port of Patroni's REST interface.
+    api: u16,
     patroni: Option<Child>,
 }
 
@@ -62,7 +65,7 @@ postgresql:
         );
         fs::write(cluster.dir().join("patroni.yml"), yaml).unwrap();
         chown_to_server(&cluster.dir().join("patroni.yml"));
-        Node { cluster, patroni: None }
+        Node { cluster, api, patroni: None }
     }
 
     fn start(&mut self) {
@@ -92,10 +95,20 @@ postgresql:
         eventually(FAILOVER, "this server leads", || self.asks("SELECT NOT pg_is_in_recovery()"));
     }
 
+    /// What Patroni tells of its servers, in JSON.
+    fn view(&self) -> std::io::Result<String> {
+        let mut answer = String::new();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.api))?;
+        stream.write_all(b"GET /cluster HTTP/1.0\r\n\r\n")?;
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Patroni fails over to a server only after it has noted it as synchronous, a little later than PostgreSQL calls it so.
     #[track_caller]
     fn has_a_synchronous_standby(&self) {
-        eventually(FAILOVER, "a synchronous standby", || {
-            self.asks("SELECT count(*) > 0 FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming'")
+        eventually(FAILOVER, "Patroni knows a synchronous standby", || {
+            self.view().is_ok_and(|view| view.contains("\"sync_standby\""))
         });
     }
 }
