@@ -4,7 +4,7 @@ PG_CONFIG ?=
 export PG PG_CONFIG
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo '  PG=16|17|18 chooses another major than 15, PG_CONFIG=/path/to/pg_config an installation that is not in the usual place'
 
 demo: ## install what is missing, build, and show the main job on a throw-away server
@@ -12,6 +12,18 @@ demo: ## install what is missing, build, and show the main job on a throw-away s
 
 test: ## all tests on PostgreSQL 15, or PG=…
 	@scripts/test
+
+test-upgrade: ## pg_upgrade and dumps from PG=15 to NEW=18, whose pg_config is NEW_PG_CONFIG
+	@scripts/test-upgrade
+
+test-patroni: ## a failover by Debian's Patroni, and back
+	@scripts/test-patroni
+
+soak: ## storms under load for MINUTES=30, with counts
+	@scripts/soak
+
+reliability: ## the suite of faults with ROUNDS=20, its counts into docs/reliability.md
+	@scripts/reliability
 
 bench: ## benchmarks against plain PostgreSQL; QUICK=1: in under 10 minutes; ONLY=fetch,unwrap: these sections
 	@scripts/bench
@@ -34,4 +46,4 @@ lint: ## what CI checks without running anything: format, clippy, shellcheck
 clean: down ## remove everything that was built
 	@scripts/clean
 
-.PHONY: help demo test bench up psql down fmt lint clean
+.PHONY: help demo test test-upgrade test-patroni bench soak reliability up psql down fmt lint clean

@@ -11,7 +11,7 @@ use crate::crypto::wrap::{FORMAT_2, Kek, Nonce, Wrap, WrapContext};
 use crate::error::VaultError;
 use crate::identity::{self, IdentityError};
 use crate::kek::ring::{self, Entry, Ring};
-use crate::pg::{session, shmem, subxact};
+use crate::pg::{session, shmem, subxact, xact};
 use crate::store::{self, StoredWrap, Vault};
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
@@ -176,6 +176,8 @@ impl Call {
     }
 
     pub fn record_change(&self, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
+        // The caller is about to rely on the change; a commit that nobody waits for could take it back in a crash.
+        xact::commit_durably();
         rollback::watch(&self.as_record(self.action, status, key, context));
         self.row(self.action, status, key, context)
     }

@@ -37,6 +37,29 @@ pub fn listen(callbacks: Callbacks) {
     }
 }
 
+/// Makes the commit of this transaction wait for the disk at least, and for standbys where the server is configured so,
+/// whatever the session asked for: as SET LOCAL does.
+pub fn commit_durably() {
+    // SAFETY: a plain variable of this process.
+    let current = unsafe { pg_sys::synchronous_commit };
+    if current >= pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH as i32 {
+        return;
+    }
+    // SAFETY: within a transaction; NUL-terminated strings, which the server copies.
+    unsafe {
+        pg_sys::set_config_option(
+            c"synchronous_commit".as_ptr(),
+            c"on".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
 /// Depth of the current transaction: 1 at the top, one more per savepoint or subtransaction.
 pub fn nesting_level() -> i32 {
     // SAFETY: reads a variable of this process.

@@ -1,7 +1,8 @@
 //! How a server comes to be: a copy of a cached initdb and the lines of its configuration.
 
+use std::collections::HashMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex};
 
@@ -10,17 +11,25 @@ use super::cluster::{PORT, bindir};
 use super::os::server_command;
 use super::scratch::scratch_dir;
 
-static TEMPLATE: LazyLock<PathBuf> = LazyLock::new(|| {
+/// A data directory of each installation, made once.
+static TEMPLATES: LazyLock<Mutex<HashMap<PathBuf, PathBuf>>> = LazyLock::new(Mutex::default);
+
+fn template(bindir: &Path) -> PathBuf {
+    let mut templates = TEMPLATES.lock().unwrap_or_else(|e| e.into_inner());
+    templates.entry(bindir.to_owned()).or_insert_with(|| initdb(bindir)).clone()
+}
+
+fn initdb(bindir: &Path) -> PathBuf {
     let dir = scratch_dir();
-    let output = server_command(bindir().join("initdb"), &dir)
+    let output = server_command(bindir.join("initdb"), &dir)
         .args(["-U", "postgres", "-A", "trust", "-E", "UTF8"])
-        .args(["--locale=C.UTF-8", "--no-sync", "--no-instructions", "-D"])
+        .args(["--locale=C.UTF-8", "--data-checksums", "--no-sync", "--no-instructions", "-D"])
         .arg(dir.join("data"))
         .output()
         .expect("initdb starts");
     assert!(output.status.success(), "initdb failed: {output:?}");
     dir.join("data")
-});
+}
 
 pub struct Builder {
     conf: Vec<String>,
@@ -28,9 +37,24 @@ pub struct Builder {
     keyring: Option<String>,
     preload: bool,
     tcp: bool,
+    data: Option<PathBuf>,
+    bindir: PathBuf,
 }
 
 impl Builder {
+    /// Run the programs of that installation instead of the one under test.
+    #[cfg(feature = "upgrade")]
+    pub fn bindir(mut self, bindir: &Path) -> Self {
+        self.bindir = bindir.to_owned();
+        self
+    }
+
+    /// Take over this data directory, a backup for example, instead of a fresh one.
+    pub fn data_from(mut self, data: &Path) -> Self {
+        self.data = Some(data.to_owned());
+        self
+    }
+
     /// Appended to postgresql.conf, so it wins over everything the harness wrote.
     pub fn conf(mut self, line: &str) -> Self {
         self.conf.push(line.to_owned());
@@ -67,11 +91,19 @@ impl Builder {
     /// A data directory with its configuration, not started.
     pub fn prepare(self) -> Cluster {
         let dir = scratch_dir();
-        let status = Command::new("cp").arg("-a").arg(&*TEMPLATE).arg(dir.join("data")).status().expect("cp starts");
-        assert!(status.success(), "cannot copy the initdb template");
+        let source = self.data.unwrap_or_else(|| template(&self.bindir));
+        let status = Command::new("cp").arg("-a").arg(&source).arg(dir.join("data")).status().expect("cp starts");
+        assert!(status.success(), "cannot copy {}", source.display());
         let tcp_port = self.tcp.then(free_port);
-        let mut cluster =
-            Cluster { dir, env: self.env, tcp_port, postmaster: None, log_from: 0, installing: Mutex::new(()) };
+        let mut cluster = Cluster {
+            dir,
+            bindir: self.bindir,
+            env: self.env,
+            tcp_port,
+            postmaster: None,
+            log_from: 0,
+            installing: Mutex::new(()),
+        };
         let dir = cluster.dir.display().to_string();
         cluster.configure(&format!("unix_socket_directories = '{dir}'"));
         cluster.configure(&format!("port = {}", tcp_port.unwrap_or(PORT)));
@@ -108,6 +140,14 @@ fn free_port() -> u16 {
 
 impl Cluster {
     pub fn builder() -> Builder {
-        Builder { conf: Vec::new(), env: Vec::new(), keyring: None, preload: true, tcp: false }
+        Builder {
+            conf: Vec::new(),
+            env: Vec::new(),
+            keyring: None,
+            preload: true,
+            tcp: false,
+            data: None,
+            bindir: bindir().to_owned(),
+        }
     }
 }

@@ -13,23 +13,26 @@ use postgres::{Client, Config, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::expect::eventually;
-use super::os::{chown_to_server, processes_in, server_command};
-use super::scratch::remove;
+use super::os::{chown_to_server, processes_in, server_command, succeed};
+use super::scratch::{remove, scratch_dir};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) const PORT: u16 = 5432;
 
-static BINDIR: LazyLock<PathBuf> = LazyLock::new(|| {
-    let pg_config = std::env::var_os("VAULT_EXT_PG_CONFIG").expect(
-        "VAULT_EXT_PG_CONFIG must name the pg_config of a PostgreSQL tree that has vault_ext installed (see make test)",
-    );
+static BINDIR: LazyLock<PathBuf> = LazyLock::new(|| bindir_of("VAULT_EXT_PG_CONFIG"));
+
+/// Where the programs of the installation are whose pg_config that variable names.
+pub fn bindir_of(variable: &str) -> PathBuf {
+    let pg_config = std::env::var_os(variable).unwrap_or_else(|| {
+        panic!("{variable} must name the pg_config of a PostgreSQL tree that has vault_ext installed (see make help)")
+    });
     let output = Command::new(&pg_config)
         .arg("--bindir")
         .output()
         .unwrap_or_else(|e| panic!("cannot run {}: {e}", pg_config.to_string_lossy()));
     assert!(output.status.success(), "pg_config --bindir: {output:?}");
     PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
-});
+}
 
 pub fn bindir() -> &'static Path {
     &BINDIR
@@ -43,6 +46,7 @@ pub enum Stop {
 
 pub struct Cluster {
     pub(super) dir: PathBuf,
+    pub(super) bindir: PathBuf,
     pub(super) env: Vec<(String, String)>,
     pub(super) tcp_port: Option<u16>,
     pub(super) postmaster: Option<Child>,
@@ -85,7 +89,7 @@ impl Cluster {
         assert!(self.postmaster.is_none(), "the server already runs");
         let log = self.open_log();
         self.log_from = self.whole_log().len();
-        let child = server_command(bindir().join("postgres"), &self.dir)
+        let child = server_command(self.bindir.join("postgres"), &self.dir)
             .arg("-D")
             .arg(self.data())
             .envs(self.env.iter().cloned())
@@ -184,6 +188,25 @@ impl Cluster {
     pub fn postmaster_pid(&self) -> i32 {
         let child = self.postmaster.as_ref().expect("the server runs");
         i32::try_from(child.id()).expect("a pid")
+    }
+
+    /// A client program of PostgreSQL that acts on this server as that role.
+    pub fn program(&self, name: &str, role: &str) -> Command {
+        let mut command = server_command(self.bindir.join(name), &self.dir);
+        command.arg("-h").arg(&self.dir).arg("-p").arg(self.port().to_string()).args(["-U", role]);
+        command
+    }
+
+    /// A base backup of the running server, with the WAL that it needs.
+    pub fn base_backup(&self, options: &[&str]) -> PathBuf {
+        let dir = scratch_dir().join("data");
+        succeed(
+            self.program("pg_basebackup", "postgres")
+                .args(["-c", "fast", "-X", "stream", "-D"])
+                .arg(&dir)
+                .args(options),
+        );
+        dir
     }
 
     pub fn config(&self, role: &str, db: &str) -> Config {

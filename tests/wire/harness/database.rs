@@ -93,6 +93,11 @@ pub struct Db<'c> {
 }
 
 impl Db<'_> {
+    /// The login roles that the tests act as, where the database came from elsewhere.
+    pub fn make_logins(&self) {
+        self.force(LOGINS);
+    }
+
     pub fn conn(&self, role: &str) -> Client {
         self.cluster.conn(role, &self.name)
     }

@@ -6,17 +6,27 @@ mod cluster;
 mod database;
 mod expect;
 mod kek_refusal;
+#[cfg(feature = "mounts")]
+mod mount;
 mod os;
 pub mod raw;
+mod report;
 mod scratch;
+mod search;
 mod secrets;
 
 pub use builder::Builder;
 pub use calls::{AuditRow, VaultKey, fetch, forget_user, init, rotate, set_user, status};
+#[cfg(feature = "upgrade")]
+pub use cluster::bindir_of;
 pub use cluster::{Cluster, Stop, bindir, kill9};
 pub use database::{Db, shared_db};
 pub use expect::{Refusal, eventually, expect_error, expect_vault_error, without_deadlock};
 pub use kek_refusal::refuses_kek;
-pub use os::{chown_to_server, server_command};
+#[cfg(feature = "mounts")]
+pub use mount::SmallFileSystem;
+pub use os::{chown_to_server, fail, server_command, succeed};
+pub use report::{Counts, report, rounds};
 pub use scratch::scratch_dir;
+pub use search::assert_no_secrets_in_files;
 pub use secrets::{PREDECESSOR_KEK, assert_no_secrets, base64, decode, kek, keyring_line};

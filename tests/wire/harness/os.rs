@@ -45,6 +45,23 @@ pub fn server_command(program: impl AsRef<Path>, dir: &Path) -> Command {
     command
 }
 
+/// Runs a command that has to succeed and gives what it printed.
+#[track_caller]
+pub fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} failed ({}):\n{printed}{errors}", output.status);
+    printed.into_owned()
+}
+
+/// Runs a command that has to fail and gives its complaint.
+#[track_caller]
+pub fn fail(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+    assert!(!output.status.success(), "{command:?} succeeded");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 pub fn chown_to_server(path: &Path) {
     if let Some(account) = SERVER_ACCOUNT.as_ref() {
         chown(path, Some(account.uid), Some(account.gid))

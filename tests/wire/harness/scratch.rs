@@ -29,6 +29,9 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.3
 done
 signal KILL && sleep 0.3
+while read -r _ mount _; do
+    case "$mount" in "$0"/*) umount -l "$mount" ;; esac
+done < /proc/mounts
 rm -rf "$0"
 "#;
 

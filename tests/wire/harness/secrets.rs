@@ -41,7 +41,7 @@ pub fn keyring_line(id: &str, key: &[u8]) -> String {
 }
 
 /// The traces of a key: a third of it in any usual notation is enough to be caught.
-fn fingerprints(key: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn fingerprints(key: &[u8]) -> Vec<Vec<u8>> {
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let list = |bytes: &[u8]| {
         let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();

@@ -1,0 +1,153 @@
+//! Processes and servers that die under the load of 32 sessions: nothing that went out is lost, nothing comes twice.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::harness::{Cluster, Stop, eventually, kill9, rounds};
+use crate::ledger::{Call, Ledger};
+use crate::load::Load;
+
+pub const SESSIONS: usize = 32;
+const SOON: Duration = Duration::from_secs(60);
+
+/// So many keys between two blows, so that each hits a server at work.
+const BETWEEN: usize = 100;
+
+pub fn cluster() -> Cluster {
+    Cluster::builder().with_wire_kek().conf("max_connections = 60").start()
+}
+
+/// The server's processes of that kind, without asking the server: it may be in recovery.
+fn processes(cluster: &Cluster, titled: impl Fn(&str) -> bool) -> Vec<i32> {
+    let title = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    cluster.processes().into_iter().filter(|pid| titled(&String::from_utf8_lossy(&title(pid)))).collect()
+}
+
+/// Strikes once a round and lets the server come back under load.
+fn strike(scenario: &str, cluster: &mut Cluster, mut blow: impl FnMut(&mut Cluster)) {
+    let load = Load::start(&cluster.database("d"), SESSIONS);
+    for _ in 0..rounds() {
+        load.let_through(BETWEEN);
+        blow(cluster);
+        eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
+    }
+    load.let_through(BETWEEN);
+    load.stop().end_checks(&cluster.existing_database("d"), scenario, rounds());
+}
+
+/// kill -9 of a backend that waits for its audit row.
+pub fn kill_a_waiting_backend(cluster: &mut Cluster) {
+    eventually(SOON, "a backend waits for its row", || {
+        let Ok(mut superuser) = cluster.try_conn("postgres", "d") else { return false };
+        let sql = "SELECT pid FROM pg_stat_activity WHERE usename = 'wire_app' AND wait_event = 'Extension' LIMIT 1";
+        match superuser.query_opt(sql, &[]) {
+            Ok(Some(row)) => {
+                kill9(row.get(0));
+                true
+            }
+            _ => false,
+        }
+    });
+}
+
+pub fn kill_the_writer(cluster: &mut Cluster) {
+    eventually(SOON, "a writer is hit", || {
+        let writers = processes(cluster, |title| title.contains("vault_ext audit writer"));
+        writers.iter().for_each(|pid| kill9(*pid));
+        !writers.is_empty()
+    });
+}
+
+/// Its children notice by themselves; a new server must not start before they are gone.
+pub fn kill_the_postmaster(cluster: &mut Cluster) {
+    let pid = cluster.postmaster_pid();
+    kill9(pid);
+    eventually(SOON, "the children have left", || cluster.processes().iter().all(|child| *child == pid));
+    cluster.crash();
+    cluster.start();
+}
+
+pub fn kill_everything(cluster: &mut Cluster) {
+    cluster.crash();
+    cluster.start();
+}
+
+pub fn shut_down_immediately(cluster: &mut Cluster) {
+    cluster.stop(Stop::Immediate);
+    cluster.start();
+}
+
+#[test]
+fn kill_9_of_a_waiting_backend() {
+    strike("kill -9 of a backend that waits for its audit row, 32 clients", &mut cluster(), kill_a_waiting_backend);
+}
+
+#[test]
+fn kill_9_of_the_writer() {
+    strike("kill -9 of the audit writer, 32 clients", &mut cluster(), kill_the_writer);
+}
+
+#[test]
+fn kill_9_of_the_postmaster_alone() {
+    strike("kill -9 of the postmaster alone, 32 clients", &mut cluster(), kill_the_postmaster);
+}
+
+#[test]
+fn kill_9_of_every_process() {
+    strike("kill -9 of every process of the server, 32 clients", &mut cluster(), kill_everything);
+}
+
+#[test]
+fn an_immediate_shutdown() {
+    strike("immediate shutdown, 32 clients", &mut cluster(), shut_down_immediately);
+}
+
+#[test]
+fn a_fast_restart() {
+    strike("fast restart, 32 clients", &mut cluster(), Cluster::restart);
+}
+
+#[test]
+fn a_writer_that_is_stopped_for_a_while() {
+    let mut cluster = Cluster::builder().with_wire_kek().conf("vault_ext.audit_timeout = 300").start();
+    strike("SIGSTOP of the writer beyond audit_timeout, 32 clients", &mut cluster, |cluster| {
+        let mut frozen = Vec::new();
+        eventually(SOON, "a writer runs", || {
+            frozen = processes(cluster, |title| title.contains("vault_ext audit writer"));
+            !frozen.is_empty()
+        });
+        let signal = |signal| {
+            for pid in frozen.iter().filter_map(|pid| rustix::process::Pid::from_raw(*pid)) {
+                let _ = rustix::process::kill_process(pid, signal);
+            }
+        };
+        signal(Signal::STOP);
+        let mut superuser = cluster.superuser("d");
+        eventually(SOON, "calls have failed", || {
+            superuser.query_one("SELECT failures > 0 FROM vault_ext.audit_stats", &[]).unwrap().get(0)
+        });
+        signal(Signal::CONT);
+    });
+}
+
+/// The session's own wish for speed must not cost a key that it has in hand.
+#[test]
+fn a_key_of_a_session_that_commits_asynchronously_survives_a_crash() {
+    let mut cluster = Cluster::builder().with_wire_kek().conf("wal_writer_delay = 10s").start();
+    let mut ledger = Ledger::default();
+    cluster.database("d");
+    for _ in 0..rounds() {
+        for call in [Call::Init, Call::Rotate] {
+            let mut app = cluster.existing_database("d").app();
+            app.batch_execute("SET synchronous_commit = off").unwrap();
+            ledger.call(&mut app, "alice", call).unwrap();
+            cluster.crash();
+            cluster.start();
+            let key = ledger.call(&mut cluster.existing_database("d").app(), "alice", Call::Fetch).unwrap();
+            assert_eq!(&key, ledger.key("alice"));
+        }
+    }
+    let scenario = "kill -9 of every process right after a change, SET synchronous_commit = off";
+    ledger.end_checks(&cluster.existing_database("d"), scenario, 2 * rounds());
+}

@@ -1,0 +1,32 @@
+//! What a run counted, for the table of docs/reliability.md.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+/// How often a scenario with rounds is run: few in an ordinary run, more where VAULT_EXT_ROUNDS says so.
+pub fn rounds() -> usize {
+    std::env::var("VAULT_EXT_ROUNDS").map_or(2, |text| text.parse().expect("VAULT_EXT_ROUNDS is a number"))
+}
+
+/// What the end checks of a scenario counted.
+pub struct Counts<'a> {
+    pub scenario: &'a str,
+    pub runs: usize,
+    pub released: usize,
+    pub rows: usize,
+    pub opened: usize,
+    pub bytes_searched: usize,
+    pub failed_calls: usize,
+}
+
+/// Appends a line to the file that VAULT_EXT_COUNTS names, if it does: called when everything about it has been checked.
+/// The test's name is that of its thread.
+pub fn report(counts: &Counts<'_>) {
+    let Some(path) = std::env::var_os("VAULT_EXT_COUNTS") else { return };
+    let mut file = OpenOptions::new().create(true).append(true).open(path).expect("the file of counts opens");
+    let thread = std::thread::current();
+    let Counts { scenario, runs, released, rows, opened, bytes_searched, failed_calls } = counts;
+    let test = thread.name().unwrap_or("unnamed");
+    let line = format!("{test}\t{scenario}\t{runs}\t{released}\t{rows}\t{opened}\t{bytes_searched}\t{failed_calls}\n");
+    file.write_all(line.as_bytes()).expect("the file of counts is writable");
+}

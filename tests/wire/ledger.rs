@@ -1,0 +1,217 @@
+//! What the test knows of a vault: each key that it was given and by which call. Every scenario of faults, copies and load
+//! ends with `end_checks`, which holds the server against it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use postgres::error::Severity;
+use postgres::{Client, Error};
+
+use crate::harness::{Counts, Db, VaultKey, assert_no_secrets_in_files, decode, fetch, init, kek, report, rotate};
+
+/// So many master keys, the newest, are looked for in the files; the KEKs always.
+const KEYS_SEARCHED: usize = 200;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Call {
+    Init,
+    Fetch,
+    Rotate,
+}
+
+impl Call {
+    fn run(self, client: &mut Client) -> Result<VaultKey, Error> {
+        match self {
+            Call::Init => init(client),
+            Call::Fetch => fetch(client),
+            Call::Rotate => rotate(client),
+        }
+    }
+}
+
+/// A key that went out.
+#[derive(Clone, Debug)]
+struct Release {
+    request: String,
+    user: String,
+    key: VaultKey,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Known {
+    key: Option<VaultKey>,
+    /// Changes whose end the client did not hear of: each may have been committed.
+    in_doubt: i32,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    users: BTreeMap<String, Known>,
+    releases: Vec<Release>,
+    /// Failed calls by SQLSTATE; a lost connection is "".
+    pub failures: BTreeMap<String, usize>,
+}
+
+/// Unique in this process, so that a row is found by its call.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+impl Ledger {
+    /// One call as a statement of its own for that user.
+    pub fn call(&mut self, client: &mut Client, user: &str, call: Call) -> Result<VaultKey, Error> {
+        let request = format!("request-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let set = "SELECT set_config('app.current_user_id', $1, false), set_config('app.request_id', $2, false)";
+        if let Err(error) = client.execute(set, &[&user, &request]) {
+            return self.failed(error);
+        }
+        match call.run(client) {
+            Ok(key) => {
+                self.saw(user, &key);
+                self.releases.push(Release { request, user: user.to_owned(), key: key.clone() });
+                Ok(key)
+            }
+            Err(error) => {
+                // An ERROR rolled the statement back; anything else may have come after the commit.
+                let rolled_back =
+                    error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error));
+                if call != Call::Fetch && !rolled_back {
+                    self.users.entry(user.to_owned()).or_default().in_doubt += 1;
+                }
+                self.failed(error)
+            }
+        }
+    }
+
+    fn failed(&mut self, error: Error) -> Result<VaultKey, Error> {
+        let code = error.code().map_or(String::new(), |code| code.code().to_owned());
+        *self.failures.entry(code).or_default() += 1;
+        Err(error)
+    }
+
+    fn saw(&mut self, user: &str, key: &VaultKey) {
+        let known = &mut self.users.entry(user.to_owned()).or_default().key;
+        match known {
+            Some(old) if old.key_version == key.key_version => {
+                assert_eq!(old, key, "two keys of one version of {user}")
+            }
+            Some(old) if old.key_version > key.key_version => {}
+            _ => *known = Some(key.clone()),
+        }
+    }
+
+    pub fn merge(&mut self, other: Ledger) {
+        for (user, known) in other.users {
+            if let Some(key) = &known.key {
+                self.saw(&user, key);
+            }
+            self.users.entry(user).or_default().in_doubt += known.in_doubt;
+        }
+        self.releases.extend(other.releases);
+        for (code, count) in other.failures {
+            *self.failures.entry(code).or_default() += count;
+        }
+    }
+
+    pub fn released(&self) -> usize {
+        self.releases.len()
+    }
+
+    /// The request id of the newest call that gave a key.
+    pub fn last_request(&self) -> &str {
+        &self.releases.last().expect("a key was released").request
+    }
+
+    pub fn failed_calls(&self) -> usize {
+        self.failures.values().sum()
+    }
+
+    pub fn key(&self, user: &str) -> &VaultKey {
+        self.users[user].key.as_ref().expect("a key of that user was seen")
+    }
+
+    /// Every vault opens to the key it had, through an ordinary role and with an audit row.
+    #[track_caller]
+    fn every_vault_opens(&self, db: &Db) -> usize {
+        let mut now = Ledger::default();
+        let mut app = db.app();
+        for (user, known) in &self.users {
+            let key = match (now.call(&mut app, user, Call::Fetch), &known.key) {
+                (Ok(key), _) => key,
+                (Err(error), None) if error.code().is_some_and(|code| code.code() == "P0002") => continue,
+                (Err(error), _) => panic!("the vault of {user} does not open: {error:?}\n{known:?}"),
+            };
+            let (least, same) = known.key.as_ref().map_or((1, None), |known| (known.key_version, Some(known)));
+            let most = least + known.in_doubt;
+            assert!((least..=most).contains(&key.key_version), "{user}: version {} of {known:?}", key.key_version);
+            if let Some(same) = same.filter(|same| same.key_version == key.key_version) {
+                assert_eq!(&key, same, "{user} has another key than it had");
+            }
+        }
+        now.every_release_has_its_row(db);
+        now.released()
+    }
+
+    /// A row for each key that went out, saying which, and no row twice.
+    #[track_caller]
+    fn every_release_has_its_row(&self, db: &Db) -> usize {
+        let trail = db.audit();
+        let mut rows: HashMap<&str, Vec<_>> = HashMap::new();
+        for row in &trail {
+            rows.entry(row.request_id.as_deref().unwrap_or_default()).or_default().push(row);
+        }
+        let missing = self.releases.iter().filter(|release| {
+            let rows = rows.get(release.request.as_str()).map_or(&[][..], Vec::as_slice);
+            !rows.iter().any(|row| {
+                (200..300).contains(&row.status)
+                    && row.user_id.as_ref() == Some(&release.user)
+                    && row.key_version == Some(release.key.key_version)
+                    && row.kek_id.as_ref() == Some(&release.key.kek_id)
+            })
+        });
+        let missing: Vec<_> = missing.map(|release| (&release.request, &release.user)).collect();
+        assert!(
+            missing.is_empty(),
+            "{} of {} released keys have no row: {missing:?}",
+            missing.len(),
+            self.releases.len()
+        );
+        for (request, rows) in rows.iter().filter(|(request, _)| request.starts_with("request-")) {
+            let mut whats: Vec<_> = rows.iter().map(|row| row.what()).collect();
+            whats.sort_unstable();
+            whats.dedup();
+            assert_eq!(whats.len(), rows.len(), "{request} has a row twice: {rows:?}");
+        }
+        trail.len()
+    }
+
+    /// Keys that must show nowhere: what was handed out, and the KEKs of the tests' keyrings.
+    fn secrets(&self) -> Vec<Vec<u8>> {
+        let newest = self.releases.iter().rev().map(|release| &release.key.master_key);
+        let mut keys: Vec<_> = newest.collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut secrets: Vec<_> = keys.into_iter().take(KEYS_SEARCHED).map(|key| decode(key)).collect();
+        secrets.extend([kek(1).to_vec(), kek(2).to_vec()]);
+        secrets
+    }
+
+    /// The four checks with which each scenario ends, and its line in the table.
+    #[track_caller]
+    pub fn end_checks(&self, db: &Db, scenario: &str, runs: usize) {
+        assert!(!self.releases.is_empty(), "{scenario}: no key was released, so nothing was shown");
+        let opened = self.every_vault_opens(db);
+        let rows = self.every_release_has_its_row(db);
+        // What is only in memory so far belongs to what the files will hold.
+        db.force("CHECKPOINT");
+        let (data, log) = (db.cluster.data(), db.cluster.dir().join("log"));
+        let searched = assert_no_secrets_in_files(&[&data, &log], &self.secrets());
+        report(&Counts {
+            scenario,
+            runs,
+            released: self.released(),
+            rows,
+            opened,
+            bytes_searched: searched,
+            failed_calls: self.failed_calls(),
+        });
+    }
+}
