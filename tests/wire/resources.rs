@@ -81,19 +81,21 @@ fn a_session_whose_slots_are_taken_fails_closed_and_recovers() {
     let cluster = with(&["vault_ext.audit_slots = 3"]);
     let db = cluster.database("d");
     let mut ledger = Ledger::default();
+    ledger.call(&mut db.app(), "alice", Call::Init).unwrap();
+    // For the sessions to come: the writer that runs already waits for the lock with the patience of the default.
+    db.force("ALTER DATABASE d SET vault_ext.audit_timeout = 300");
     let mut app = db.app();
-    ledger.call(&mut app, "alice", Call::Init).unwrap();
     let mut locker = db.superuser();
     locker.batch_execute(LOCK_AUDIT).unwrap();
     app.batch_execute("SET statement_timeout = 100").unwrap();
     for _ in 0..3 {
         expect_error(ledger.call(&mut app, "alice", Call::Fetch), "57014");
     }
+    app.batch_execute("SET statement_timeout = 0").unwrap();
     for call in [Call::Fetch, Call::Rotate, Call::Init] {
         expect_vault_error(ledger.call(&mut app, "alice", call), "53400");
     }
     locker.batch_execute("ROLLBACK").unwrap();
-    app.batch_execute("SET statement_timeout = 0").unwrap();
     eventually(SOON, "the slots are free again", || ledger.call(&mut app, "alice", Call::Rotate).is_ok());
     ledger.end_checks(&db, "audit slots exhausted", 1);
 }
