@@ -11,12 +11,13 @@ CREATE POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_va
     FOR UPDATE USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''))
     WITH CHECK (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
 
--- The vault's own maintenance: erasing an account, looking for rows of a KEK, wrapping them anew.
-CREATE POLICY encryption_vaults_maintenance ON vault_ext.encryption_vaults
+-- The vault's own maintenance: erasing an account, looking for rows of a KEK, wrapping them anew. PostgreSQL asks policies
+-- from the last name to the first: the cheap answer for millions of rows should come before the dear one.
+CREATE POLICY encryption_vaults_vault_maintenance ON vault_ext.encryption_vaults
     FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
-CREATE POLICY encryption_vaults_maintenance_update ON vault_ext.encryption_vaults
+CREATE POLICY encryption_vaults_vault_maintenance_update ON vault_ext.encryption_vaults
     FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
-CREATE POLICY encryption_vaults_maintenance_delete ON vault_ext.encryption_vaults
+CREATE POLICY encryption_vaults_vault_maintenance_delete ON vault_ext.encryption_vaults
     FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
 
 -- The trail: written by the audit writer alone, read by auditors and, through the view below, by each user its own rows.

@@ -9,7 +9,7 @@ use super::ring::{self, Entry};
 use super::startup::{self, BadKek};
 use crate::crypto::check::CheckValue;
 use crate::error::VaultError;
-use crate::pg::{process, wait, worker};
+use crate::pg::{process, secret, wait, worker};
 
 /// A validated keyring that may replace the ring in use.
 pub struct Proposal {
@@ -39,6 +39,7 @@ impl Proposal {
             known: differs.old.check.to_hex(),
             by: "the ring in use",
         })?;
+        secret::scrub_stack();
         Ok(Self { generation, keyring, change, kept: Vec::new() })
     }
 

@@ -71,13 +71,15 @@ pub fn replace(generation: u64, keyring: &Keyring, keep: &[String]) -> bool {
             bytes[0] += 1;
         }
     }
-    shmem::locked(|| {
+    let replaced = shmem::locked(|| {
         let is_newest = area.generation() == generation;
         if is_newest {
             area.publish(&bytes);
         }
         is_newest
-    })
+    });
+    secret::scrub_stack();
+    replaced
 }
 
 fn encode(keyring: &Keyring) -> Zeroizing<[u8; RING_BYTES]> {

@@ -200,7 +200,7 @@ fn an_idle_writer_makes_room_for_another_database() {
     let cluster = Cluster::builder()
         .with_wire_kek()
         .without_fsync()
-        .conf("max_worker_processes = 3")
+        .conf("max_worker_processes = 4")
         .conf("max_logical_replication_workers = 0")
         .conf("vault_ext.audit_idle_exit = 4000")
         .start();

@@ -419,12 +419,12 @@ fn hidden_vaults_are_noticed_before_they_mislead() {
             "DROP POLICY extra ON vault_ext.encryption_vaults",
         ),
         (
-            "ALTER POLICY encryption_vaults_maintenance ON vault_ext.encryption_vaults USING (false)",
-            "ALTER POLICY encryption_vaults_maintenance ON vault_ext.encryption_vaults USING (vault_ext.in_maintenance())",
+            "ALTER POLICY encryption_vaults_vault_maintenance ON vault_ext.encryption_vaults USING (false)",
+            "ALTER POLICY encryption_vaults_vault_maintenance ON vault_ext.encryption_vaults USING (vault_ext.in_maintenance())",
         ),
         (
-            "DROP POLICY encryption_vaults_maintenance_update ON vault_ext.encryption_vaults",
-            "CREATE POLICY encryption_vaults_maintenance_update ON vault_ext.encryption_vaults FOR UPDATE TO vault_ext_owner
+            "DROP POLICY encryption_vaults_vault_maintenance_update ON vault_ext.encryption_vaults",
+            "CREATE POLICY encryption_vaults_vault_maintenance_update ON vault_ext.encryption_vaults FOR UPDATE TO vault_ext_owner
                 USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance())",
         ),
         (

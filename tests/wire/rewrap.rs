@@ -262,7 +262,8 @@ fn fetch_init_rotate_erase_and_a_second_rewrap_in_the_middle_of_a_batch() {
         assert_eq!(first.join().unwrap(), (16, 0, 0));
     });
     let (mut left, mut of_left) = (users.clone(), keys.clone());
-    (left.remove(18), of_left.remove(18));
+    left.remove(18);
+    of_left.remove(18);
     all_rewrapped(&db, &left, &of_left, "k2");
     expect_vault_error(fetch(&mut db.app_for("user-018")), "P0002");
     assert_eq!(kek_status(&db).iter().map(|row| (row.0.as_str(), row.4)).collect::<Vec<_>>(), [("k2", 20), ("k1", 0)]);
