@@ -146,7 +146,7 @@ pub fn fill_with_format_1(table: &str, count: i64) -> String {
 
 /// Free bytes where the servers live.
 pub fn free_space() -> u64 {
-    let stat = rustix::fs::statvfs(&crate::harness::scratch_dir()).expect("statvfs");
+    let stat = rustix::fs::statvfs(crate::harness::scratch_dir()).expect("statvfs");
     stat.f_bavail * stat.f_frsize
 }
 
