@@ -122,11 +122,12 @@ fn a_writer_that_is_stopped_for_a_while() {
                 let _ = rustix::process::kill_process(pid, signal);
             }
         };
-        signal(Signal::STOP);
         let mut superuser = cluster.superuser("d");
-        eventually(SOON, "calls have failed", || {
-            superuser.query_one("SELECT failures > 0 FROM vault_ext.audit_stats", &[]).unwrap().get(0)
-        });
+        let mut failures =
+            || superuser.query_one("SELECT failures FROM vault_ext.audit_stats", &[]).unwrap().get::<_, i64>(0);
+        let before = failures();
+        signal(Signal::STOP);
+        eventually(SOON, "calls have failed", || failures() > before);
         signal(Signal::CONT);
     });
 }

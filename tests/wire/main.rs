@@ -8,7 +8,6 @@ mod harness;
 mod admin;
 mod audit_context;
 mod audit_failures;
-mod audit_kill;
 mod audit_rollback;
 mod audit_rows;
 mod audit_storm;

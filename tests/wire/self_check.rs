@@ -1,10 +1,13 @@
-//! The harness itself, on a server without the extension: a check that cannot fail would prove nothing.
+//! The harness itself, mostly on a server without the extension: a check that cannot fail would prove nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::harness::raw::{Answer, RawClient};
-use crate::harness::{Cluster, Stop, assert_no_secrets, base64, eventually, expect_error, kek, without_deadlock};
+use crate::harness::{
+    Cluster, Stop, assert_no_secrets, base64, decode, eventually, expect_error, kek, without_deadlock,
+};
+use crate::ledger::{Call, Ledger};
 
 fn plain() -> Cluster {
     Cluster::builder().not_preloaded().without_fsync().start()
@@ -52,6 +55,60 @@ fn a_secret_in_the_log_or_a_text_is_found_in_every_notation() {
     let leak = format!("SELECT '{}' nonsense here", base64(&kek(900)));
     expect_error(cluster.superuser("postgres").simple_query(&leak), "42601");
     assert!(fails(|| assert_no_secrets(&cluster, &clean, &secrets)));
+}
+
+#[test]
+fn the_end_checks_see_whatever_is_wrong() {
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
+    let db = cluster.database("d");
+    let mut ledger = Ledger::default();
+    let mut app = db.app();
+    for user in ["alice", "bob"] {
+        ledger.call(&mut app, user, Call::Init).unwrap();
+    }
+    let check = || ledger.end_checks(&db, "a healthy vault", 1);
+    check();
+    let trail = "vault_ext.encryption_vault_audit";
+    let first = format!("SELECT * FROM {trail} WHERE user_id = 'alice' ORDER BY id LIMIT 1");
+    db.force(&format!("CREATE TABLE trail AS {first}; CREATE TABLE vaults AS TABLE vault_ext.encryption_vaults"));
+    let back = format!("INSERT INTO {trail} OVERRIDING SYSTEM VALUE TABLE trail");
+    for (harm, cure) in [
+        // A row is missing, is another user's, is of another key, is there twice.
+        (format!("DELETE FROM {trail} WHERE id = (SELECT id FROM trail)"), back.as_str()),
+        (
+            format!("UPDATE {trail} SET user_id = 'bob' WHERE id = (SELECT id FROM trail)"),
+            "UPDATE vault_ext.encryption_vault_audit SET user_id = 'alice' WHERE id = (SELECT id FROM trail)",
+        ),
+        (
+            format!("UPDATE {trail} SET key_version = 2 WHERE id = (SELECT id FROM trail)"),
+            "UPDATE vault_ext.encryption_vault_audit SET key_version = 1 WHERE id = (SELECT id FROM trail)",
+        ),
+        (format!("UPDATE trail SET id = -1; {back}"), "DELETE FROM vault_ext.encryption_vault_audit WHERE id = -1"),
+        // A vault is gone, and another key is in its place.
+        ("DELETE FROM vault_ext.encryption_vaults WHERE user_id = 'bob'".to_owned(), ""),
+    ] {
+        db.force(&harm);
+        assert!(fails(check), "{harm}");
+        db.force(cure);
+    }
+    Ledger::default().call(&mut app, "bob", Call::Init).unwrap();
+    assert!(fails(check), "another key of the same version");
+    db.force("DELETE FROM vault_ext.encryption_vaults; INSERT INTO vault_ext.encryption_vaults TABLE vaults");
+    check();
+    // A version that no call accounts for.
+    Ledger::default().call(&mut app, "bob", Call::Rotate).unwrap();
+    assert!(fails(check), "a rotation by nobody");
+    db.force("DELETE FROM vault_ext.encryption_vaults; INSERT INTO vault_ext.encryption_vaults TABLE vaults");
+    check();
+    let leak = cluster.data().join("leak");
+    for secret in
+        [ledger.key("bob").master_key.clone().into_bytes(), decode(&ledger.key("bob").master_key), kek(1).to_vec()]
+    {
+        std::fs::write(&leak, secret).unwrap();
+        assert!(fails(check), "a key in a file");
+    }
+    std::fs::remove_file(leak).unwrap();
+    check();
 }
 
 #[test]
