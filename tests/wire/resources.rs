@@ -43,9 +43,9 @@ fn every_connection_taken_leaves_the_writer_its_place() {
 
 #[test]
 fn databases_without_a_worker_slot_fail_closed_and_recover() {
-    // One is the launcher of logical replication.
+    // One is the launcher of logical replication, one the listener for SIGHUP.
     let cluster =
-        with(&["max_worker_processes = 2", "vault_ext.audit_timeout = 500", "vault_ext.audit_idle_exit = 200"]);
+        with(&["max_worker_processes = 3", "vault_ext.audit_timeout = 500", "vault_ext.audit_idle_exit = 200"]);
     let databases = ["one", "two", "three"].map(|name| cluster.database(name));
     let ledgers: Vec<Ledger> = std::thread::scope(|scope| {
         let callers: Vec<_> = databases
