@@ -131,7 +131,8 @@ fn spin_until(queue: &Queue, done: impl Fn() -> bool) -> bool {
         if started.elapsed() >= SPIN {
             return false;
         }
-        std::hint::spin_loop();
+        // Where both share a processor, the other one must get on.
+        std::thread::yield_now();
     }
     true
 }

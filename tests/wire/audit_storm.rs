@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::harness::shared_db;
+use crate::harness::{Cluster, expect_error, fetch, init, shared_db};
+use crate::load::Load;
 use crate::storm::{nothing_lost_and_nothing_twice, repeatedly, rows_by_request, storm};
 
 const WRITER: &str = "FROM pg_stat_activity WHERE backend_type LIKE 'vault%' AND datname = current_database()";
@@ -95,4 +96,29 @@ fn callers_that_are_terminated_lose_no_row() {
     );
     assert!(hits > 5);
     nothing_lost_and_nothing_twice(&db, &seen);
+}
+
+/// vault_ext.audit_spin changes how one caller waits, and nothing else: same rows, cancels get through, and many callers
+/// go to sleep as ever.
+#[test]
+fn spinning_changes_nothing_but_the_waiting() {
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("vault_ext.audit_spin = on").start();
+    let db = cluster.database("d");
+    let key = init(&mut db.app_for("alice")).unwrap();
+    let mut app = db.app_for("alice");
+    for _ in 0..50 {
+        assert_eq!(fetch(&mut app).unwrap(), key);
+    }
+    let mut locker = db.superuser();
+    locker.batch_execute("BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE").unwrap();
+    app.batch_execute("SET statement_timeout = 100").unwrap();
+    expect_error(fetch(&mut app), "57014");
+    locker.batch_execute("ROLLBACK").unwrap();
+    app.batch_execute("SET statement_timeout = 0").unwrap();
+    assert_eq!(fetch(&mut app).unwrap(), key);
+    assert_eq!(db.audit_of("alice").len(), 53);
+
+    let load = Load::start(&db, 8);
+    load.let_through(200);
+    load.stop().end_checks(&db, "spinning callers", 1);
 }
