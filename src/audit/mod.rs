@@ -74,6 +74,11 @@ pub fn write(record: &Record<'_>) -> Result<(), AuditFailure> {
     submit_and_wait(Kind::Record, &bytes[..length], |_| ())
 }
 
+/// Audited calls of the whole server since it started.
+pub fn calls() -> u64 {
+    shmem::area().map_or(0, |area| area.counters.calls.load(Ordering::Relaxed))
+}
+
 /// Hands bytes to the writer and waits until they are settled; `read` then sees the slot with the writer's answer.
 fn submit_and_wait<T>(kind: Kind, bytes: &[u8], read: impl FnOnce(&Slot) -> T) -> Result<T, AuditFailure> {
     let area = shmem::area().expect("callers have checked that the library was preloaded");

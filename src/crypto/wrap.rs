@@ -24,7 +24,8 @@
 //! server's is bound.
 
 use aes_gcm::Aes256Gcm;
-use base64ct::{Base64, Encoding};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use xaes_256_gcm::Xaes256Gcm;
 use xaes_256_gcm::aead::{AeadInOut, KeyInit};
 use zeroize::Zeroizing;
@@ -149,8 +150,8 @@ impl Kek {
         tag.copy_from_slice(&computed);
 
         let mut wrap = Wrap { wrapped_mk: [0; 64], wrap_iv: [0; 32] };
-        Base64::encode(&*sealed, &mut wrap.wrapped_mk).expect("48 bytes are 64 characters of base64");
-        Base64::encode(nonce, &mut wrap.wrap_iv).expect("24 bytes are 32 characters of base64");
+        STANDARD.encode_slice(*sealed, &mut wrap.wrapped_mk).expect("48 bytes are 64 characters of base64");
+        STANDARD.encode_slice(nonce, &mut wrap.wrap_iv).expect("24 bytes are 32 characters of base64");
         wrap
     }
 
@@ -192,7 +193,7 @@ impl Kek {
 /// never a secret.
 fn decode<const N: usize>(text: &str) -> Result<[u8; N], DoesNotOpen> {
     let mut bytes = [0; N];
-    let len = Base64::decode(text, &mut bytes).map_err(|_| DoesNotOpen)?.len();
+    let len = STANDARD.decode_slice(text, &mut bytes).map_err(|_| DoesNotOpen)?;
     if len == N { Ok(bytes) } else { Err(DoesNotOpen) }
 }
 

@@ -177,16 +177,18 @@ fn a_role_that_row_security_binds_gets_an_error_and_no_partial_dump() {
     let db = cluster.database("d");
     let ledger = some_vaults(&db);
     db.force("CREATE ROLE reader LOGIN; GRANT pg_read_all_data TO reader; CREATE ROLE dba LOGIN CREATEDB CREATEROLE; ALTER DATABASE d OWNER TO dba");
+    // PostgreSQL 18 gives up at the sequence, and says so in other words.
+    let denied: &[&str] = &["permission denied", "may lack SELECT privilege"];
     for (role, words) in [
-        ("wire_app", "permission denied"),
-        ("wire_admin", "permission denied"),
-        ("wire_auditor", "permission denied"),
-        ("dba", "permission denied"),
-        ("reader", "row-level security"),
+        ("wire_app", denied),
+        ("wire_admin", denied),
+        ("wire_auditor", denied),
+        ("dba", denied),
+        ("reader", &["row-level security"]),
     ] {
         let (mut command, file) = dump_command(&db, role, "plain", &[]);
         let complaint = fail(&mut command);
-        assert!(complaint.contains(words), "{role}: {complaint}");
+        assert!(words.iter().any(|words| complaint.contains(words)), "{role}: {complaint}");
         let text = fs::read_to_string(&file).unwrap_or_default();
         assert!(!text.contains("COPY vault_ext.encryption_vaults "), "{role}: {text}");
     }

@@ -13,8 +13,11 @@ fn subscribe(publisher: &Db, subscriber: &Db) {
         "CREATE PUBLICATION vault FOR TABLE vault_ext.encryption_vaults, vault_ext.keks, vault_ext.encryption_vault_audit",
     );
     let cluster = publisher.cluster;
+    // From PostgreSQL 16 on the rows are applied as the tables' owner, whom row-level security stops, unless asked not to.
+    let version: i32 = subscriber.value("SELECT current_setting('server_version_num')::integer");
+    let options = if version < 160_000 { "" } else { " WITH (run_as_owner)" };
     subscriber.force(&format!(
-        "CREATE SUBSCRIPTION vault CONNECTION 'host={} port={} user=postgres dbname={}' PUBLICATION vault",
+        "CREATE SUBSCRIPTION vault CONNECTION 'host={} port={} user=postgres dbname={}' PUBLICATION vault{options}",
         cluster.dir().display(),
         cluster.port(),
         publisher.name
