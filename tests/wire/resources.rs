@@ -159,7 +159,8 @@ fn a_storm_of_cancels() {
     });
     load.let_through(100);
     let ledger = load.stop();
-    assert!(ledger.failures.keys().all(|code| code == "57014"), "{:?}", ledger.failures);
+    // Whose very first init was cancelled has no vault yet.
+    assert!(ledger.failures.keys().all(|code| code == "57014" || code == "P0002"), "{:?}", ledger.failures);
     ledger.end_checks(&db, "a storm of cancels, 32 clients", cancels);
 }
 

@@ -1,3 +1,4 @@
+use base64ct::{Base64, Encoding};
 use proptest::prelude::*;
 
 use super::*;
