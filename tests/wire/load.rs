@@ -23,6 +23,8 @@ struct Shared {
 pub struct Load {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Ledger>>,
+    /// The vaults that were there before the sessions came.
+    made: Ledger,
 }
 
 impl Load {
@@ -38,13 +40,19 @@ impl Load {
             failed: AtomicUsize::new(0),
             target: Mutex::new(db.cluster.config("wire_app", &db.name)),
         });
+        // Made before the settings may cut a call short: afterwards no call finds nothing.
+        let mut made = Ledger::default();
+        let mut client = db.app();
+        for user in (0..sessions).map(own_user).chain(["everybody".to_owned()]) {
+            made.call(&mut client, &user, Call::Init).expect("a server without a load makes vaults");
+        }
         let threads = (0..sessions)
             .map(|session| {
                 let shared = shared.clone();
                 std::thread::spawn(move || run(&shared, session, settings))
             })
             .collect();
-        Load { shared, threads }
+        Load { shared, threads, made }
     }
 
     /// Sends the sessions to another server as soon as they have to connect again.
@@ -76,7 +84,7 @@ impl Load {
 
     pub fn stop(mut self) -> Ledger {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let mut ledger = Ledger::default();
+        let mut ledger = std::mem::take(&mut self.made);
         for thread in self.threads.drain(..) {
             ledger.merge(thread.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause)));
         }
@@ -96,11 +104,15 @@ fn connect(shared: &Shared, settings: &str) -> Option<Client> {
     client.batch_execute(settings).is_ok().then_some(client)
 }
 
+fn own_user(session: usize) -> String {
+    format!("user-{session}")
+}
+
 /// Each session has a user of its own, mints a new one now and then, and shares one with all the others.
 fn run(shared: &Shared, session: usize, settings: &str) -> Ledger {
     let mut ledger = Ledger::default();
     let mut client: Option<Client> = None;
-    let own = format!("user-{session}");
+    let own = own_user(session);
     let mut n = session;
     while !shared.stop.load(Ordering::Relaxed) {
         let Some(connected) = client.as_mut().filter(|client| !client.is_closed()) else {
@@ -108,7 +120,7 @@ fn run(shared: &Shared, session: usize, settings: &str) -> Ledger {
             if client.is_none() {
                 std::thread::sleep(Duration::from_millis(10));
             } else if let Some(client) = client.as_mut() {
-                // The vault may still have to be made.
+                // A standby that took over may not have it.
                 let _ = ledger.call(client, &own, Call::Init);
             }
             continue;
