@@ -12,11 +12,9 @@ use crate::figures::percentile;
 pub fn facts(data: &Path) -> Vec<(&'static str, String)> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let cpu = line_of("/proc/cpuinfo", "model name");
-    let memory = line_of("/proc/meminfo", "MemTotal");
-    let kibibytes: f64 = memory.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0.0);
     let (fast, slow) = fdatasync(data);
     vec![
-        ("machine", format!("{cores} cores, {cpu}, {:.0} GiB of memory", kibibytes / 1024.0 / 1024.0)),
+        ("machine", format!("{cores} cores, {cpu}, {:.0} GiB of memory", memory() as f64 / f64::from(1 << 30))),
         ("kernel", output("uname", &["-srm"])),
         (
             "file system",
@@ -26,6 +24,12 @@ pub fn facts(data: &Path) -> Vec<(&'static str, String)> {
         ("date", output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
         ("vault_ext", format!("{}, {}", env!("CARGO_PKG_VERSION"), commit())),
     ]
+}
+
+/// Bytes of memory.
+pub fn memory() -> u64 {
+    let kibibytes = line_of("/proc/meminfo", "MemTotal");
+    kibibytes.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) << 10
 }
 
 /// The commit, if the working tree is as committed.

@@ -53,6 +53,11 @@ impl<'s> Load<'s> {
         self
     }
 
+    pub fn as_superuser(mut self) -> Self {
+        self.role = "postgres";
+        self
+    }
+
     pub fn with(mut self, setting: &'static str) -> Self {
         self.setting = Some(setting);
         self

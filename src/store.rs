@@ -64,28 +64,28 @@ macro_rules! columns {
 }
 
 thread_local! {
-    static FIND: Statement = const { Statement::new(concat!(
+    static FIND: Statement = const { Statement::planned_once(concat!(
         "SELECT ", columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
     )) };
-    static LOCK: Statement = const { Statement::new(concat!(
+    static LOCK: Statement = const { Statement::planned_once(concat!(
         "SELECT ", columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1 FOR UPDATE"
     )) };
-    static INSERT: Statement = const { Statement::new(
+    static INSERT: Statement = const { Statement::planned_once(
         "INSERT INTO vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version) \
          VALUES ($1, $2, $3, 2, $4, $5) ON CONFLICT (user_id) DO NOTHING"
     ) };
-    static REPLACE: Statement = const { Statement::new(
+    static REPLACE: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2, wrap_iv = $3, format_version = 2, kek_id = $4, \
          key_version = $5, rotated_at = pg_catalog.clock_timestamp() \
          WHERE user_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk OPERATOR(pg_catalog.=) $6"
     ) };
-    static ERASE: Statement = const { Statement::new(
+    static ERASE: Statement = const { Statement::planned_once(
         "DELETE FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
     ) };
     static OF_KEK: Statement = const { Statement::new(concat!(
         "SELECT ", columns!(), ", user_id FROM vault_ext.encryption_vaults WHERE kek_id OPERATOR(pg_catalog.=) $1 LIMIT 8"
     )) };
-    static KNOWN_KEK: Statement = const { Statement::new(
+    static KNOWN_KEK: Statement = const { Statement::planned_once(
         "SELECT check_value, retired_at IS NOT NULL FROM vault_ext.keks WHERE kek_id OPERATOR(pg_catalog.=) $1"
     ) };
     static REGISTER_KEK: Statement = const { Statement::new(

@@ -3,6 +3,7 @@
 use std::thread;
 
 use crate::figures::{Figure, Goal, number as text};
+use crate::machine;
 use crate::options::Options;
 use crate::pgbench::Load;
 use crate::report::Report;
@@ -16,6 +17,12 @@ const CLIENTS: u32 = 8;
 const FEW: i64 = 10_000;
 const MANY_VAULTS: f64 = 0.9;
 const LONG_TRAIL: f64 = 0.85;
+const PREWARM: &str = "CREATE EXTENSION pg_prewarm;
+    SELECT pg_prewarm('vault_ext.encryption_vaults'), pg_prewarm('vault_ext.encryption_vaults_pkey')";
+/// By primary key, without row-level security and audit: what the table's size alone costs.
+const SELECT: &str = "\\set user 100000000000000000 + random(1, :users)
+SELECT wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.encryption_vaults WHERE user_id = :user;
+";
 
 fn run(options: &Options, report: &mut Report) {
     let vaults: i64 = options.pick(10_000_000, 300_000);
@@ -26,7 +33,9 @@ fn run(options: &Options, report: &mut Report) {
         report.note(format!("growth is not measured: it needs {} GB of disk", needed / 1_000_000_000 + 1));
         return;
     }
-    let server = Server::start(&["max_wal_size = 2GB"]);
+    // As PostgreSQL's documentation recommends. With less, pages come from the kernel's cache, copied one by one.
+    let buffers = format!("shared_buffers = {}MB", (machine::memory() >> 20) / 4);
+    let server = Server::start(&["max_wal_size = 2GB", &buffers]);
     for name in ["small", "many_vaults", "long_trail"] {
         server.database(name);
     }
@@ -42,18 +51,28 @@ fn run(options: &Options, report: &mut Report) {
     for name in ["small", "many_vaults", "long_trail"] {
         server.superuser(name).batch_execute("VACUUM ANALYZE").expect("vacuum");
     }
+    for name in ["small", "many_vaults"] {
+        server.superuser(name).batch_execute(PREWARM).expect("the vaults come into memory");
+    }
     server.settle();
 
     let fetch = include_str!("../sql/fetch_any_user.sql");
     let load = |db: &'static str, users: i64| Load::new(&server, db, db, &[fetch]).variable("users", users);
     let sides = [load("small", FEW), load("many_vaults", vaults), load("long_trail", FEW)];
     let samples = interleave(&sides, CLIENTS, options);
+    let select = |name: &'static str, db: &str, users: i64| {
+        Load::new(&server, name, db, &[SELECT]).variable("users", users).as_superuser()
+    };
+    let selects = [select("select small", "small", FEW), select("select many_vaults", "many_vaults", vaults)];
+    let selects = interleave(&selects, CLIENTS, options);
     let add = |report: &mut Report, name: String, index: usize, goal: f64| {
         let figure = Figure::ratio("growth", name, "/s", &samples[index].tps, &samples[0].tps);
         report.add(figure.clients(CLIENTS).goal(Goal::AtLeast(goal)));
     };
     let count = |n: i64| text(n as f64);
     add(report, format!("fetch with {} vaults against {}", count(vaults), count(FEW)), 1, MANY_VAULTS);
+    let name = format!("plain SELECT from {} vaults against {}", count(vaults), count(FEW));
+    report.add(Figure::ratio("growth", name, "/s", &selects[1].tps, &selects[0].tps).clients(CLIENTS));
     add(report, format!("fetch with {} audit rows against an empty trail", count(rows)), 2, LONG_TRAIL);
 }
 

@@ -80,7 +80,8 @@ impl Statement {
         Self { sql, options: 0, plan: Cell::new(std::ptr::null_mut()) }
     }
 
-    /// Planned once, without a look at the arguments: for long arrays, which a planner would copy each time.
+    /// Planned once, without a look at the arguments: for a row by its key, where a session's first calls would be planned
+    /// anew one by one for the same plan, and for long arrays, which a planner would copy each time.
     pub const fn planned_once(sql: &'static str) -> Self {
         Self { sql, options: pg_sys::CURSOR_OPT_GENERIC_PLAN, plan: Cell::new(std::ptr::null_mut()) }
     }
