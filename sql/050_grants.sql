@@ -10,6 +10,7 @@ GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance() TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_erase(text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_kek(boolean), vault_retire_kek(text), vault_kek_status(), vault_check(integer) TO vault_ext_admin;
 GRANT EXECUTE ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_version() TO vault_ext_admin;
 GRANT SELECT ON vault_ext.keks, vault_ext.audit_stats, vault_ext.rewrap_progress TO vault_ext_admin;
 
 GRANT SELECT ON vault_ext.encryption_vault_audit, vault_ext.keks, vault_ext.audit_stats TO vault_ext_auditor;

@@ -13,6 +13,7 @@ mod audit_rows;
 mod audit_storm;
 mod backup;
 mod backup_physical;
+mod catalog;
 mod check;
 mod clock;
 mod concurrency;
@@ -20,6 +21,7 @@ mod crash;
 mod databases;
 #[cfg(feature = "mounts")]
 mod disk_full;
+mod extension_upgrade;
 mod formats;
 mod golden;
 mod identity;
