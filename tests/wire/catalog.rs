@@ -117,7 +117,9 @@ const QUERIES: &[(&str, &str)] = &[
 
 /// One line for each fact; those that say the same are there as often as they are true.
 pub fn facts_seen_by(client: &mut Client) -> Vec<String> {
-    client.batch_execute("DROP VIEW IF EXISTS pg_temp.object; DROP FUNCTION IF EXISTS pg_temp.name(oid, oid, int)").unwrap();
+    client
+        .batch_execute("DROP VIEW IF EXISTS pg_temp.object; DROP FUNCTION IF EXISTS pg_temp.name(oid, oid, int)")
+        .unwrap();
     client.batch_execute(OBJECTS).expect("the list of objects");
     let mut facts = Vec::new();
     for (kind, query) in QUERIES {
@@ -150,8 +152,24 @@ pub fn differences(one: &[String], other: &[String]) -> Vec<String> {
 
 #[track_caller]
 pub fn assert_same(one: &[String], other: &[String]) {
-    for kind in ["extension", "object", "dependency", "role", "schema", "routine", "relation", "column", "constraint",
-        "index", "policy", "rule", "type", "sequence", "comment", "initial privileges"] {
+    for kind in [
+        "extension",
+        "object",
+        "dependency",
+        "role",
+        "schema",
+        "routine",
+        "relation",
+        "column",
+        "constraint",
+        "index",
+        "policy",
+        "rule",
+        "type",
+        "sequence",
+        "comment",
+        "initial privileges",
+    ] {
         assert!(one.iter().any(|fact| fact.starts_with(&format!("{kind}: "))), "no {kind} was found");
     }
     let differences = differences(one, other);

@@ -11,6 +11,7 @@ use postgres::{Client, NoTls};
 
 use crate::backup::{dump, restore, some_vaults};
 use crate::catalog::{assert_same, differences, facts, facts_seen_by};
+use crate::golden::objects;
 use crate::harness::{
     Cluster, Db, bindir, expect_error, expect_vault_error, fetch, init, rotate, scratch_dir, set_user, status, succeed,
     without_deadlock,
@@ -61,7 +62,7 @@ fn data(db: &Db) -> String {
     let mut client = db.superuser();
     let mut text = String::new();
     for table in ["encryption_vaults", "encryption_vault_audit", "keks", "rewraps", "encryption_vault_audit_id_seq"] {
-        let sql = format!("SELECT t::text FROM vault_ext.{table} t ORDER BY 1");
+        let sql = format!("SELECT row(t.*)::text FROM vault_ext.{table} t ORDER BY 1");
         let rows = client.query(&sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
         assert!(!rows.is_empty(), "nothing in {table}");
         rows.iter().for_each(|row| text.push_str(&format!("{table}: {}\n", row.get::<_, &str>(0))));
@@ -150,7 +151,7 @@ fn the_comparison_sees_whatever_is_changed() {
 fn every_call_works(db: &Db) {
     let names = users(10);
     let keys = vaults(db, &names);
-    let mut ledger = some_vaults(db);
+    some_vaults(db);
     assert!(status(&mut db.app_for(&names[0])).unwrap().exists);
     assert_eq!(kek_status(db)[0].4, 30);
 
@@ -161,7 +162,8 @@ fn every_call_works(db: &Db) {
     let retired: bool = admin.query_one("SELECT vault_retire_kek('k1')", &[]).unwrap().get(0);
     assert!(retired);
     switch(db, &[("k2", 2)]).unwrap();
-    let opened: i64 = admin.query_one("SELECT sum(vaults)::bigint FROM vault_check() WHERE outcome = 'opens'", &[]).unwrap().get(0);
+    let opened: i64 =
+        admin.query_one("SELECT sum(vaults)::bigint FROM vault_check() WHERE outcome = 'opens'", &[]).unwrap().get(0);
     assert_eq!(opened, 30);
     let done: i64 = admin.query_one("SELECT done FROM vault_ext.rewrap_progress", &[]).unwrap().get(0);
     assert_eq!(done, 30);
@@ -186,7 +188,7 @@ fn every_call_works(db: &Db) {
     expect_error(db.app().execute("SELECT vault_erase('user-002')", &[]), "42501");
     expect_error(admin.execute("SELECT vault_init()", &[]), "42501");
     // Under k2 from here on.
-    ledger = Ledger::default();
+    let mut ledger = Ledger::default();
     let mut app = db.app();
     for call in [Call::Init, Call::Fetch, Call::Rotate, Call::Fetch] {
         ledger.call(&mut app, "late", call).unwrap();
@@ -300,14 +302,14 @@ fn administrators_see_the_versions_and_others_do_not() {
     }
 }
 
-/// An administrator's call, and the warnings that came with it.
-fn warnings(db: &Db, call: &str) -> Vec<String> {
+/// The warnings that come with a statement of that role.
+fn warnings_of(role: &str, db: &Db, statement: &str) -> Vec<String> {
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let mut config = db.cluster.config("wire_admin", &db.name);
+    let mut config = db.cluster.config(role, &db.name);
     let listener = heard.clone();
     config.notice_callback(move |notice| listener.lock().unwrap().push(notice.message().to_owned()));
     let mut client: Client = config.connect(NoTls).unwrap();
-    client.batch_execute(call).unwrap();
+    client.batch_execute(statement).unwrap();
     drop(client);
     let heard = heard.lock().unwrap().clone();
     heard
@@ -320,7 +322,7 @@ fn an_administrator_is_told_of_an_upgrade_that_is_due() {
         let db = database_of(&cluster, &version, &version);
         let calls = ["SELECT * FROM vault_kek_status()", "SELECT * FROM vault_check()"];
         for call in calls {
-            let heard = warnings(&db, call);
+            let heard = warnings_of("wire_admin", &db, call);
             assert_eq!(heard.len(), 1, "{heard:?}");
             for words in [&version, CURRENT, UPDATE] {
                 assert!(heard[0].contains(words), "{heard:?}");
@@ -328,7 +330,7 @@ fn an_administrator_is_told_of_an_upgrade_that_is_due() {
         }
         db.force(UPDATE);
         for call in calls {
-            assert_eq!(warnings(&db, call), [""; 0]);
+            assert_eq!(warnings_of("wire_admin", &db, call), [""; 0]);
         }
     }
 }
@@ -340,7 +342,8 @@ fn older_library() -> PathBuf {
     let mut library = fs::read(Path::new(folder.trim()).join("vault_ext.so")).expect("the library");
     let (new, none) = (b"vault_version_wrapper", b"vault_versionless_wrap");
     let (new, none) = (&new[..], &none[..new.len()]);
-    let places: Vec<_> = library.windows(new.len()).enumerate().filter(|(_, part)| *part == new).map(|(at, _)| at).collect();
+    let places: Vec<_> =
+        library.windows(new.len()).enumerate().filter(|(_, part)| *part == new).map(|(at, _)| at).collect();
     assert!(!places.is_empty(), "the library has no symbol to hide");
     for at in places {
         library[at..at + new.len()].copy_from_slice(none);
@@ -462,7 +465,8 @@ fn the_updating_session_s_search_path_does_not_matter() {
 fn an_extension_in_a_schema_of_its_own_is_upgraded_there() {
     let cluster = server();
     for version in released() {
-        let db = cluster.database_by(&version, &format!("CREATE SCHEMA crypto; {FRESH} VERSION '{version}' SCHEMA crypto"));
+        let db =
+            cluster.database_by(&version, &format!("CREATE SCHEMA crypto; {FRESH} VERSION '{version}' SCHEMA crypto"));
         db.force(&format!("GRANT USAGE ON SCHEMA crypto TO PUBLIC; {UPDATE}"));
         let mut app = db.app();
         set_user(&mut app, "alice");
@@ -477,27 +481,86 @@ fn an_extension_in_a_schema_of_its_own_is_upgraded_there() {
 
 /// What an administrator may have arranged for all new objects, for another purpose.
 const DEFAULT_PRIVILEGES: &str = "
-    CREATE ROLE \"other \"\"app\" LOGIN;
     ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC, \"other \"\"app\";
     ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC, \"other \"\"app\";
     ALTER DEFAULT PRIVILEGES GRANT ALL ON ROUTINES TO \"other \"\"app\";
     ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC, \"other \"\"app\";
     ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO \"other \"\"app\";
     ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON ROUTINES TO vault_ext_user, \"other \"\"app\";
-    ALTER DEFAULT PRIVILEGES FOR ROLE vault_ext_owner GRANT ALL ON TABLES TO \"other \"\"app\";
-";
+    ALTER DEFAULT PRIVILEGES FOR ROLE vault_ext_owner GRANT ALL ON TABLES TO \"other \"\"app\"";
+
+/// The server's lists of who may do what, without what concerns the type, whose use gives nothing.
+fn privileges(db: &Db) -> Vec<String> {
+    objects(db).lines().filter(|line| !line.starts_with("type ")).map(str::to_owned).collect()
+}
 
 #[test]
 fn default_privileges_give_nobody_a_part_of_the_vault() {
     let cluster = server();
-    let fresh = facts(&cluster.database_by("fresh", FRESH));
-    let db = cluster.empty_database("d");
-    db.force(DEFAULT_PRIVILEGES);
-    db.force(FRESH);
-    db.make_logins();
-    let mine = |facts: Vec<String>| -> Vec<String> { facts.into_iter().filter(|fact| fact.contains("other ")).collect() };
-    assert_eq!(mine(facts(&db)), [""; 0]);
-    let _ = fresh;
+    let fresh = privileges(&cluster.database_by("fresh", FRESH));
+    cluster.superuser("postgres").batch_execute("CREATE ROLE \"other \"\"app\" LOGIN").unwrap();
+    let db = cluster.database_by("d", &format!("{DEFAULT_PRIVILEGES}; {FRESH}"));
+    assert_eq!(differences(&fresh, &privileges(&db)), [""; 0]);
     let ledger = some_vaults(&db);
+    let mut other = db.conn("other \"app");
+    for sql in [
+        "SELECT vault_init()",
+        "SELECT vault_erase('alice')",
+        "TRUNCATE vault_ext.encryption_vaults",
+        "TRUNCATE vault_ext.encryption_vault_audit",
+        "SELECT nextval('vault_ext.encryption_vault_audit_id_seq')",
+    ] {
+        expect_error(other.batch_execute(sql), "42501");
+    }
+    expect_error(db.app().batch_execute("SELECT vault_erase('alice')"), "42501");
     ledger.end_checks(&db, "an installation under default privileges", 1);
+}
+
+#[test]
+fn an_upgrade_takes_back_what_default_privileges_gave() {
+    let cluster = server();
+    let fresh = privileges(&cluster.database_by("fresh", FRESH));
+    cluster.superuser("postgres").batch_execute("CREATE ROLE \"other \"\"app\" LOGIN").unwrap();
+    let db = cluster.database_by("d", &format!("{DEFAULT_PRIVILEGES}; {FRESH} VERSION '0.1.0'"));
+    let ledger = some_vaults(&db);
+    // On purpose, by an administrator: it stays, and dumps know of it.
+    db.force("CREATE ROLE monitoring; GRANT SELECT ON vault_ext.keks TO monitoring");
+    let heard = warnings_of("postgres", &db, UPDATE);
+    // What 0.1.0 kept no record of.
+    for table in [
+        "TABLE vault_ext.encryption_vaults",
+        "TABLE vault_ext.rewraps",
+        "SEQUENCE vault_ext.encryption_vault_audit_id_seq",
+    ] {
+        for who in ["PUBLIC", "\"other \"\"app\""] {
+            assert!(heard.contains(&format!("{who} has privileges on {table}")), "{heard:?}");
+            db.force(&format!("REVOKE ALL ON {table} FROM {who}"));
+        }
+    }
+    assert_eq!(heard.len(), 6, "{heard:?}");
+    db.force("REVOKE ALL ON vault_ext.keks FROM monitoring");
+    assert_eq!(differences(&fresh, &privileges(&db)), [""; 0]);
+    ledger.end_checks(&db, "an upgrade of an installation under default privileges", 1);
+}
+
+#[test]
+fn what_an_administrator_granted_survives_an_upgrade_and_the_dump_after_it() {
+    let cluster = server();
+    for version in released() {
+        let db = database_of(&cluster, &version, &version);
+        let ledger = some_vaults(&db);
+        db.force("CREATE ROLE monitoring; GRANT SELECT ON vault_ext.keks, vault_ext.audit_stats TO monitoring");
+        let granted = |db: &Db| -> bool {
+            db.value("SELECT bool_and(has_table_privilege('monitoring', t, 'SELECT')) FROM unnest('{vault_ext.keks,vault_ext.audit_stats}'::regclass[]) t")
+        };
+        assert_eq!(warnings_of("postgres", &db, UPDATE), [""; 0]);
+        assert!(granted(&db));
+        let file = dump(&db, "custom", &[], &ledger);
+        let copy = cluster.empty_database("copy");
+        restore(&copy, "custom", &file);
+        assert!(granted(&copy));
+        ledger.end_checks(&copy, &format!("pg_dump of grants that an upgrade from {version} left alone"), 1);
+        db.force("DROP OWNED BY monitoring");
+        copy.force("DROP OWNED BY monitoring; DROP ROLE monitoring");
+    }
 }

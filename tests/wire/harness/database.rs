@@ -91,9 +91,7 @@ impl Cluster {
         let _alone = self.installing.lock().unwrap_or_else(|e| e.into_inner());
         let db = self.empty_database(name);
         let mut superuser = db.superuser();
-        superuser
-            .batch_execute(install)
-            .unwrap_or_else(|e| panic!("{install} fails: {e:?}\n{}", self.log()));
+        superuser.batch_execute(install).unwrap_or_else(|e| panic!("{install} fails: {e:?}\n{}", self.log()));
         superuser.batch_execute(LOGINS).expect("the login roles");
         db
     }
