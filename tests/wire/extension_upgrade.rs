@@ -486,7 +486,7 @@ const DEFAULT_PRIVILEGES: &str = "
     ALTER DEFAULT PRIVILEGES GRANT ALL ON ROUTINES TO \"other \"\"app\";
     ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC, \"other \"\"app\";
     ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO \"other \"\"app\";
-    ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON ROUTINES TO vault_ext_user, \"other \"\"app\";
+    ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON ROUTINES TO PUBLIC, \"other \"\"app\";
     ALTER DEFAULT PRIVILEGES FOR ROLE vault_ext_owner GRANT ALL ON TABLES TO \"other \"\"app\"";
 
 /// The server's lists of who may do what, without what concerns the type, whose use gives nothing.
@@ -499,7 +499,8 @@ fn default_privileges_give_nobody_a_part_of_the_vault() {
     let cluster = server();
     let fresh = privileges(&cluster.database_by("fresh", FRESH));
     cluster.superuser("postgres").batch_execute("CREATE ROLE \"other \"\"app\" LOGIN").unwrap();
-    let db = cluster.database_by("d", &format!("{DEFAULT_PRIVILEGES}; {FRESH}"));
+    let to_users = "ALTER DEFAULT PRIVILEGES GRANT ALL ON ROUTINES TO vault_ext_user";
+    let db = cluster.database_by("d", &format!("{DEFAULT_PRIVILEGES}; {to_users}; {FRESH}"));
     assert_eq!(differences(&fresh, &privileges(&db)), [""; 0]);
     let ledger = some_vaults(&db);
     let mut other = db.conn("other \"app");
