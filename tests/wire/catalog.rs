@@ -3,7 +3,7 @@
 
 use postgres::Client;
 
-use crate::harness::Db;
+use crate::harness::{Cluster, Db};
 
 /// The extension's members and all that belongs to one of them: indexes, constraints, defaults, policies, rules, row types,
 /// sequences, toast tables.
@@ -174,4 +174,57 @@ pub fn assert_same(one: &[String], other: &[String]) {
     }
     let differences = differences(one, other);
     assert!(differences.is_empty(), "the catalogs differ:\n{}", differences.join("\n"));
+}
+
+#[test]
+fn the_comparison_sees_whatever_is_changed() {
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
+    let db = cluster.database("d");
+    let before = facts(&db);
+    assert_same(&before, &facts(&db));
+    let mut client = db.superuser();
+    for change in [
+        "ALTER FUNCTION vault_init() COST 2",
+        "ALTER FUNCTION vault_init() STABLE",
+        "ALTER FUNCTION vault_init() SECURITY INVOKER",
+        "ALTER FUNCTION vault_retire_kek(text) SET lock_timeout = '4s'",
+        "ALTER FUNCTION vault_init() OWNER TO postgres",
+        "ALTER FUNCTION vault_status() RENAME TO vault_state",
+        "ALTER FUNCTION vault_init() SET SCHEMA vault_ext",
+        "GRANT EXECUTE ON FUNCTION vault_erase(text) TO vault_ext_user",
+        "GRANT SELECT (user_id) ON vault_ext.encryption_vaults TO vault_ext_admin",
+        "GRANT TRUNCATE ON vault_ext.encryption_vaults TO PUBLIC",
+        "GRANT CREATE ON SCHEMA vault_ext TO vault_ext_user",
+        "REVOKE USAGE ON TYPE vault_key FROM PUBLIC",
+        "COMMENT ON FUNCTION vault_init() IS 'another'",
+        "COMMENT ON COLUMN vault_ext.keks.kek_id IS 'another'",
+        "COMMENT ON EXTENSION vault_ext IS 'another'",
+        "ALTER TABLE vault_ext.keks ADD note text",
+        "ALTER TABLE vault_ext.keks ADD note text; ALTER TABLE vault_ext.keks DROP note",
+        "ALTER TABLE vault_ext.keks ALTER first_seen DROP DEFAULT",
+        "ALTER TABLE vault_ext.keks ALTER first_seen DROP NOT NULL",
+        "ALTER TABLE vault_ext.keks ALTER kek_id TYPE text COLLATE \"default\"",
+        "ALTER TABLE vault_ext.keks DROP CONSTRAINT keks_check_value_hex",
+        "ALTER TABLE vault_ext.keks SET (fillfactor = 50)",
+        "ALTER TABLE vault_ext.encryption_vaults NO FORCE ROW LEVEL SECURITY",
+        "ALTER POLICY encryption_vault_audit_writer ON vault_ext.encryption_vault_audit WITH CHECK (true)",
+        "ALTER POLICY encryption_vault_audit_auditor ON vault_ext.encryption_vault_audit TO PUBLIC",
+        "DROP INDEX vault_ext.encryption_vault_audit_by_time",
+        "CREATE INDEX ON vault_ext.keks (first_seen)",
+        "CREATE TRIGGER t BEFORE DELETE ON vault_ext.keks FOR EACH ROW EXECUTE FUNCTION vault_erase_on_delete('kek_id')",
+        "ALTER VIEW vault_ext.own_audit SET (security_barrier = false)",
+        "CREATE OR REPLACE VIEW vault_ext.audit_stats AS SELECT * FROM vault_ext.audit_counters() LIMIT 1",
+        "ALTER SEQUENCE vault_ext.encryption_vault_audit_id_seq INCREMENT 2",
+        "ALTER TYPE vault_key ADD ATTRIBUTE note text",
+        "ALTER EXTENSION vault_ext DROP FUNCTION vault_status()",
+        "UPDATE pg_extension SET extcondition[1] = 'WHERE false' WHERE extname = 'vault_ext'",
+        "UPDATE pg_extension SET extconfig = extconfig[2:], extcondition = extcondition[2:] WHERE extname = 'vault_ext'",
+        "DELETE FROM pg_init_privs WHERE objoid = 'vault_init()'::regprocedure",
+    ] {
+        client.batch_execute(&format!("BEGIN; {change}")).unwrap_or_else(|e| panic!("{change}: {e:?}"));
+        let differences = differences(&before, &facts_seen_by(&mut client));
+        client.batch_execute("ROLLBACK").unwrap();
+        assert!(!differences.is_empty(), "not seen: {change}");
+    }
+    assert_same(&before, &facts(&db));
 }

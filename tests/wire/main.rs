@@ -19,9 +19,12 @@ mod clock;
 mod concurrency;
 mod crash;
 mod databases;
+mod default_privileges;
 #[cfg(feature = "mounts")]
 mod disk_full;
+mod extension_dumps;
 mod extension_upgrade;
+mod extension_versions;
 mod formats;
 mod golden;
 mod identity;
