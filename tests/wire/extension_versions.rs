@@ -44,8 +44,7 @@ pub fn warnings_of(role: &str, db: &Db, statement: &str) -> Vec<String> {
     let mut client: Client = config.connect(NoTls).unwrap();
     client.batch_execute(statement).unwrap();
     drop(client);
-    let heard = heard.lock().unwrap().clone();
-    heard
+    heard.lock().unwrap().clone()
 }
 
 #[test]
