@@ -71,9 +71,11 @@ use_tree() {
   [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$config" ] || echo "$config" > "$PGRX_HOME/config.toml"
 }
 
-# Builds the extension and installs it into that tree.
+# Builds the extension and installs it into that tree, with the scripts of the versions that were released, which nobody
+# needs but the tests: they start from them.
 install_extension() {
   local profile=()
   [ "$PROFILE" = debug ] || profile=(--release)
   cargo pgrx install --pg-config "$TREE_PG_CONFIG" --no-default-features --features "pg$PG" "${profile[@]}"
+  cp sql/released/vault_ext--*.sql "$("$TREE_PG_CONFIG" --sharedir)/extension"
 }

@@ -73,6 +73,10 @@ CREATE PROCEDURE vault_rewrap(
     LANGUAGE c AS 'MODULE_PATHNAME', 'vault_rewrap_wrapper';
 COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'wraps every vault anew that is not under the active KEK, in batches that commit each; call it again after an interruption';
 
+CREATE FUNCTION vault_version(OUT library_version text, OUT sql_version text, OUT hint text)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_version_wrapper';
+COMMENT ON FUNCTION vault_version() IS 'the versions of the server''s library and of this database''s SQL, and what to do where they differ';
+
 -- inside -------------------------------------------------------------------------------------------------------------
 
 -- Backend-local flags that only our own code sets, so that policies can tell its paths from anybody else's SQL.
@@ -106,7 +110,7 @@ BEGIN
         'vault_init()', 'vault_get_master_key()', 'vault_rotate()', 'vault_status()',
         'vault_erase(text)', 'vault_erase_on_delete()', 'vault_purge_audit(interval)',
         'vault_reload_kek(boolean)', 'vault_retire_kek(text)', 'vault_kek_status()', 'vault_check(integer)',
-        'vault_rewrap(integer, bigint, bigint, bigint)',
+        'vault_rewrap(integer, bigint, bigint, bigint)', 'vault_version()',
         'vault_ext.in_maintenance()', 'vault_ext.is_audit_writer()', 'vault_ext.audit_batch()', 'vault_ext.audit_counters()']::pg_catalog.regprocedure[]
     LOOP
         EXECUTE pg_catalog.format('ALTER ROUTINE %s OWNER TO vault_ext_owner', f);

@@ -1,4 +1,33 @@
 -- Everything that anybody may do with the vault stands in this file; PUBLIC may do nothing.
+-- What ALTER DEFAULT PRIVILEGES gave away with each new object, for another purpose, is taken back first.
+DO $nobody$
+DECLARE
+    revoke text;
+BEGIN
+    FOR revoke IN
+        WITH object (name, owner, acl) AS (
+            SELECT 'SCHEMA vault_ext', n.nspowner, n.nspacl
+            FROM pg_catalog.pg_namespace n WHERE n.oid OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.regnamespace::pg_catalog.oid
+            UNION ALL
+            SELECT pg_catalog.format('%s %s', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::pg_catalog.regclass),
+                c.relowner, c.relacl
+            FROM pg_catalog.pg_class c WHERE c.relnamespace OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.regnamespace::pg_catalog.oid
+            UNION ALL
+            SELECT pg_catalog.format('ROUTINE %s', p.oid::pg_catalog.regprocedure), p.proowner, p.proacl
+            FROM pg_catalog.pg_proc p
+            JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
+                AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'
+            JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid AND e.extname OPERATOR(pg_catalog.=) 'vault_ext'
+        )
+        SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s FROM %s', o.name,
+            CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END)
+        FROM object o, pg_catalog.aclexplode(o.acl) a WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner
+    LOOP
+        EXECUTE revoke;
+    END LOOP;
+END
+$nobody$;
+
 REVOKE ALL ON SCHEMA vault_ext FROM PUBLIC;
 GRANT USAGE ON SCHEMA vault_ext TO vault_ext_user, vault_ext_admin, vault_ext_auditor;
 
@@ -10,6 +39,7 @@ GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance() TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_erase(text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_kek(boolean), vault_retire_kek(text), vault_kek_status(), vault_check(integer) TO vault_ext_admin;
 GRANT EXECUTE ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_version() TO vault_ext_admin;
 GRANT SELECT ON vault_ext.keks, vault_ext.audit_stats, vault_ext.rewrap_progress TO vault_ext_admin;
 
 GRANT SELECT ON vault_ext.encryption_vault_audit, vault_ext.keks, vault_ext.audit_stats TO vault_ext_auditor;

@@ -7,6 +7,7 @@ use crate::kek::ring::{self, Ring};
 use crate::pg::session;
 use crate::store::{self, StoredWrap};
 use crate::vault::{Call, describe};
+use crate::version;
 
 const OPENS: &str = "opens";
 
@@ -23,6 +24,7 @@ pub struct Finding {
 
 /// Opens everything. On a standby this leaves no row in the trail: none can be written there, and nothing is released.
 pub fn run(max_user_ids: usize) -> Result<Vec<Finding>, VaultError> {
+    version::warn_if_they_differ();
     if session::is_standby() {
         return open_all(max_user_ids);
     }

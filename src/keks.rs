@@ -11,6 +11,7 @@ use crate::kek::ring;
 use crate::pg::{process, session, subxact};
 use crate::store;
 use crate::vault::Call;
+use crate::version;
 
 /// How often a reload that was overtaken by another one is tried.
 const ATTEMPTS: u32 = 8;
@@ -136,6 +137,7 @@ pub struct Status {
 
 /// One row per KEK: the active one, the others of the ring in its order, then those that are not loaded.
 pub fn status() -> Result<Vec<Status>, VaultError> {
+    version::warn_if_they_differ();
     store::all_vaults_are_visible("vault_kek_status()")?;
     let entries = ring::entries()?;
     if let (true, Err(reason)) = (entries.is_empty(), ring::current()) {

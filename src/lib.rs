@@ -19,6 +19,7 @@ mod rewrap;
 mod settings;
 mod store;
 mod vault;
+mod version;
 
 pgrx::pg_module_magic!(name, version);
 

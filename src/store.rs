@@ -172,6 +172,9 @@ thread_local! {
          ended_at = pg_catalog.clock_timestamp() \
          WHERE started_at OPERATOR(pg_catalog.=) $1 AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
     ) };
+    static SQL_VERSION: Statement = const { Statement::new(
+        "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'vault_ext'"
+    ) };
     static PURGE_AUDIT: Statement = const { Statement::new(
         "DELETE FROM vault_ext.encryption_vault_audit \
          WHERE created_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) $1)"
@@ -441,4 +444,9 @@ pub fn end_run(run: &Run, done: i64, skipped: i64, failed: i64, outcome: &str) {
     let args =
         [Arg::Timestamp(run.started_at), Arg::Int8(done), Arg::Int8(skipped), Arg::Int8(failed), Arg::Text(outcome)];
     END_RUN.with(|statement| statement.run(&args, |_| ()));
+}
+
+/// The version of the extension's SQL in this database.
+pub fn sql_version() -> Option<String> {
+    SQL_VERSION.with(|statement| statement.run(&[], |rows| if rows.count() == 0 { None } else { rows.get(0, 0) }))
 }

@@ -14,7 +14,7 @@ use crate::pg::row::{Row, RowSet};
 use crate::pg::shmem;
 use crate::pg::trigger::DeletedRow;
 use crate::rewrap::{self, Totals};
-use crate::{check, keks, maintenance, vault};
+use crate::{check, keks, maintenance, store, vault, version};
 
 /// Deletes one user's vault; false if there was none. 22023 for an impossible user id.
 #[pg_extern(sql = false)]
@@ -152,6 +152,14 @@ pub fn rewrap(batch_size: Option<i32>, transactions: &Transactions) -> Totals {
 
 pub fn rewrap_in_transaction_block() -> ! {
     super::raise(VaultError::NotOnItsOwn("vault_rewrap()"))
+}
+
+/// library_version, sql_version, hint: what to do where they differ, else NULL.
+#[pg_extern(sql = false)]
+fn vault_version() -> Row<3> {
+    let sql = store::sql_version();
+    let hint = sql.as_deref().and_then(version::hint);
+    Row([version::LIBRARY.into_datum(), sql.into_datum(), hint.into_datum()])
 }
 
 /// Asked by policies; see `maintenance`.

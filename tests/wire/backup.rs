@@ -42,7 +42,7 @@ fn dump_command(db: &Db, role: &str, format: &str, options: &[&str]) -> (Command
 
 /// Dumps as the superuser, and looks for keys in the dump: a compressed one shows nothing, so none is.
 #[track_caller]
-fn dump(db: &Db, format: &str, options: &[&str], ledger: &Ledger) -> PathBuf {
+pub fn dump(db: &Db, format: &str, options: &[&str], ledger: &Ledger) -> PathBuf {
     let mut options = options.to_vec();
     if format != "tar" {
         options.push("-Z0");
@@ -55,7 +55,7 @@ fn dump(db: &Db, format: &str, options: &[&str], ledger: &Ledger) -> PathBuf {
 }
 
 #[track_caller]
-fn restore(db: &Db, format: &str, file: &PathBuf) {
+pub fn restore(db: &Db, format: &str, file: &PathBuf) {
     let mut command = if format == "plain" {
         let mut psql = db.cluster.program("psql", "postgres");
         psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f"]).arg(file).args(["-d", &db.name]);

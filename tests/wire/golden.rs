@@ -72,7 +72,7 @@ const QUERIES: &[&str] = &[
         SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = typrelid WHERE t.oid = objid AND (typelem <> 0 OR relkind <> 'c')))",
 ];
 
-fn objects(db: &Db) -> String {
+pub fn objects(db: &Db) -> String {
     let mut client = db.superuser();
     client.batch_execute(ACL).expect("the ACL formatter");
     let mut list = String::new();

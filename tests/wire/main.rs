@@ -13,13 +13,18 @@ mod audit_rows;
 mod audit_storm;
 mod backup;
 mod backup_physical;
+mod catalog;
 mod check;
 mod clock;
 mod concurrency;
 mod crash;
 mod databases;
+mod default_privileges;
 #[cfg(feature = "mounts")]
 mod disk_full;
+mod extension_dumps;
+mod extension_upgrade;
+mod extension_versions;
 mod formats;
 mod golden;
 mod identity;

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::backup::some_vaults;
+use crate::extension_upgrade::{database_of, released, sql_version};
+use crate::golden::objects;
 use crate::harness::{Builder, Cluster, Stop, bindir, bindir_of, scratch_dir, server_command, succeed};
 
 fn new_major() -> Builder {
@@ -36,17 +38,9 @@ fn errors_below(data: &Path) -> String {
     String::from_utf8_lossy(&logs.expect("grep starts").stdout).into_owned()
 }
 
-fn upgrade(link: bool) {
-    let mut old = old_major().start();
-    let ledger = {
-        let db = old.database("d");
-        let ledger = some_vaults(&db);
-        db.force(WITHOUT_COLUMN_VERSIONS);
-        old.superuser("postgres").batch_execute("CREATE DATABASE other TEMPLATE d").unwrap();
-        ledger
-    };
-    let mut new = new_major().prepare();
-    old.stop(Stop::Fast);
+/// The server of the new major over the data of the old one, not started.
+fn pg_upgraded(old: &Cluster, link: bool) -> Cluster {
+    let new = new_major().prepare();
     let dir = scratch_dir();
     let mut pg_upgrade = server_command(bindir_of("VAULT_EXT_NEW_PG_CONFIG").join("pg_upgrade"), &dir);
     pg_upgrade.args(["-U", "postgres", "-b"]).arg(bindir()).arg("-B").arg(bindir_of("VAULT_EXT_NEW_PG_CONFIG"));
@@ -56,6 +50,20 @@ fn upgrade(link: bool) {
     }
     let output = pg_upgrade.output().expect("pg_upgrade starts");
     assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), errors_below(&new.data()));
+    new
+}
+
+fn upgrade(link: bool) {
+    let mut old = old_major().start();
+    let ledger = {
+        let db = old.database("d");
+        let ledger = some_vaults(&db);
+        db.force(WITHOUT_COLUMN_VERSIONS);
+        old.superuser("postgres").batch_execute("CREATE DATABASE other TEMPLATE d").unwrap();
+        ledger
+    };
+    old.stop(Stop::Fast);
+    let mut new = pg_upgraded(&old, link);
     new.start();
     let how = if link { "--link" } else { "--copy" };
     for name in ["d", "other"] {
@@ -75,6 +83,30 @@ fn pg_upgrade_by_copy() {
 #[test]
 fn pg_upgrade_by_link() {
     upgrade(true);
+}
+
+/// pg_upgrade keeps the version of an extension's SQL, whatever the new server's default is.
+#[test]
+fn pg_upgrade_keeps_the_extension_s_older_version_and_then_that_is_upgraded() {
+    for version in released() {
+        let mut old = old_major().start();
+        let ledger = {
+            let db = database_of(&old, &version, "d");
+            let ledger = some_vaults(&db);
+            db.force(WITHOUT_COLUMN_VERSIONS);
+            ledger
+        };
+        old.stop(Stop::Fast);
+        let mut new = pg_upgraded(&old, false);
+        new.start();
+        let db = new.existing_database("d");
+        assert_eq!(sql_version(&db), version);
+        ledger.end_checks(&db, &format!("pg_upgrade with the SQL of {version}, {}", way()), 1);
+        db.force("ALTER EXTENSION vault_ext UPDATE");
+        let fresh = objects(&new.database_by("fresh", "CREATE EXTENSION vault_ext"));
+        assert_eq!(objects(&db), fresh);
+        ledger.end_checks(&db, &format!("pg_upgrade with the SQL of {version}, upgraded then, {}", way()), 1);
+    }
 }
 
 #[test]

@@ -55,6 +55,13 @@ BEGIN
     END LOOP;
 END $$";
 
+/// How the tests' databases get the extension: freshly or, where VAULT_EXT_INSTALL_FROM names a released version, by way
+/// of that one (make test-extension-upgrade).
+static INSTALL: LazyLock<String> = LazyLock::new(|| match std::env::var("VAULT_EXT_INSTALL_FROM") {
+    Ok(version) => format!("CREATE EXTENSION vault_ext VERSION '{version}'; ALTER EXTENSION vault_ext UPDATE"),
+    Err(_) => "CREATE EXTENSION vault_ext".to_owned(),
+});
+
 impl Builder {
     /// A server with one KEK, wire-1, from a file.
     pub fn with_wire_kek(self) -> Self {
@@ -76,12 +83,15 @@ impl Cluster {
 
     /// A new database with the extension, and the login roles that the tests act as.
     pub fn database(&self, name: &str) -> Db<'_> {
+        self.database_by(name, &INSTALL)
+    }
+
+    /// The same with an extension that was installed by these statements.
+    pub fn database_by(&self, name: &str, install: &str) -> Db<'_> {
         let _alone = self.installing.lock().unwrap_or_else(|e| e.into_inner());
         let db = self.empty_database(name);
         let mut superuser = db.superuser();
-        superuser
-            .batch_execute("CREATE EXTENSION vault_ext")
-            .unwrap_or_else(|e| panic!("CREATE EXTENSION fails: {e:?}\n{}", self.log()));
+        superuser.batch_execute(install).unwrap_or_else(|e| panic!("{install} fails: {e:?}\n{}", self.log()));
         superuser.batch_execute(LOGINS).expect("the login roles");
         db
     }

@@ -1,0 +1,56 @@
+//! Dumps where the extension's version is another one on the other side.
+
+use crate::backup::{dump, restore, some_vaults};
+use crate::catalog::{assert_same, facts};
+use crate::extension_upgrade::{CURRENT, FRESH, UPDATE, database_of, released, server, sql_version};
+
+#[test]
+fn a_dump_of_an_older_version_restores_into_the_objects_of_this_one() {
+    let cluster = server();
+    let fresh = facts(&cluster.database_by("fresh", FRESH));
+    for version in released() {
+        let db = database_of(&cluster, &version, &version);
+        let ledger = some_vaults(&db);
+        for format in ["plain", "custom"] {
+            let file = dump(&db, format, &[], &ledger);
+            let copy = cluster.empty_database(&format!("{version} {format}"));
+            restore(&copy, format, &file);
+            assert_eq!(copy.audit(), db.audit());
+            assert_same(&fresh, &facts(&copy));
+            ledger.end_checks(&copy, &format!("pg_dump, {format}, of {version} into {CURRENT}"), 1);
+        }
+    }
+}
+
+#[test]
+fn a_dump_of_an_upgraded_database_restores_into_the_same_objects() {
+    let cluster = server();
+    for version in released() {
+        let db = database_of(&cluster, &version, &version);
+        let ledger = some_vaults(&db);
+        db.force(UPDATE);
+        let file = dump(&db, "plain", &[], &ledger);
+        let copy = cluster.empty_database(&format!("{version} copy"));
+        restore(&copy, "plain", &file);
+        assert_same(&facts(&db), &facts(&copy));
+        ledger.end_checks(&copy, &format!("pg_dump of a database that came from {version}"), 1);
+    }
+}
+
+/// A server whose package is the older one makes the older objects; here they are made before the restore.
+#[test]
+fn a_dump_of_this_version_restores_into_an_older_one() {
+    let cluster = server();
+    let db = cluster.database_by("d", FRESH);
+    let ledger = some_vaults(&db);
+    for version in released() {
+        let file = dump(&db, "custom", &[], &ledger);
+        let copy = database_of(&cluster, &version, &version);
+        restore(&copy, "custom", &file);
+        assert_eq!(sql_version(&copy), version);
+        assert_eq!(copy.audit(), db.audit());
+        ledger.end_checks(&copy, &format!("pg_dump of {CURRENT} into {version}"), 1);
+        copy.force(UPDATE);
+        ledger.end_checks(&copy, &format!("pg_dump of {CURRENT} into {version}, then upgraded"), 1);
+    }
+}

@@ -1,0 +1,112 @@
+//! Library and SQL of different versions: who is told of it, and an upgrade with the old library.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use postgres::{Client, NoTls};
+
+use crate::backup::some_vaults;
+use crate::catalog::{assert_same, facts};
+use crate::extension_upgrade::{CURRENT, UPDATE, database_of, released, server};
+use crate::harness::{Cluster, Db, bindir, expect_error, expect_vault_error, scratch_dir, succeed};
+
+/// What vault_version() says: library, SQL, hint.
+fn versions(db: &Db) -> (String, String, Option<String>) {
+    let row = db.conn("wire_admin").query_one("SELECT library_version, sql_version, hint FROM vault_version()", &[]);
+    let row = row.unwrap();
+    (row.get(0), row.get(1), row.get(2))
+}
+
+#[test]
+fn administrators_see_the_versions_and_others_do_not() {
+    let cluster = server();
+    let db = cluster.database("d");
+    assert_eq!(versions(&db), (CURRENT.to_owned(), CURRENT.to_owned(), None));
+    for role in ["wire_app", "wire_auditor", "wire_stranger"] {
+        expect_error(db.conn(role).execute("SELECT vault_version()", &[]), "42501");
+    }
+    for (sql, words) in [("0.1.0", "ALTER EXTENSION vault_ext UPDATE"), ("99.0.0", "restart the server")] {
+        db.force(&format!("UPDATE pg_extension SET extversion = '{sql}' WHERE extname = 'vault_ext'"));
+        let (library, found, hint) = versions(&db);
+        assert_eq!((library.as_str(), found.as_str()), (CURRENT, sql));
+        assert!(hint.as_ref().is_some_and(|hint| hint.contains(words)), "{hint:?}");
+    }
+}
+
+/// The warnings that come with a statement of that role.
+pub fn warnings_of(role: &str, db: &Db, statement: &str) -> Vec<String> {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let mut config = db.cluster.config(role, &db.name);
+    let listener = heard.clone();
+    config.notice_callback(move |notice| listener.lock().unwrap().push(notice.message().to_owned()));
+    let mut client: Client = config.connect(NoTls).unwrap();
+    client.batch_execute(statement).unwrap();
+    drop(client);
+    heard.lock().unwrap().clone()
+}
+
+#[test]
+fn an_administrator_is_told_of_an_upgrade_that_is_due() {
+    let cluster = server();
+    for version in released() {
+        let db = database_of(&cluster, &version, &version);
+        let calls = ["SELECT * FROM vault_kek_status()", "SELECT * FROM vault_check()"];
+        for call in calls {
+            let heard = warnings_of("wire_admin", &db, call);
+            assert_eq!(heard.len(), 1, "{heard:?}");
+            for words in [&version, CURRENT, UPDATE] {
+                assert!(heard[0].contains(words), "{heard:?}");
+            }
+        }
+        db.force(UPDATE);
+        for call in calls {
+            assert_eq!(warnings_of("wire_admin", &db, call), [""; 0]);
+        }
+    }
+}
+
+/// A folder with a library that lacks the newest function, as an older version does.
+fn older_library() -> PathBuf {
+    let pg_config = bindir().join("pg_config");
+    let folder = succeed(Command::new(pg_config).arg("--pkglibdir"));
+    let mut library = fs::read(Path::new(folder.trim()).join("vault_ext.so")).expect("the library");
+    let (new, none) = (b"vault_version_wrapper", b"vault_versionless_wrap");
+    let (new, none) = (&new[..], &none[..new.len()]);
+    let places: Vec<_> =
+        library.windows(new.len()).enumerate().filter(|(_, part)| *part == new).map(|(at, _)| at).collect();
+    assert!(!places.is_empty(), "the library has no symbol to hide");
+    for at in places {
+        library[at..at + new.len()].copy_from_slice(none);
+    }
+    let dir = scratch_dir();
+    fs::write(dir.join("vault_ext.so"), library).expect("the scratch folder is writable");
+    dir
+}
+
+#[test]
+fn an_update_before_the_restart_is_refused_and_changes_nothing() {
+    let path = |dir: &Path| format!("dynamic_library_path = '{}'", dir.display());
+    let mut cluster = Cluster::builder().with_wire_kek().without_fsync().conf(&path(&older_library())).start();
+    for version in released() {
+        let ledger = {
+            let db = database_of(&cluster, &version, &version);
+            let ledger = some_vaults(&db);
+            let before = facts(&db);
+            let refusal = expect_vault_error(db.superuser().batch_execute(UPDATE), "55000");
+            assert!(refusal.hint.is_some_and(|hint| hint.contains("Restart the server")));
+            assert_same(&before, &facts(&db));
+            ledger.end_checks(&db, &format!("ALTER EXTENSION UPDATE from {version} before the restart: refused"), 1);
+            ledger
+        };
+        cluster.configure("dynamic_library_path = '$libdir'");
+        cluster.restart();
+        let db = cluster.existing_database(&version);
+        db.force(UPDATE);
+        ledger.end_checks(&db, &format!("ALTER EXTENSION UPDATE from {version} after the restart"), 1);
+        drop(db);
+        cluster.configure(&path(&older_library()));
+        cluster.restart();
+    }
+}
