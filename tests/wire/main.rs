@@ -50,6 +50,7 @@ mod resources;
 mod rewrap;
 mod rewrap_kill;
 mod runbook;
+mod search_path;
 mod self_check;
 mod soak;
 mod standby;
