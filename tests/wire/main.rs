@@ -16,6 +16,8 @@ mod backup_physical;
 mod check;
 mod clock;
 mod concurrency;
+#[cfg(feature = "cores")]
+mod core_file;
 mod crash;
 mod databases;
 #[cfg(feature = "mounts")]
@@ -61,3 +63,4 @@ mod trail;
 mod transactions;
 #[cfg(feature = "upgrade")]
 mod upgrade;
+mod who;
