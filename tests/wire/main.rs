@@ -6,6 +6,7 @@
 mod harness;
 
 mod admin;
+mod attacks;
 mod audit_context;
 mod audit_failures;
 mod audit_rollback;

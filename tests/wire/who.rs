@@ -150,6 +150,8 @@ fn measured(db: &Db) -> BTreeMap<String, Vec<String>> {
         table.insert(format!("`{function}`"), outcomes(calls(&function), None));
     }
     for relation in relations {
+        // Verbs with the same outcomes share a line.
+        let mut verbs_of: BTreeMap<Vec<String>, Vec<&str>> = BTreeMap::new();
         for (verb, sql) in uses(&relation) {
             let of_rows = ["SELECT", "UPDATE", "DELETE"].contains(&verb);
             let all_rows = of_rows.then(|| {
@@ -157,7 +159,10 @@ fn measured(db: &Db) -> BTreeMap<String, Vec<String>> {
                 let count = superuser.query_one(&format!("SELECT count(*) FROM {relation}"), &[]).unwrap();
                 u64::try_from(count.get::<_, i64>(0)).unwrap()
             });
-            table.insert(format!("{verb} `{relation}`"), outcomes(&sql, all_rows));
+            verbs_of.entry(outcomes(&sql, all_rows)).or_default().push(verb);
+        }
+        for (outcomes, verbs) in verbs_of {
+            table.insert(format!("{} `{relation}`", verbs.join(", ")), outcomes);
         }
     }
     table
