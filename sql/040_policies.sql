@@ -43,6 +43,8 @@ CREATE VIEW vault_ext.audit_stats AS SELECT * FROM vault_ext.audit_counters();
 COMMENT ON VIEW vault_ext.audit_stats IS 'counters of the audit writers since the server started, all databases together';
 ALTER VIEW vault_ext.audit_stats OWNER TO vault_ext_owner;
 
+-- Each operator gets exactly the types that PostgreSQL's own takes: for others, one that somebody made in the target schema
+-- beforehand would fit better, and run with the rights of whoever reads the view.
 CREATE VIEW vault_ext.rewrap_progress AS
     SELECT started_at, pid, db_role, kek_id, total, done, skipped, failed,
         CASE
@@ -52,9 +54,9 @@ CREATE VIEW vault_ext.rewrap_progress AS
                 AND EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = r.pid) THEN 'running'
             ELSE 'interrupted'
         END AS state,
-        round(done / nullif(extract(epoch FROM coalesce(ended_at, clock_timestamp()) - started_at), 0)) AS per_second,
+        round(done::numeric / nullif(extract(epoch FROM coalesce(ended_at, clock_timestamp()) - started_at), 0::numeric)) AS per_second,
         CASE WHEN outcome IS NULL AND done > 0 THEN
-            started_at + (clock_timestamp() - started_at) * (greatest(total - failed, done)::double precision / done)
+            started_at + (clock_timestamp() - started_at) * (greatest(total - failed, done)::double precision / done::double precision)
         END AS estimated_end,
         ended_at
     FROM vault_ext.rewraps r ORDER BY started_at DESC;

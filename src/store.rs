@@ -1,5 +1,5 @@
-//! All SQL on the vault's tables. Plain SQL through SPI with `user_id = …`, every schema and operator named in full: a
-//! caller's search_path cannot lead it elsewhere, and row-level security, triggers and partitioning all apply.
+//! All SQL on the vault's tables. Plain SQL through SPI with `user_id = …`, the schema of every operator, function and type
+//! named: a caller's search_path cannot lead it elsewhere, and row-level security, triggers and partitioning all apply.
 
 use std::ffi::CStr;
 
@@ -102,13 +102,14 @@ thread_local! {
     static EXCLUDE_WRITERS: Statement = const { Statement::new(
         "LOCK TABLE vault_ext.encryption_vaults IN SHARE MODE"
     ) };
-    // What may hide rows from the owner in maintenance: a restrictive policy, or the lack of the permissive one.
+    // What may hide rows from the owner in maintenance: a restrictive policy, or the lack of the permissive one. The text of an
+    // expression has quotes where the session has set quote_all_identifiers.
     static WHY_HIDDEN: Statement = const { Statement::new(
         "WITH policies AS ( \
-            SELECT p.polname, p.polcmd, p.polpermissive, pg_catalog.pg_get_expr(p.polqual, p.polrelid) AS qual \
+            SELECT p.polname, p.polcmd, p.polpermissive, pg_catalog.replace(pg_catalog.pg_get_expr(p.polqual, p.polrelid), '\"', '') AS qual \
             FROM pg_catalog.pg_policy p \
             WHERE p.polrelid OPERATOR(pg_catalog.=) 'vault_ext.encryption_vaults'::pg_catalog.regclass \
-            AND p.polcmd OPERATOR(pg_catalog.=) ANY ('{r,w,*}'::\"char\"[]) \
+            AND p.polcmd OPERATOR(pg_catalog.=) ANY ('{r,w,*}'::pg_catalog.\"char\"[]) \
             AND p.polroles OPERATOR(pg_catalog.&&) ARRAY[0::pg_catalog.oid, 'vault_ext_owner'::pg_catalog.regrole::pg_catalog.oid]) \
          SELECT CASE \
             WHEN NOT (SELECT c.relrowsecurity FROM pg_catalog.pg_class c \

@@ -11,7 +11,7 @@ use crate::crypto::wrap::{FORMAT_2, Kek, Nonce, Wrap, WrapContext};
 use crate::error::VaultError;
 use crate::identity::{self, IdentityError};
 use crate::kek::ring::{self, Entry, Ring};
-use crate::pg::{session, shmem, subxact, xact};
+use crate::pg::{secret, session, shmem, subxact, xact};
 use crate::store::{self, StoredWrap, Vault};
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
@@ -343,8 +343,9 @@ pub fn seal(
 ) -> Result<Wrap, VaultError> {
     let context = WrapContext { user_id: user, key_version, kek_id: &entry.id };
     let wrap = kek.wrap(master_key, nonce, &context).map_err(|_| VaultError::DoesNotOpen)?;
-    let opened =
-        kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &context).map_err(|_| VaultError::DoesNotOpen)?;
+    let opened = kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &context);
+    secret::scrub_registers();
+    let opened = opened.map_err(|_| VaultError::DoesNotOpen)?;
     if opened.expose_secret() != master_key.expose_secret() {
         return Err(VaultError::DoesNotOpen);
     }

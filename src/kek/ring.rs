@@ -176,7 +176,8 @@ impl Ring {
     /// would weaken it.
     pub fn open(&self, wrap: &StoredWrap<'_>) -> Result<MasterKey, VaultError> {
         let (_, kek) = self.find(wrap.kek_id).ok_or_else(|| VaultError::KekNotLoaded(wrap.kek_id.to_owned()))?;
-        kek.unwrap(wrap.format_version, wrap.wrapped_mk, wrap.wrap_iv, &wrap.context())
-            .map_err(|_| VaultError::DoesNotOpen)
+        let opened = kek.unwrap(wrap.format_version, wrap.wrapped_mk, wrap.wrap_iv, &wrap.context());
+        secret::scrub_registers();
+        opened.map_err(|_| VaultError::DoesNotOpen)
     }
 }

@@ -7,7 +7,7 @@ use super::keyring::{KekId, Keyring};
 use super::ring;
 use super::source::Source;
 use crate::crypto::secret::SecretText;
-use crate::pg::{guc, process};
+use crate::pg::{guc, process, secret};
 use crate::settings::{self, OnBadKek};
 
 /// The KEK of vault_ext.dev_mode.
@@ -43,6 +43,9 @@ pub fn load() -> Result<(), BadKek> {
                 keyring.entries().len(),
                 keyring.active().id.as_str()
             );
+            drop(keyring);
+            // Every later process inherits what is left here.
+            secret::scrub_stack();
             Ok(())
         }
         Err(bad) if settings::on_bad_kek() == OnBadKek::Disable => {

@@ -6,6 +6,7 @@
 mod harness;
 
 mod admin;
+mod attacks;
 mod audit_context;
 mod audit_failures;
 mod audit_rollback;
@@ -17,6 +18,8 @@ mod catalog;
 mod check;
 mod clock;
 mod concurrency;
+#[cfg(feature = "cores")]
+mod core_file;
 mod crash;
 mod databases;
 mod default_privileges;
@@ -55,6 +58,7 @@ mod resources;
 mod rewrap;
 mod rewrap_kill;
 mod runbook;
+mod search_path;
 mod self_check;
 mod soak;
 mod standby;
@@ -65,3 +69,4 @@ mod trail;
 mod transactions;
 #[cfg(feature = "upgrade")]
 mod upgrade;
+mod who;

@@ -1,0 +1,281 @@
+//! A real core file, written by the kernel when a process of the server is killed, holds no KEK: neither raw nor in text,
+//! nor a part of the key schedule from which it could be computed. That the process did have it is seen in its memory.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{
+    Cluster, Db, assert_no_secrets_in_files, base64, eventually, expect_vault_error, fetch, init, kek, keyring_line,
+    rotate, server_command,
+};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// The 15 round keys of AES-256. Any two in a row give the key.
+fn key_schedule(key: &[u8; 32]) -> Vec<u8> {
+    let double = |x: u8| (x << 1) ^ if x & 0x80 == 0 { 0 } else { 0x1b };
+    // All powers of 3 and of its inverse, side by side, give the inverses that the S-box is made of.
+    let mut sbox = [0x63u8; 256];
+    let (mut p, mut q) = (1u8, 1u8);
+    loop {
+        p ^= double(p);
+        q ^= q << 1;
+        q ^= q << 2;
+        q ^= q << 4;
+        q ^= if q & 0x80 == 0 { 0 } else { 0x09 };
+        sbox[usize::from(p)] = q ^ q.rotate_left(1) ^ q.rotate_left(2) ^ q.rotate_left(3) ^ q.rotate_left(4) ^ 0x63;
+        if p == 1 {
+            break;
+        }
+    }
+    let mut words: Vec<[u8; 4]> = key.chunks_exact(4).map(|word| word.try_into().expect("four bytes")).collect();
+    let mut round = 1u8;
+    for i in 8..60 {
+        let mut word = words[i - 1];
+        if i % 8 == 0 {
+            word.rotate_left(1);
+        }
+        if i % 4 == 0 {
+            word = word.map(|byte| sbox[usize::from(byte)]);
+        }
+        if i % 8 == 0 {
+            word[0] ^= round;
+            round = double(round);
+        }
+        let before = words[i - 8];
+        words.push([0, 1, 2, 3].map(|j| word[j] ^ before[j]));
+    }
+    words.concat()
+}
+
+#[test]
+fn the_key_schedule_is_that_of_the_standard() {
+    // FIPS 197, appendix A.3.
+    let hex = "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4";
+    let key: Vec<u8> = (0..64).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect();
+    let schedule = key_schedule(&key.try_into().unwrap());
+    assert_eq!(schedule.len(), 240);
+    assert_eq!(schedule[32..36], [0x9b, 0xa3, 0x54, 0x11]);
+    assert_eq!(schedule[236..], [0x70, 0x6c, 0x63, 0x1e]);
+}
+
+fn pid(number: i32) -> Pid {
+    Pid::from_raw(number).expect("a process id")
+}
+
+/// Lets every process of the server leave a core file of any size.
+fn allow_cores(cluster: &Cluster) {
+    for process in cluster.processes() {
+        // As the server's user: root needs a capability for the limits of others, which containers take away.
+        let mut prlimit = server_command("prlimit", cluster.dir());
+        let output =
+            prlimit.args(["--core=unlimited:unlimited", "--pid", &process.to_string()]).output().expect("prlimit");
+        // A process may have ended in the meantime.
+        let gone = || !fs::exists(format!("/proc/{process}")).unwrap_or(false);
+        assert!(output.status.success() || gone(), "{output:?}");
+    }
+}
+
+/// Whether the bytes are in a running process's memory.
+fn in_memory(process: i32, wanted: &[u8]) -> bool {
+    // The process may have ended in the meantime.
+    let Ok(maps) = fs::read_to_string(format!("/proc/{process}/maps")) else { return false };
+    let Ok(mut memory) = File::open(format!("/proc/{process}/mem")) else { return false };
+    maps.lines().any(|line| {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+        let [from, to] = [range.0, range.1].map(|hex| u64::from_str_radix(hex, 16).expect("an address"));
+        if to - from > 16 << 20 {
+            return false; // PostgreSQL's shared memory takes long to search
+        }
+        let mut bytes = vec![0; usize::try_from(to - from).expect("a length")];
+        // Some mappings of the kernel cannot be read.
+        let read = memory.seek(SeekFrom::Start(from)).and_then(|_| memory.read_exact(&mut bytes));
+        read.is_ok() && holds(&bytes, wanted)
+    })
+}
+
+fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
+    aho_corasick::AhoCorasick::new([wanted]).expect("one pattern").is_match(bytes)
+}
+
+/// Kills a process and gives its core file, complete and out of the way of the next.
+fn core_of(cluster: &Cluster, process: i32, signal: Signal) -> PathBuf {
+    kill_process(pid(process), signal).expect("the process takes the signal");
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("the pattern of core files");
+    let prefix = pattern.trim().split('%').next().unwrap_or_default().to_owned();
+    let mut found = None;
+    eventually(SOON, "the kernel writes a core file", || {
+        let gone = !fs::exists(format!("/proc/{process}/maps")).unwrap_or(false)
+            || fs::read(format!("/proc/{process}/maps")).is_ok_and(|maps| maps.is_empty());
+        let cores = fs::read_dir(cluster.data()).expect("the data directory").flatten();
+        found = cores.map(|entry| entry.path()).find(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)) && path.is_file()
+        });
+        gone && found.is_some()
+    });
+    let core = cluster.dir().join(format!("the-core-of-{process}"));
+    fs::rename(found.expect("a core file"), &core).expect("the core file can be moved");
+    core
+}
+
+/// In the core is what is no secret, and nothing of the KEKs.
+fn holds_no_kek(core: &PathBuf, marker: &str, keks: &[[u8; 32]]) {
+    let bytes = fs::read(core).expect("the core file");
+    assert!(bytes.starts_with(b"\x7fELF"));
+    assert!(holds(&bytes, marker.as_bytes()), "{marker} is not in {}: is it whole?", core.display());
+    let mut traces = Vec::new();
+    for kek in keks {
+        traces.extend(key_schedule(kek).chunks(32).map(<[u8]>::to_vec));
+        // As SHA-256 reads it, which derives the check value.
+        traces.push(kek.chunks_exact(4).flat_map(|word| word.iter().rev().copied()).collect());
+    }
+    assert_no_secrets_in_files(&[core], &traces);
+    fs::remove_file(core).expect("the core file can be removed");
+}
+
+/// As ps shows it; empty when the process is gone.
+fn title(process: i32) -> String {
+    fs::read(format!("/proc/{process}/cmdline"))
+        .map(|title| String::from_utf8_lossy(&title).into_owned())
+        .unwrap_or_default()
+}
+
+fn backend_pid(client: &mut postgres::Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0)
+}
+
+fn server(sources: impl FnOnce(&mut Cluster)) -> Cluster {
+    let mut cluster = Cluster::builder()
+        .without_fsync()
+        .conf("shared_buffers = 16MB")
+        .conf("vault_ext.audit_idle_exit = 4000")
+        .conf("restart_after_crash = on")
+        .conf("cluster_name = 'marker-of-the-server'")
+        .prepare();
+    sources(&mut cluster);
+    cluster.start();
+    cluster
+}
+
+const KEKS: [u64; 2] = [140, 141];
+
+fn keks() -> [[u8; 32]; 2] {
+    KEKS.map(kek)
+}
+
+fn keyring() -> String {
+    keyring_line("one", &kek(KEKS[0])) + &keyring_line("two", &kek(KEKS[1]))
+}
+
+/// Every path that touches a KEK in a backend.
+fn use_keks(db: &Db) -> (postgres::Client, String) {
+    let mut app = db.app_for("marker-of-the-session");
+    init(&mut app).unwrap();
+    rotate(&mut app).unwrap();
+    db.force("UPDATE vault_ext.encryption_vaults SET key_version = key_version + 1");
+    expect_vault_error(fetch(&mut app), "XX001");
+    db.force("UPDATE vault_ext.encryption_vaults SET key_version = key_version - 1");
+    let key = fetch(&mut app).unwrap().master_key;
+    (app, key)
+}
+
+#[test]
+fn the_core_of_a_backend_holds_no_kek() {
+    let cluster = server(|cluster| {
+        let path = cluster.write_kek("keyring", keyring(), 0o600);
+        cluster.configure(&format!("vault_ext.kek_file = '{}'", path.display()));
+    });
+    let db = cluster.database("d");
+    for signal in [Signal::ABORT, Signal::SEGV] {
+        let (mut app, key) = use_keks(&db);
+        let process = backend_pid(&mut app);
+        assert!(in_memory(process, &kek(KEKS[0])), "it does have the KEK");
+        assert!(in_memory(process, &key_schedule(&kek(KEKS[1]))[64..96]), "and both, expanded");
+        allow_cores(&cluster);
+        let core = core_of(&cluster, process, signal);
+        // What PostgreSQL has just sent lies in its buffers: the search finds a key where there is one.
+        assert!(holds(&fs::read(&core).unwrap(), key.as_bytes()), "the master key that went out last");
+        holds_no_kek(&core, "marker-of-the-session", &keks());
+        eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
+        db.force("DELETE FROM vault_ext.encryption_vaults");
+    }
+}
+
+#[test]
+fn the_core_of_an_administrator_s_backend_holds_no_kek() {
+    for by_command in [false, true] {
+        let cluster = server(|cluster| {
+            let path = cluster.write_kek("keyring", keyring(), 0o600);
+            let path = path.display();
+            cluster.configure(&if by_command {
+                format!("vault_ext.kek_command = 'cat {path}'")
+            } else {
+                format!("vault_ext.kek_file = '{path}'")
+            });
+        });
+        let db = cluster.database("d");
+        init(&mut db.app_for("alice")).unwrap();
+        db.force("UPDATE vault_ext.encryption_vaults SET kek_id = 'two'");
+        let mut admin = db.conn("wire_admin");
+        for sql in [
+            "SET application_name = 'marker-of-the-session'",
+            "SELECT * FROM vault_reload_kek()",
+            "SELECT * FROM vault_check()",
+            "CALL vault_rewrap()",
+            "SELECT * FROM vault_kek_status()",
+        ] {
+            admin.simple_query(sql).unwrap();
+        }
+        let process = backend_pid(&mut admin);
+        assert!(in_memory(process, &kek(KEKS[1])));
+        allow_cores(&cluster);
+        holds_no_kek(&core_of(&cluster, process, Signal::ABORT), "marker-of-the-session", &keks());
+    }
+}
+
+#[test]
+fn the_cores_of_the_server_s_own_processes_hold_no_kek() {
+    let mut cluster = server(|cluster| {
+        let path = cluster.write_kek("keyring", keyring(), 0o600);
+        cluster.configure(&format!("vault_ext.kek_file = '{}'", path.display()));
+    });
+    let db = cluster.database("d");
+    for kind in ["vault_ext audit writer", "vault_ext keyring listener", ": checkpointer"] {
+        let (mut app, _) = use_keks(&db);
+        // SIGHUP has the listener read the keyring.
+        cluster.signal_postmaster(Signal::HUP);
+        let mut found = None;
+        eventually(SOON, "the process is there and has the KEK", || {
+            fetch(&mut app).unwrap(); // the writer leaves when there is nothing to write
+            found = cluster.processes().into_iter().find(|process| title(*process).contains(kind));
+            found.is_some_and(|process| in_memory(process, &kek(KEKS[0])))
+        });
+        let process = found.unwrap();
+        allow_cores(&cluster);
+        holds_no_kek(&core_of(&cluster, process, Signal::ABORT), "marker-of-the-server", &keks());
+        eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
+        db.force("DELETE FROM vault_ext.encryption_vaults");
+    }
+    drop(db);
+    let postmaster = cluster.postmaster_pid();
+    assert!(in_memory(postmaster, &kek(KEKS[0])));
+    allow_cores(&cluster);
+    holds_no_kek(&core_of(&cluster, postmaster, Signal::SEGV), "marker-of-the-server", &keks());
+    cluster.crash();
+}
+
+/// Not a promise but the reason for the advice to use a file or a command: PostgreSQL keeps the text of its settings.
+#[test]
+fn the_core_of_a_backend_holds_the_kek_of_the_setting() {
+    let cluster = server(|cluster| cluster.configure(&format!("vault_ext.kek = '{}'", base64(&kek(KEKS[0])))));
+    let db = cluster.database("d");
+    let (mut app, _) = use_keks(&db);
+    let process = backend_pid(&mut app);
+    allow_cores(&cluster);
+    let core = fs::read(core_of(&cluster, process, Signal::ABORT)).unwrap();
+    assert!(holds(&core, base64(&kek(KEKS[0])).as_bytes()), "SECURITY.md says so");
+}

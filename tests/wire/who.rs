@@ -1,0 +1,205 @@
+//! Who may do what: every function, procedure, table, view and sequence of the extension, tried by every kind of role. The
+//! expected outcomes are the table of SECURITY.md itself, so that what stands there is true and complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use postgres::{Client, SimpleQueryMessage};
+
+use crate::harness::{Db, init, set_user, shared_db};
+
+const SECURITY: &str = include_str!("../../SECURITY.md");
+
+/// The columns of the table: a login role, or a role that a superuser takes on.
+const ROLES: [(&str, &str); 6] = [
+    ("nobody", "wire_stranger"),
+    ("`vault_ext_user`", "wire_app"),
+    ("`vault_ext_admin`", "wire_admin"),
+    ("`vault_ext_auditor`", "wire_auditor"),
+    ("`vault_ext_owner`", "vault_ext_owner"),
+    ("superuser", "postgres"),
+];
+
+fn become_role(db: &Db, role: &str) -> Client {
+    let mut client = if role == "vault_ext_owner" {
+        let mut superuser = db.superuser();
+        superuser.batch_execute("SET ROLE vault_ext_owner").unwrap();
+        superuser
+    } else {
+        db.conn(role)
+    };
+    set_user(&mut client, "alice");
+    client
+}
+
+/// How each thing is called. A new function without a line here fails the test.
+fn calls(name: &str) -> &'static str {
+    match name {
+        "vault_init()" => "SELECT vault_init()",
+        "vault_get_master_key()" => "SELECT vault_get_master_key()",
+        "vault_rotate()" => "SELECT vault_rotate()",
+        "vault_status()" => "SELECT vault_status()",
+        "vault_erase(text)" => "SELECT vault_erase('carol')",
+        "vault_erase_on_delete()" => {
+            "CREATE TEMP TABLE users (id text); CREATE TRIGGER erase AFTER DELETE ON users FOR EACH ROW
+                EXECUTE FUNCTION vault_erase_on_delete('id'); INSERT INTO users VALUES ('carol'); DELETE FROM users"
+        }
+        "vault_purge_audit(interval)" => "SELECT vault_purge_audit('1 day')",
+        "vault_reload_kek(boolean)" => "SELECT * FROM vault_reload_kek()",
+        "vault_retire_kek(text)" => "SELECT vault_retire_kek('gone')",
+        "vault_kek_status()" => "SELECT * FROM vault_kek_status()",
+        "vault_check(integer)" => "SELECT * FROM vault_check()",
+        "vault_rewrap(integer,bigint,bigint,bigint)" => "CALL vault_rewrap()",
+        "vault_ext.in_maintenance()" => "SELECT vault_ext.in_maintenance()",
+        "vault_ext.is_audit_writer()" => "SELECT vault_ext.is_audit_writer()",
+        "vault_ext.audit_batch()" => "SELECT * FROM vault_ext.audit_batch()",
+        "vault_ext.audit_counters()" => "SELECT * FROM vault_ext.audit_counters()",
+        _ => panic!("{name} is new: say here how to call it, and in SECURITY.md who may"),
+    }
+}
+
+/// What is done with a relation. INSERT and UPDATE are given a row that every constraint accepts.
+fn uses(relation: &str) -> Vec<(&'static str, String)> {
+    let (insert, update) = match relation {
+        "vault_ext.encryption_vaults" => (
+            "(user_id, wrapped_mk, wrap_iv, format_version, kek_id) VALUES ('alice', repeat('A', 64), repeat('A', 32), 2, 'wire-1')
+                ON CONFLICT (user_id) DO NOTHING",
+            "wrapped_mk = repeat('A', 64)",
+        ),
+        "vault_ext.encryption_vault_audit" => ("(user_id, action, status, db_role) VALUES ('alice', 'x', 200, 'x')", "status = 201"),
+        "vault_ext.keks" => ("(kek_id, check_value) VALUES ('forged', repeat('0', 32))", "retired_at = NULL"),
+        "vault_ext.rewraps" => {
+            ("(started_at, pid, db_role, kek_id, total) VALUES (clock_timestamp(), 1, 'x', 'x', 1)", "done = 0")
+        }
+        "vault_ext.own_audit" => ("(action, status, db_role) VALUES ('x', 200, 'x')", "status = 201"),
+        "vault_ext.audit_stats" => ("(calls) VALUES (1)", "calls = 1"),
+        "vault_ext.rewrap_progress" => ("(pid) VALUES (1)", "done = 0"),
+        "vault_ext.encryption_vault_audit_id_seq" => {
+            return vec![
+                ("SELECT", format!("SELECT * FROM {relation}")),
+                ("nextval", format!("SELECT nextval('{relation}')")),
+                ("setval", format!("SELECT setval('{relation}', 1000)")),
+            ];
+        }
+        _ => panic!("{relation} is new: say here what can be done with it, and in SECURITY.md who may"),
+    };
+    let mut uses = vec![
+        ("SELECT", format!("SELECT * FROM {relation}")),
+        ("INSERT", format!("INSERT INTO {relation} {insert}")),
+        ("UPDATE", format!("UPDATE {relation} SET {update}")),
+        ("DELETE", format!("DELETE FROM {relation}")),
+    ];
+    if !["own_audit", "audit_stats", "rewrap_progress"].iter().any(|view| relation.ends_with(view)) {
+        uses.push(("TRUNCATE", format!("TRUNCATE {relation}")));
+    }
+    uses
+}
+
+/// `no` for 42501, another SQLSTATE, or `yes`; for a statement on rows, `own` or `none` where these are not all rows.
+fn outcome(db: &Db, role: &str, sql: &str, all_rows: Option<u64>) -> String {
+    let mut client = become_role(db, role);
+    // A procedure that commits cannot run in a transaction block; everything else is taken back.
+    let in_block = !sql.starts_with("CALL");
+    if in_block {
+        client.batch_execute("BEGIN").unwrap();
+    }
+    let result = client.simple_query(sql);
+    if in_block {
+        client.batch_execute("ROLLBACK").unwrap();
+    }
+    let messages = match result {
+        Ok(messages) => messages,
+        Err(error) => match error.code().map(|code| code.code()) {
+            Some("42501") => return "no".to_owned(),
+            Some(code) => return code.to_owned(),
+            None => panic!("{role}: {sql}: {error:?}"),
+        },
+    };
+    let Some(all) = all_rows else { return "yes".to_owned() };
+    let Some(SimpleQueryMessage::CommandComplete(rows)) = messages.last() else { panic!("{sql}: {messages:?}") };
+    assert!(all > 0, "{sql}: nothing to see or to change");
+    match *rows {
+        0 => "none",
+        rows if rows < all => "own",
+        _ => "yes",
+    }
+    .to_owned()
+}
+
+fn names(db: &Db, sql: &str) -> BTreeSet<String> {
+    db.superuser().query(sql, &[]).expect("the catalogs").iter().map(|row| row.get(0)).collect()
+}
+
+fn measured(db: &Db) -> BTreeMap<String, Vec<String>> {
+    let functions = names(
+        db,
+        "SELECT objid::regprocedure::text FROM pg_depend JOIN pg_extension e ON e.oid = refobjid AND extname = 'vault_ext'
+            WHERE refclassid = 'pg_extension'::regclass AND classid = 'pg_proc'::regclass AND deptype = 'e'",
+    );
+    let relations = names(
+        db,
+        "SELECT objid::regclass::text FROM pg_depend JOIN pg_extension e ON e.oid = refobjid AND extname = 'vault_ext'
+            JOIN pg_class c ON c.oid = objid AND relkind IN ('r', 'v', 'S', 'm', 'p', 'f')
+            WHERE refclassid = 'pg_extension'::regclass AND classid = 'pg_class'::regclass AND deptype = 'e'
+         UNION SELECT oid::regclass::text FROM pg_class
+            WHERE relnamespace = 'vault_ext'::regnamespace AND relkind IN ('r', 'v', 'S', 'm', 'p', 'f')",
+    );
+    let mut table = BTreeMap::new();
+    let outcomes =
+        |sql: &str, all_rows| ROLES.iter().map(|(_, role)| outcome(db, role, sql, all_rows)).collect::<Vec<_>>();
+    for function in functions {
+        table.insert(format!("`{function}`"), outcomes(calls(&function), None));
+    }
+    for relation in relations {
+        // Verbs with the same outcomes share a line.
+        let mut verbs_of: BTreeMap<Vec<String>, Vec<&str>> = BTreeMap::new();
+        for (verb, sql) in uses(&relation) {
+            let of_rows = ["SELECT", "UPDATE", "DELETE"].contains(&verb);
+            let all_rows = of_rows.then(|| {
+                let mut superuser = become_role(db, "postgres");
+                let count = superuser.query_one(&format!("SELECT count(*) FROM {relation}"), &[]).unwrap();
+                u64::try_from(count.get::<_, i64>(0)).unwrap()
+            });
+            verbs_of.entry(outcomes(&sql, all_rows)).or_default().push(verb);
+        }
+        for (outcomes, verbs) in verbs_of {
+            table.insert(format!("{} `{relation}`", verbs.join(", ")), outcomes);
+        }
+    }
+    table
+}
+
+/// The rows of the document's table, whose header names the roles.
+fn documented() -> BTreeMap<String, Vec<String>> {
+    let header = format!("| | {} |", ROLES.map(|(title, _)| title).join(" | "));
+    let mut lines =
+        SECURITY.lines().skip_while(|line| *line != header).skip(2).take_while(|line| line.starts_with('|'));
+    let mut table = BTreeMap::new();
+    for line in &mut lines {
+        let mut cells = line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned());
+        let outcomes = |cells: &mut dyn Iterator<Item = String>| cells.collect::<Vec<_>>();
+        let name = cells.next().expect("a first cell");
+        let duplicate = table.insert(name.clone(), outcomes(&mut cells));
+        assert_eq!(duplicate, None, "{name} is there twice");
+    }
+    table
+}
+
+#[test]
+fn the_table_of_who_may_do_what_is_true() {
+    let db = shared_db();
+    for user in ["alice", "carol"] {
+        init(&mut db.app_for(user)).unwrap();
+    }
+    db.force("INSERT INTO vault_ext.keks (kek_id, check_value) VALUES ('gone', repeat('0', 32))");
+    let (measured, documented) = (measured(&db), documented());
+    if measured != documented {
+        for (name, outcomes) in &measured {
+            eprintln!("| {name} | {} |", outcomes.join(" | "));
+        }
+    }
+    let missing: Vec<_> = documented.keys().filter(|name| !measured.contains_key(*name)).collect();
+    assert!(missing.is_empty(), "SECURITY.md has what is not installed: {missing:?}");
+    for (name, outcomes) in &measured {
+        assert_eq!(documented.get(name), Some(outcomes), "{name}, left in SECURITY.md, right as it is");
+    }
+}
