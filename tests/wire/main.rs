@@ -20,6 +20,7 @@ mod crash;
 mod databases;
 #[cfg(feature = "mounts")]
 mod disk_full;
+mod dropping;
 mod formats;
 mod golden;
 mod identity;
