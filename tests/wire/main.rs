@@ -42,6 +42,7 @@ mod keyring;
 mod keys;
 mod ledger;
 mod load;
+mod neighbours;
 #[cfg(feature = "patroni")]
 mod patroni;
 mod pipelines;
