@@ -38,7 +38,7 @@ fn use_everything(db: &Db) -> Ledger {
             ledger.call(&mut app, user, call).unwrap();
         }
     }
-    set_user(&mut app, "alice");
+    let mut app = db.app_for("alice");
     let key = ledger.key("alice").master_key.clone();
     let row = app.query_one("SELECT master_key FROM vault_get_master_key() WHERE kek_id <> $1", &[&"x"]).unwrap();
     assert_eq!(row.get::<_, String>(0), key);
@@ -161,7 +161,7 @@ mod packaged {
                     // Seen by its hook on object accesses, to which vault_ext has one too.
                     "FUNCTION,EXECUTE,FUNCTION,public.vault_get_master_key,",
                     "READ,SELECT,TABLE,vault_ext.encryption_vaults,",
-                    "WRITE,UPDATE,TABLE,vault_ext.encryption_vaults,UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2",
+                    "WRITE,UPDATE,TABLE,vault_ext.encryption_vaults,\"UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2",
                     "MISC,CALL,,,CALL vault_rewrap()",
                 ],
             );
@@ -176,7 +176,7 @@ mod packaged {
     fn pgaudit_tells_the_client_no_key() {
         for builder in both_orders(&["pgaudit"]) {
             let cluster = builder.conf("pgaudit.log_client = on").conf("pgaudit.log_level = notice").start();
-            let db = cluster.database("d");
+            cluster.database("d");
             let notices = Arc::new(Mutex::new(String::new()));
             let mut config = cluster.config("wire_app", "d");
             let heard = Arc::clone(&notices);
