@@ -17,7 +17,10 @@ test-upgrade: ## pg_upgrade and dumps from PG=15 to NEW=18, whose pg_config is N
 	@scripts/test-upgrade
 
 test-extension-upgrade: ## the tests over the wire, in databases that were upgraded from FROM=0.1.0 of vault_ext
-	@FROM=$${FROM:-0.1.0} scripts/test
+	@scripts/test upgraded
+
+test-neighbours: ## all tests over the wire beside pgaudit, pg_stat_statements, auto_explain and pg_cron
+	@scripts/test neighbours
 
 test-patroni: ## a failover by Debian's Patroni, and back
 	@scripts/test-patroni
@@ -49,4 +52,4 @@ lint: ## what CI checks without running anything: format, clippy, shellcheck
 clean: down ## remove everything that was built
 	@scripts/clean
 
-.PHONY: help demo test test-upgrade test-extension-upgrade test-patroni bench soak reliability up psql down fmt lint clean
+.PHONY: help demo test test-upgrade test-extension-upgrade test-neighbours test-patroni bench soak reliability up psql down fmt lint clean

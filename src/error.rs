@@ -64,6 +64,8 @@ pub enum VaultError {
     NotOnItsOwn(&'static str),
     #[error("{0} cannot run in a REPEATABLE READ or SERIALIZABLE transaction")]
     OldSnapshot(&'static str),
+    #[error("this would destroy the keys of {vaults} vault(s) for good")]
+    WouldDestroy { vaults: u64 },
     #[error("{0}")]
     BadArgument(&'static str, &'static str),
 }
@@ -82,7 +84,8 @@ impl VaultError {
             | Self::ReloadRetired(_)
             | Self::KekActive(_)
             | Self::KekNeeded { .. }
-            | Self::HiddenVaults(..) => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            | Self::HiddenVaults(..)
+            | Self::WouldDestroy { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Identity(_) => PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::DoesNotOpen => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
@@ -115,6 +118,10 @@ impl VaultError {
                 let needed: Vec<_> = keks.iter().map(|(id, vaults)| format!("\"{id}\" by {vaults} vault(s)")).collect();
                 Some(format!("Needed in this database: {}.", needed.join(", ")))
             }
+            Self::WouldDestroy { .. } => Some(
+                "The table vault_ext.encryption_vaults would be dropped; with the extension goes the audit trail too."
+                    .into(),
+            ),
             Self::Audit(failure) => failure.detail(),
             _ => None,
         }
@@ -176,6 +183,9 @@ impl VaultError {
             }
             Self::NotOnItsOwn(_) => "CALL it outside BEGIN and COMMIT: it commits each batch.".into(),
             Self::OldSnapshot(_) => "Use READ COMMITTED (default_transaction_isolation), so that it sees every vault.".into(),
+            Self::WouldDestroy { .. } => {
+                "Make a dump first, and SET vault_ext.allow_drop = on in this session if you mean it.".into()
+            }
             Self::BadArgument(_, hint) => (*hint).into(),
         }
     }

@@ -4,6 +4,7 @@ mod api;
 mod audit;
 mod check;
 mod crypto;
+mod drop_guard;
 mod error;
 mod identity;
 #[cfg(any(test, feature = "pg_test"))]
@@ -43,6 +44,7 @@ extern "C-unwind" fn _PG_init() {
     }
     pg::shmem::request(settings::audit_slots());
     pg::utility::before_database_statements(audit::ask_idle_writers_to_leave);
+    pg::drop::before_drop_of(store::SCHEMA, store::VAULTS, drop_guard::before_drop);
     if kek::startup::is_reloadable() {
         pg::worker::start_keyring_listener();
     }

@@ -26,6 +26,7 @@ static AUDIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static AUDIT_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static AUDIT_SPIN: GucSetting<bool> = GucSetting::<bool>::new(false);
 static AUDIT_IDLE_EXIT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
+static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Defines the settings and reserves their prefix, so that a misspelt one fails. Only while preloading: settings that
 /// hold for the whole server cannot be defined later.
@@ -120,6 +121,15 @@ pub fn define() {
         GucContext::Sighup,
         GucFlags::default(),
     );
+    // Who may drop is PostgreSQL's to say. This asks whether they mean it, so whoever may drop may also say yes.
+    GucRegistry::define_bool_guc(
+        c"vault_ext.allow_drop",
+        c"Allows DROP EXTENSION, and whatever else drops the vaults, to destroy every key of the database.",
+        c"An empty vault can always be dropped.",
+        &ALLOW_DROP,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     guc::reserve_prefix(c"vault_ext");
 }
 
@@ -170,4 +180,8 @@ pub fn audit_idle_exit() -> Duration {
 
 pub fn audit_spin() -> bool {
     AUDIT_SPIN.get()
+}
+
+pub fn allow_drop() -> bool {
+    ALLOW_DROP.get()
 }

@@ -15,6 +15,10 @@ use crate::pg::spi::{Arg, Rows, Statement};
 /// The role that owns the tables and the definer functions; row-level security binds it.
 pub const OWNER: &CStr = c"vault_ext_owner";
 
+/// The schema that CREATE EXTENSION makes, and the table in it that holds the keys.
+pub const SCHEMA: &CStr = c"vault_ext";
+pub const VAULTS: &CStr = c"encryption_vaults";
+
 /// A user's row.
 pub struct Vault {
     pub wrapped_mk: String,

@@ -1,6 +1,7 @@
 //! The only unsafe code of the project: thin wrappers over what PostgreSQL offers in C. Everything above this folder is
 //! safe Rust and reads like the design.
 
+pub mod drop;
 pub mod guc;
 pub mod procedure;
 pub mod process;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 
 use crate::harness::{
-    Cluster, Db, Refusal, eventually, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db,
-    without_deadlock,
+    Cluster, Db, Refusal, eventually, expect_error, expect_vault_error, fetch, init, neighbours, rotate, set_user,
+    shared_db, without_deadlock,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -200,7 +200,7 @@ fn an_idle_writer_makes_room_for_another_database() {
     let cluster = Cluster::builder()
         .with_wire_kek()
         .without_fsync()
-        .conf("max_worker_processes = 4")
+        .conf(&neighbours::worker_slots(4))
         .conf("max_logical_replication_workers = 0")
         .conf("vault_ext.audit_idle_exit = 4000")
         .start();

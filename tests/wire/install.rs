@@ -148,7 +148,7 @@ fn a_function_or_type_of_that_name_is_not_taken_over() {
 fn drop_extension_leaves_nothing_but_the_roles_and_a_reinstall_works() {
     let db = shared_db();
     let key = init(&mut db.app_for("alice")).unwrap();
-    db.force("DROP EXTENSION vault_ext");
+    db.force("SET vault_ext.allow_drop = on; DROP EXTENSION vault_ext");
     assert_eq!(leftovers(&db), [""; 0]);
     assert_eq!(vault_roles(&db), ROLES);
     db.force("CREATE EXTENSION vault_ext");
@@ -160,7 +160,7 @@ fn drop_extension_leaves_nothing_but_the_roles_and_a_reinstall_works() {
 fn a_drop_that_is_rolled_back_keeps_every_key() {
     let db = shared_db();
     let key = init(&mut db.app_for("alice")).unwrap();
-    db.force("BEGIN; DROP EXTENSION vault_ext; ROLLBACK");
+    db.force("BEGIN; SET LOCAL vault_ext.allow_drop = on; DROP EXTENSION vault_ext; ROLLBACK");
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
     assert_eq!(db.audit().len(), 2);
 }

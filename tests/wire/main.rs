@@ -25,6 +25,7 @@ mod databases;
 mod default_privileges;
 #[cfg(feature = "mounts")]
 mod disk_full;
+mod dropping;
 mod extension_dumps;
 mod extension_upgrade;
 mod extension_versions;
@@ -49,6 +50,7 @@ mod keyring;
 mod keys;
 mod ledger;
 mod load;
+mod neighbours;
 #[cfg(feature = "patroni")]
 mod patroni;
 mod pipelines;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use postgres::Client;
 
 use crate::harness::{
-    Cluster, Db, Stop, eventually, expect_error, expect_vault_error, server_command, set_user, succeed,
+    Cluster, Db, Stop, eventually, expect_error, expect_vault_error, neighbours, server_command, set_user, succeed,
     without_deadlock,
 };
 use crate::ledger::{Call, Ledger};
@@ -44,8 +44,8 @@ fn every_connection_taken_leaves_the_writer_its_place() {
 #[test]
 fn databases_without_a_worker_slot_fail_closed_and_recover() {
     // One is the launcher of logical replication, one the listener for SIGHUP.
-    let cluster =
-        with(&["max_worker_processes = 3", "vault_ext.audit_timeout = 500", "vault_ext.audit_idle_exit = 200"]);
+    let slots = neighbours::worker_slots(3);
+    let cluster = with(&[&slots, "vault_ext.audit_timeout = 500", "vault_ext.audit_idle_exit = 200"]);
     let databases = ["one", "two", "three"].map(|name| cluster.database(name));
     let ledgers: Vec<Ledger> = std::thread::scope(|scope| {
         let callers: Vec<_> = databases

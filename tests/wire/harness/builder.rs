@@ -8,6 +8,7 @@ use std::sync::{LazyLock, Mutex};
 
 use super::Cluster;
 use super::cluster::{PORT, bindir};
+use super::neighbours;
 use super::os::server_command;
 use super::scratch::scratch_dir;
 
@@ -35,7 +36,7 @@ pub struct Builder {
     conf: Vec<String>,
     env: Vec<(String, String)>,
     keyring: Option<String>,
-    preload: bool,
+    preload: Vec<&'static str>,
     tcp: bool,
     data: Option<PathBuf>,
     bindir: PathBuf,
@@ -73,7 +74,13 @@ impl Builder {
     }
 
     pub fn not_preloaded(mut self) -> Self {
-        self.preload = false;
+        self.preload = neighbours::preloaded(false);
+        self
+    }
+
+    /// Exactly these libraries, in that order.
+    pub fn preload(mut self, libraries: &[&'static str]) -> Self {
+        self.preload = libraries.to_vec();
         self
     }
 
@@ -111,8 +118,9 @@ impl Builder {
         cluster.configure(&format!("listen_addresses = '{listen}'"));
         cluster.configure("log_line_prefix = '%m [%p] %q%u@%d '");
         cluster.configure("max_wal_size = 128MB");
-        if self.preload {
-            cluster.configure("shared_preload_libraries = 'vault_ext'");
+        cluster.configure(&format!("shared_preload_libraries = '{}'", self.preload.join(", ")));
+        for line in self.preload.iter().flat_map(|library| neighbours::loudest(library)) {
+            cluster.configure(line);
         }
         if let Some(text) = self.keyring {
             let path = cluster.write_kek("keyring", text, 0o600);
@@ -144,7 +152,7 @@ impl Cluster {
             conf: Vec::new(),
             env: Vec::new(),
             keyring: None,
-            preload: true,
+            preload: neighbours::preloaded(true),
             tcp: false,
             data: None,
             bindir: bindir().to_owned(),

@@ -17,7 +17,7 @@ static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
         keyring_line("env-v1", &PREDECESSOR_KEK),
         keyring_line("spare", &kek(2)),
     ];
-    Cluster::builder()
+    let cluster = Cluster::builder()
         .keyring(&keyring.concat())
         .without_fsync()
         .tcp()
@@ -25,7 +25,9 @@ static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
         .conf("max_worker_processes = 100")
         .conf("max_prepared_transactions = 10")
         .conf("log_statement = all")
-        .start()
+        .start();
+    cluster.keep_neighbours_busy();
+    cluster
 });
 
 static NEXT: AtomicU32 = AtomicU32::new(0);

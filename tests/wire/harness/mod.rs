@@ -8,6 +8,7 @@ mod expect;
 mod kek_refusal;
 #[cfg(feature = "mounts")]
 mod mount;
+pub mod neighbours;
 mod os;
 pub mod raw;
 mod report;

@@ -1,0 +1,97 @@
+//! Hearing of a table that is about to be dropped, whatever statement leads there.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use pgrx::prelude::*;
+
+#[derive(Clone, Copy)]
+struct Watched {
+    schema: &'static CStr,
+    table: &'static CStr,
+    callback: fn(&DoomedTable),
+}
+
+thread_local! {
+    static WATCHED: Cell<Option<Watched>> = const { Cell::new(None) };
+}
+
+static mut PREVIOUS: pg_sys::object_access_hook_type = None;
+
+/// A table that this transaction has locked and is about to drop. Its policies, constraints and indexes may be gone already,
+/// so that SQL on it would see whatever is left of it.
+pub struct DoomedTable(pg_sys::Oid);
+
+impl DoomedTable {
+    /// Reads all of it.
+    pub fn count_rows(&self) -> u64 {
+        let mut count = 0;
+        // SAFETY: a plain table (see `on_access`) under the lock that its deletion has taken; the scan uses no index and a
+        // fresh snapshot, and ends before the table is closed. An error in between ends the (sub)transaction.
+        unsafe {
+            let table = pg_sys::table_open(self.0, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let (snapshot, keys) = (std::ptr::null_mut(), std::ptr::null_mut());
+            let scan = pg_sys::systable_beginscan(table, pg_sys::InvalidOid, false, snapshot, 0, keys);
+            while !pg_sys::systable_getnext(scan).is_null() {
+                count += 1;
+            }
+            pg_sys::systable_endscan(scan);
+            pg_sys::table_close(table, pg_sys::NoLock as pg_sys::LOCKMODE);
+        }
+        count
+    }
+}
+
+/// Calls `callback` before a plain table of that name is dropped: by itself, with its schema, its extension, its owner or
+/// anything else that they depend on. Only while preloading.
+pub fn before_drop_of(schema: &'static CStr, table: &'static CStr, callback: fn(&DoomedTable)) {
+    WATCHED.set(Some(Watched { schema, table, callback }));
+    // SAFETY: the hook is chained, in the postmaster, before it starts others.
+    unsafe {
+        PREVIOUS = pg_sys::object_access_hook;
+        pg_sys::object_access_hook = Some(on_access);
+    }
+}
+
+/// Whether a name that the catalogs gave is that one; frees it.
+///
+/// # Safety
+/// NULL, or a palloc'd string that nobody else uses.
+unsafe fn is_name(found: *mut c_char, name: &CStr) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe {
+        if found.is_null() {
+            return false;
+        }
+        let same = CStr::from_ptr(found) == name;
+        pg_sys::pfree(found.cast());
+        same
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_access(
+    access: pg_sys::ObjectAccessType::Type,
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+    column: c_int,
+    argument: *mut c_void,
+) {
+    let is_drop = access == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::RelationRelationId && column == 0;
+    // SAFETY: look-ups in the catalogs, which still have an object that is about to be dropped; every argument goes on as it
+    // came.
+    unsafe {
+        if is_drop
+            && let Some(watched) = WATCHED.get()
+            && pg_sys::get_rel_relkind(object) == pg_sys::RELKIND_RELATION as c_char
+            && is_name(pg_sys::get_rel_name(object), watched.table)
+            && is_name(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(object)), watched.schema)
+        {
+            (watched.callback)(&DoomedTable(object));
+        }
+        if let Some(previous) = PREVIOUS {
+            pg_guard_ffi_boundary(|| previous(access, class, object, column, argument));
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Other libraries in every server of the tests: `VAULT_EXT_PRELOAD` is its shared_preload_libraries, in that order.
+
+use std::sync::LazyLock;
+
+use super::Cluster;
+
+static PRELOAD: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let list = std::env::var("VAULT_EXT_PRELOAD").unwrap_or_else(|_| "vault_ext".into());
+    let list: Vec<_> = list.split(',').map(|library| library.trim().to_owned()).collect();
+    assert!(list.iter().any(|library| library == "vault_ext"), "VAULT_EXT_PRELOAD={list:?} lacks vault_ext");
+    list
+});
+
+/// What makes a library write down as much as it can.
+pub fn loudest(library: &str) -> &'static [&'static str] {
+    match library {
+        "vault_ext" => &[],
+        "pgaudit" => &[
+            "pgaudit.log = all",
+            "pgaudit.log_catalog = on",
+            "pgaudit.log_parameter = on",
+            "pgaudit.log_relation = on",
+            "pgaudit.log_rows = on",
+            "pgaudit.log_statement = on",
+        ],
+        "auto_explain" => &[
+            "auto_explain.log_min_duration = 0",
+            "auto_explain.log_analyze = on",
+            "auto_explain.log_buffers = on",
+            "auto_explain.log_nested_statements = on",
+            "auto_explain.log_triggers = on",
+            "auto_explain.log_verbose = on",
+        ],
+        "pg_stat_statements" => &["pg_stat_statements.track = all", "pg_stat_statements.track_utility = on"],
+        "pg_cron" => &["cron.use_background_workers = on", "cron.log_statement = on", "cron.log_run = on"],
+        other => panic!("nobody has said what makes {other} talk"),
+    }
+}
+
+/// The libraries that servers of this run preload, with vault_ext or without.
+pub(super) fn preloaded(vault_ext: bool) -> Vec<&'static str> {
+    PRELOAD.iter().map(String::as_str).filter(|library| vault_ext || *library != "vault_ext").collect()
+}
+
+pub fn is_neighbour(library: &str) -> bool {
+    PRELOAD.iter().any(|preloaded| preloaded == library)
+}
+
+/// A line for max_worker_processes that leaves so many to vault_ext and the server itself.
+pub fn worker_slots(number: u32) -> String {
+    format!("max_worker_processes = {}", number + u32::from(is_neighbour("pg_cron")))
+}
+
+impl Cluster {
+    /// Where pg_cron is a neighbour, it has something to do every minute.
+    pub(super) fn keep_neighbours_busy(&self) {
+        if is_neighbour("pg_cron") {
+            self.superuser("postgres")
+                .batch_execute(
+                    "CREATE EXTENSION pg_cron; SELECT cron.schedule('* * * * *', 'SELECT count(*) FROM pg_locks')",
+                )
+                .expect("pg_cron takes a job");
+        }
+    }
+}
