@@ -22,6 +22,7 @@ mod databases;
 mod disk_full;
 mod formats;
 mod golden;
+mod heavy;
 mod identity;
 mod install;
 mod isolation;

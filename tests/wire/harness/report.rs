@@ -8,12 +8,17 @@ pub fn rounds() -> usize {
     std::env::var("VAULT_EXT_ROUNDS").map_or(2, |text| text.parse().expect("VAULT_EXT_ROUNDS is a number"))
 }
 
+/// How much a scenario of load takes on: `short` in an ordinary run, `full` where there are as many rounds as in the table.
+pub fn size(short: usize, full: usize) -> usize {
+    if rounds() < 20 { short } else { full }
+}
+
 /// What the end checks of a scenario counted.
 pub struct Counts<'a> {
     pub scenario: &'a str,
     pub runs: usize,
     pub released: usize,
-    pub rows: usize,
+    pub rows: i64,
     pub opened: usize,
     pub bytes_searched: usize,
     pub failed_calls: usize,
