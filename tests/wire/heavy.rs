@@ -19,7 +19,7 @@ type Caller = fn(&mut Ledger, &mut Client, &str, Call) -> Result<VaultKey, Error
 
 /// Every client has a user of its own; all of them hold a connection to the pooler at the same time.
 fn through_a_pooler(mode: &str, call: Caller) {
-    let cluster = Cluster::builder().with_wire_kek().conf("max_connections = 60").start();
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("max_connections = 60").start();
     let db = cluster.database("d");
     let pooler = Pooler::start(&db, mode, POOL);
     let calls = size(8, 100);
@@ -69,7 +69,7 @@ fn clients_of_a_session_pooler() {
 
 #[test]
 fn databases_in_turn_with_two_worker_slots() {
-    let count = size(12, 100);
+    let count = size(8, 100);
     // Two of the four are the launcher of logical replication and the listener for SIGHUP.
     let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("max_worker_processes = 4").start();
     cluster.database("d0");
@@ -79,7 +79,8 @@ fn databases_in_turn_with_two_worker_slots() {
     }
     let databases: Vec<_> = (0..count).map(|n| cluster.existing_database(&format!("d{n}"))).collect();
     let mut ledgers = vec![Ledger::default(); count];
-    for turn in 0..size(2, 5) {
+    let turns = size(2, 3);
+    for turn in 0..turns {
         for (db, ledger) in databases.iter().zip(&mut ledgers) {
             let mut app = db.app();
             let first = if turn == 0 { Call::Init } else { Call::Fetch };
@@ -90,13 +91,13 @@ fn databases_in_turn_with_two_worker_slots() {
         }
     }
     let checked: Vec<_> = ledgers.iter().zip(&databases).collect();
-    Ledger::end_checks_of_all(&checked, &format!("{count} databases in turn, two worker slots"), size(2, 5));
+    Ledger::end_checks_of_all(&checked, &format!("{count} databases in turn, two worker slots"), turns);
 }
 
 #[test]
 fn short_connections() {
     let (sessions, count) = (16, size(800, 10_000));
-    let cluster = Cluster::builder().with_wire_kek().start();
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.database("d");
     let ledger = scope(|scope| {
         let callers: Vec<_> = (0..sessions)
