@@ -255,6 +255,10 @@ impl Ledger {
         db.force("CHECKPOINT");
         let (data, log) = (db.cluster.data(), db.cluster.dir().join("log"));
         let bytes_searched = assert_no_secrets_in_files(&[&data, &log], &secrets);
-        report(&Counts { scenario, runs, released, rows, opened, bytes_searched, failed_calls });
+        let versions = (
+            db.value("SELECT default_version FROM pg_available_extensions WHERE name = 'vault_ext'"),
+            db.value("SELECT current_setting('server_version')"),
+        );
+        report(&Counts { scenario, runs, released, rows, opened, bytes_searched, failed_calls, versions });
     }
 }
