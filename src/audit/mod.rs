@@ -33,7 +33,7 @@ pub enum AuditFailure {
     TimedOut(Duration),
     #[error("no background worker slot is free for the audit writer")]
     NoWorkerSlot,
-    #[error("every audit slot of this session is taken by calls that were cancelled")]
+    #[error("every audit slot of this session is taken by calls that were cancelled or refused")]
     NoSlot,
     #[error("the audit row could not be written")]
     Rejected { sqlstate: String },
@@ -86,13 +86,12 @@ fn submit_and_wait<T>(kind: Kind, bytes: &[u8], read: impl FnOnce(&Slot) -> T) -
     let timeout = settings::audit_timeout();
     area.counters.calls.fetch_add(1, Ordering::Relaxed);
 
-    let queue = my_queue();
     // Calls that were cancelled, of this session or of the one that had its place before, may still hold the slots.
-    let index = loop {
-        if let Some(index) = submit(kind, bytes, false) {
-            break index;
+    let (queue, index) = loop {
+        if let Some(submitted) = submit(kind, bytes, false) {
+            break submitted;
         }
-        let writer = see_to_writer(queue);
+        let writer = see_to_stranded();
         if started.elapsed() >= timeout {
             area.counters.failures.fetch_add(1, Ordering::Relaxed);
             return Err(writer.err().unwrap_or(AuditFailure::NoSlot));
@@ -151,11 +150,11 @@ impl Drop for Lease {
     }
 }
 
-/// Fills a free slot of this backend and queues it. None if there is none. Fails in no other way: it also runs while a
-/// transaction aborts.
-fn submit(kind: Kind, bytes: &[u8], fire_and_forget: bool) -> Option<u32> {
+/// Fills a free slot of this backend and queues it. None if there is none, or no queue. Fails in no other way: it also runs
+/// while a transaction aborts.
+fn submit(kind: Kind, bytes: &[u8], fire_and_forget: bool) -> Option<(&'static Queue, u32)> {
     let area = shmem::area()?;
-    let queue = my_queue();
+    let queue = my_queue()?;
     let first = wait::my_process_number() * area.slots_per_process;
     let index = (first..first + area.slots_per_process)
         .find(|index| area.slots[*index as usize].fill(kind, bytes, fire_and_forget))?;
@@ -163,7 +162,14 @@ fn submit(kind: Kind, bytes: &[u8], fire_and_forget: bool) -> Option<u32> {
     if queue.push(area.slots, index) {
         wait::wake(queue.ring());
     }
-    Some(index)
+    Some((queue, index))
+}
+
+/// Makes sure that every record has a writer. What refused calls have left in a database that nobody calls any more would
+/// else keep its slots and its queue from all others.
+fn see_to_stranded() -> Result<(), AuditFailure> {
+    let area = shmem::area().expect("callers have checked that the library was preloaded");
+    area.queues.iter().filter(|queue| !queue.is_empty()).try_for_each(see_to_writer)
 }
 
 /// Makes sure that a writer runs or is being started.
@@ -203,10 +209,11 @@ pub fn ask_idle_writers_to_leave() {
     }
 }
 
-/// The queue of this backend's database; the first call takes a place in the table of queues.
-fn my_queue() -> &'static Queue {
+/// The queue of this backend's database; the first call takes a place in the table of queues. None while each of them is
+/// in use or has records of another database.
+fn my_queue() -> Option<&'static Queue> {
     if let Some(queue) = MY_QUEUE.get() {
-        return queue;
+        return Some(queue);
     }
     let area = shmem::area().expect("callers have checked that the library was preloaded");
     let database = session::database();
@@ -220,11 +227,10 @@ fn my_queue() -> &'static Queue {
         queue.assign(database);
         queue.pin();
         Some(queue)
-    })
-    .expect("one queue per process is enough for the databases of all processes");
+    })?;
     MY_QUEUE.set(Some(queue));
     process::on_exit(let_go);
-    queue
+    Some(queue)
 }
 
 /// What a backend leaves to the writer when it ends.

@@ -196,6 +196,11 @@ impl Queue {
         self.pins.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// None but the writer that asks.
+    pub fn has_no_backend(&self) -> bool {
+        self.pins.load(Ordering::Acquire) == 1
+    }
+
     /// Nobody uses the entry, nothing is queued, no writer runs.
     pub fn is_idle(&self) -> bool {
         self.pins.load(Ordering::Acquire) == 0 && self.is_empty() && self.writer().1 == Writer::None

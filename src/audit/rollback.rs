@@ -65,10 +65,10 @@ fn before_prepare() {
 /// Queues one row; while all slots of this backend are taken it waits for one, without looking at cancel requests.
 fn submit(bytes: &[u8], deadline: Instant) -> bool {
     loop {
-        let submitted = super::submit(Kind::Record, bytes, true).is_some();
-        let _ = super::see_to_writer(super::my_queue());
-        if submitted || Instant::now() >= deadline {
-            return submitted;
+        let submitted = super::submit(Kind::Record, bytes, true);
+        let _ = submitted.map_or_else(super::see_to_stranded, |(queue, _)| super::see_to_writer(queue));
+        if submitted.is_some() || Instant::now() >= deadline {
+            return submitted.is_some();
         }
         std::thread::sleep(super::SLOT_RETRY);
     }

@@ -29,6 +29,8 @@ thread_local! {
     /// Whether the transaction of these slots committed.
     static COMMITTED: Cell<bool> = const { Cell::new(false) };
     static WRITING: Cell<bool> = const { Cell::new(false) };
+    /// True while it gets its connection: an exit meanwhile means that there is no such database any more.
+    static CONNECTING: Cell<bool> = const { Cell::new(false) };
 }
 
 #[derive(Clone, Copy)]
@@ -57,7 +59,10 @@ pub fn run(number: u32) {
     STATE.set(Some(state));
     // Before the connection is made, so that it runs after the server has rolled back what was open.
     process::on_exit(give_back);
+    wait::check_for_interrupts();
+    CONNECTING.set(true);
     worker::connect(queue.database());
+    CONNECTING.set(false);
     prepare_session();
     WRITING.set(true);
     serve(state);
@@ -269,12 +274,20 @@ fn settle(state: State, settled: &[u32], outcome: Settled, answer: Option<&[u8]>
 fn give_back() {
     let Some(State { area, queue, epoch }) = STATE.take() else { return };
     let in_flight = IN_FLIGHT.try_with(|list| list.try_borrow_mut().map(|mut list| std::mem::take(&mut *list)));
-    let in_flight = in_flight.ok().and_then(Result::ok).unwrap_or_default();
+    let mut in_flight = in_flight.ok().and_then(Result::ok).unwrap_or_default();
     for &index in &in_flight {
         if COMMITTED.get() {
             area.slots[index as usize].settle(committed_outcome(), None);
         } else {
             queue.push(area.slots, index);
+        }
+    }
+    if CONNECTING.get() && queue.has_no_backend() {
+        // What refused calls have left behind would hold their slots for ever. Nobody waits for it.
+        queue.take(area.slots, &mut in_flight);
+        for &index in &in_flight {
+            area.slots[index as usize].settle(Settled::Failed(PgSqlErrorCode::ERRCODE_UNDEFINED_DATABASE as i32), None);
+            area.counters.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
     queue.writer_leaves(epoch);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cluster, Db, eventually, expect_vault_error, fetch, init, rotate, shared_db};
+use crate::harness::{Cluster, Db, VaultKey, eventually, expect_vault_error, fetch, init, rotate, shared_db};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -167,4 +167,102 @@ fn a_writer_leaves_a_database_whose_extension_was_dropped() {
     eventually(SOON, "the writer leaves", || writers(&db) == 0);
     let dropped = format!("DROP DATABASE \"{}\"", db.name);
     eventually(SOON, "the database can go", || db.cluster.superuser("postgres").batch_execute(&dropped).is_ok());
+}
+
+/// A server with one worker slot for writers, and the guard that keeps it taken: a call that waits for the trail of its
+/// own database, which is locked.
+fn with_one_writer(settings: &[&str]) -> Cluster {
+    // One of the three is the launcher of logical replication, one the listener for SIGHUP.
+    let builder = Cluster::builder().with_wire_kek().without_fsync().conf("max_worker_processes = 3");
+    settings.iter().fold(builder.conf("vault_ext.audit_timeout = 300"), |builder, line| builder.conf(line)).start()
+}
+
+/// Runs `work` while the only writer of the server is busy in a database of its own.
+fn while_the_writer_is_busy(cluster: &Cluster, work: impl FnOnce()) {
+    let busy = cluster.existing_database("busy");
+    busy.force("ALTER DATABASE busy SET vault_ext.audit_timeout = '60s'");
+    init(&mut busy.app_for("alice")).unwrap();
+    let mut locker = busy.superuser();
+    locker.batch_execute("BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE").unwrap();
+    let mut app = busy.app_for("alice");
+    let waiting = std::thread::spawn(move || fetch(&mut app));
+    eventually(SOON, "the writer waits for the lock", || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'vault%' AND wait_event_type = 'Lock'";
+        locker.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 1
+    });
+    work();
+    locker.batch_execute("ROLLBACK").unwrap();
+    waiting.join().unwrap().unwrap();
+}
+
+/// False: refused, as long as the only slot is another's.
+fn goes_through(call: Result<VaultKey, postgres::Error>) -> bool {
+    let gone = call.is_ok();
+    if !gone {
+        expect_vault_error(call, "53400");
+    }
+    gone
+}
+
+/// Refused calls of one database leave records; the session that gets the place of the refused one calls in another.
+fn after_refused_calls(then: impl FnOnce(&Db)) {
+    let cluster = with_one_writer(&["max_connections = 8"]);
+    cluster.database("busy");
+    let (refused, other) = (cluster.database("refused"), cluster.database("other"));
+    while_the_writer_is_busy(&cluster, || {
+        let mut app = refused.app_for("alice");
+        for _ in 0..5 {
+            expect_vault_error(fetch(&mut app), "53400");
+        }
+    });
+    then(&refused);
+    let sessions: Vec<_> = (0..4).map(|i| other.app_for(&format!("user-{i}"))).collect();
+    for mut session in sessions {
+        eventually(SOON, "every session can call", || goes_through(init(&mut session)));
+    }
+}
+
+#[test]
+fn what_refused_calls_of_one_database_left_does_not_stand_in_the_way_of_another() {
+    after_refused_calls(|_| ());
+}
+
+#[test]
+fn what_refused_calls_of_a_dropped_database_left_does_not_stand_in_the_way_of_another() {
+    after_refused_calls(|refused| {
+        refused.cluster.superuser("postgres").batch_execute("DROP DATABASE refused WITH (FORCE)").unwrap();
+    });
+}
+
+#[test]
+fn more_databases_than_processes_are_refused_and_served() {
+    let cluster = with_one_writer(&["max_connections = 20", "max_wal_senders = 0", "autovacuum_max_workers = 1"]);
+    cluster.database("busy");
+    let mut superuser = cluster.superuser("postgres");
+    let processes: i64 = superuser
+        .query_one(
+            "SELECT sum(setting::bigint)::bigint + 4 FROM pg_settings
+             WHERE name IN ('max_connections', 'max_worker_processes', 'autovacuum_max_workers', 'autovacuum_worker_slots')",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    let databases: Vec<_> = (0..processes).map(|n| cluster.existing_database(&format!("d{n}"))).collect();
+    for db in &databases {
+        superuser.batch_execute(&format!("CREATE DATABASE {} TEMPLATE busy STRATEGY file_copy", db.name)).unwrap();
+    }
+    while_the_writer_is_busy(&cluster, || {
+        let mut idle = Vec::new();
+        for (n, db) in databases.iter().enumerate() {
+            // The place of a session has four slots for what its refused calls leave: then it must be another place.
+            if n % 4 == 3 {
+                idle.push(cluster.superuser("postgres"));
+            }
+            expect_vault_error(fetch(&mut db.app_for("alice")), "53400");
+        }
+    });
+    for db in &databases {
+        let mut app = db.app_for("alice");
+        eventually(SOON, "every database is served", || goes_through(init(&mut app)));
+    }
 }

@@ -31,6 +31,7 @@ mod extension_upgrade;
 mod extension_versions;
 mod formats;
 mod golden;
+mod heavy;
 mod identity;
 mod install;
 mod isolation;

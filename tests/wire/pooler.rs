@@ -1,4 +1,4 @@
-//! pgbouncer in transaction mode: sessions of the server are shared, so the identity must come with SET LOCAL.
+//! pgbouncer: in transaction mode sessions of the server are shared, so the identity must come with SET LOCAL.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,21 @@ use crate::harness::{Db, chown_to_server, eventually, expect_vault_error, scratc
 
 const PROGRAM: &str = "/usr/sbin/pgbouncer";
 
-struct Pooler {
+pub struct Pooler {
     dir: PathBuf,
     process: Child,
 }
 
 impl Pooler {
-    /// Two connections to the server for all clients.
-    fn start(db: &Db) -> Self {
+    /// `mode`: how long a client keeps a connection to the server, of which there are `size` for all clients.
+    pub fn start(db: &Db, mode: &str, size: usize) -> Self {
         assert!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: apt-get install pgbouncer");
         let dir = scratch_dir();
         let here = dir.display();
         let config = format!(
             "[databases]\nvault = host={} port={} dbname={} user=wire_app\n[pgbouncer]\nlisten_addr =\nlisten_port = 6432\n\
-             unix_socket_dir = {here}\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 2\nlogfile = {here}/log\n",
+             unix_socket_dir = {here}\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = {size}\nmax_client_conn = 300\n\
+             logfile = {here}/log\n",
             db.cluster.dir().display(),
             db.cluster.port(),
             db.name,
@@ -50,7 +51,7 @@ impl Pooler {
         config.user("wire_app").dbname("vault").connect(NoTls)
     }
 
-    fn connect(&self) -> Client {
+    pub fn connect(&self) -> Client {
         self.try_connect().expect("a connection through pgbouncer")
     }
 }
@@ -67,7 +68,7 @@ impl Drop for Pooler {
 }
 
 /// The first column of the rows of a simple query: named statements do not survive this pooler.
-fn column(client: &mut Client, sql: &str) -> Result<Vec<String>, postgres::Error> {
+pub fn column(client: &mut Client, sql: &str) -> Result<Vec<String>, postgres::Error> {
     let messages = client.simple_query(sql)?;
     Ok(messages
         .iter()
@@ -92,7 +93,7 @@ fn call(client: &mut Client, user: &str, function: &str) -> Result<String, postg
 #[test]
 fn set_local_carries_the_identity_through_a_transaction_pooler() {
     let db = shared_db();
-    let pooler = Pooler::start(&db);
+    let pooler = Pooler::start(&db, "transaction", 2);
     let keys: Vec<(String, String)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|i| {
@@ -126,7 +127,7 @@ fn set_local_carries_the_identity_through_a_transaction_pooler() {
 #[test]
 fn the_next_client_of_a_pooled_session_is_nobody() {
     let db = shared_db();
-    let pooler = Pooler::start(&db);
+    let pooler = Pooler::start(&db, "transaction", 2);
     call(&mut pooler.connect(), "alice", "vault_init").unwrap();
     for _ in 0..6 {
         let result = column(&mut pooler.connect(), "SELECT master_key FROM vault_get_master_key()");
@@ -138,7 +139,7 @@ fn the_next_client_of_a_pooled_session_is_nobody() {
 #[test]
 fn an_error_in_a_pooled_transaction_leaves_the_session_usable() {
     let db = shared_db();
-    let pooler = Pooler::start(&db);
+    let pooler = Pooler::start(&db, "transaction", 2);
     let mut client = pooler.connect();
     for _ in 0..5 {
         expect_vault_error(call(&mut client, "alice", "vault_get_master_key"), "P0002");

@@ -4,9 +4,12 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::harness::{Cluster, Db, VaultKey, eventually, fetch, kek, keyring_line, kill9, set_user};
+use rustix::process::Signal;
+
+use crate::harness::{Cluster, Db, Stop, VaultKey, eventually, fetch, kek, keyring_line, kill9, set_user};
 use crate::keyring::{cluster, rewrap, switch, write};
-use crate::rewrap::{all_rewrapped, runs, stop_at, stopped, users, vaults};
+use crate::ledger::{Call, Ledger};
+use crate::rewrap::{all_rewrapped, runs, stop_at, stopped, users};
 
 const SOON: Duration = Duration::from_secs(60);
 const BATCH: i32 = 4;
@@ -66,11 +69,18 @@ fn places() -> Vec<(usize, i64)> {
     (0..12).map(|user| (user, i64::from(BATCH) * (user as i64 / i64::from(BATCH)))).collect()
 }
 
+/// A vault for each of the users.
+fn vaults(db: &Db, users: &[String]) -> (Ledger, Vec<VaultKey>) {
+    let (mut ledger, mut app) = (Ledger::default(), db.app());
+    let keys = users.iter().map(|user| ledger.call(&mut app, user, Call::Init).unwrap()).collect();
+    (ledger, keys)
+}
+
 /// Stops a run at each of the places by `end`, and finishes it by another run.
-fn interrupted(cluster: &Cluster, end: impl Fn(&Db, i32)) {
+fn interrupted(cluster: &Cluster, how: &str, end: impl Fn(&Db, i32)) {
     let db = cluster.database("d");
     let users = users(12);
-    let keys = vaults(&db, &users);
+    let (ledger, keys) = vaults(&db, &users);
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
     beside_a_reader(cluster, &users, &keys, |a_round| {
         for (place, committed) in places() {
@@ -95,12 +105,13 @@ fn interrupted(cluster: &Cluster, end: impl Fn(&Db, i32)) {
             all_rewrapped(&db, &users, &keys, "k2");
         }
     });
+    ledger.end_checks(&db, &format!("rewrap, {how} in the middle, finished by the next run"), places().len());
 }
 
 #[test]
 fn a_cancelled_run_is_finished_by_the_next() {
     let cluster = cluster(&[("k1", 1)]);
-    interrupted(&cluster, |db, pid| {
+    interrupted(&cluster, "cancelled", |db, pid| {
         db.force(&format!("SELECT pg_cancel_backend({pid})"));
     });
     let db = cluster.existing_database("d");
@@ -114,7 +125,7 @@ fn a_cancelled_run_is_finished_by_the_next() {
 #[test]
 fn a_terminated_run_is_finished_by_the_next() {
     let cluster = cluster(&[("k1", 1)]);
-    interrupted(&cluster, |db, pid| {
+    interrupted(&cluster, "terminated", |db, pid| {
         db.force(&format!("SELECT pg_terminate_backend({pid})"));
     });
     let db = cluster.existing_database("d");
@@ -125,7 +136,7 @@ fn a_terminated_run_is_finished_by_the_next() {
 #[test]
 fn a_run_whose_backend_is_killed_is_finished_by_the_next() {
     let cluster = cluster(&[("k1", 1)]);
-    interrupted(&cluster, |db, pid| {
+    interrupted(&cluster, "kill -9 of its backend", |db, pid| {
         kill9(pid);
         // The crash ends every session; wait until this one's end is certain.
         eventually(SOON, "the server has recovered", || {
@@ -138,38 +149,42 @@ fn a_run_whose_backend_is_killed_is_finished_by_the_next() {
     });
 }
 
-#[test]
-fn a_run_whose_server_is_killed_is_finished_by_the_next() {
+/// Ends the server in the middle of a run, by that signal to the postmaster, at places of its own and of each batch.
+fn stopped_with_the_server(how: &str, signal: Signal) {
     let mut cluster = Cluster::builder().keyring(&keyring_line("k1", &kek(1))).conf("max_connections = 50").start();
     let users = users(12);
-    let db = cluster.database("d");
-    let keys = vaults(&db, &users);
-    drop(db);
-    for (place, committed) in places().into_iter().step_by(3) {
+    let (ledger, keys) = vaults(&cluster.database("d"), &users);
+    let places: Vec<_> = places().into_iter().step_by(3).collect();
+    for (place, committed) in &places {
         let db = cluster.existing_database("d");
         switch(&db, &[("k1", 1), ("k2", 2)]).unwrap();
         rewrap(&db, 100).unwrap();
         switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-        let holder = stop_at(&db, &users[place]);
-        let processes = cluster.processes();
-        let postmaster = cluster.postmaster_pid();
+        let holder = stop_at(&db, &users[*place]);
         beside_a_reader(&cluster, &users, &keys, |a_round| {
             let run = std::thread::scope(|scope| {
                 let run = scope.spawn(|| rewrap(&db, BATCH));
                 stopped(&db);
                 a_round();
-                kill9(postmaster);
-                processes.iter().chain(&cluster.processes()).for_each(|pid| kill9(*pid));
+                let processes = cluster.processes();
+                cluster.signal_postmaster(signal);
+                if signal == Signal::KILL {
+                    processes.iter().chain(&cluster.processes()).for_each(|pid| kill9(*pid));
+                }
                 run.join().unwrap()
             });
             assert!(run.is_err(), "stopped at {place}");
         });
         drop((holder, db));
-        cluster.crash();
+        match signal {
+            Signal::INT => cluster.stop(Stop::Fast),
+            Signal::QUIT => cluster.stop(Stop::Immediate),
+            _ => cluster.crash(),
+        }
         cluster.start();
         let db = cluster.existing_database("d");
         db.force("DROP TRIGGER stop_here ON vault_ext.encryption_vaults");
-        assert_eq!(done(&db), committed, "stopped at {place}");
+        assert_eq!(done(&db), *committed, "stopped at {place}");
         let mut app = db.app();
         for (user, key) in users.iter().zip(&keys) {
             set_user(&mut app, user);
@@ -180,4 +195,21 @@ fn a_run_whose_server_is_killed_is_finished_by_the_next() {
         all_rewrapped(&db, &users, &keys, "k2");
         write(&cluster, &crate::keyring::keyring(&[("k2", 2), ("k1", 1)]));
     }
+    let scenario = format!("rewrap, {how} in the middle, finished by the next run");
+    ledger.end_checks(&cluster.existing_database("d"), &scenario, places.len());
+}
+
+#[test]
+fn a_run_whose_server_is_killed_is_finished_by_the_next() {
+    stopped_with_the_server("kill -9 of every process of the server", Signal::KILL);
+}
+
+#[test]
+fn a_run_whose_server_is_restarted_is_finished_by_the_next() {
+    stopped_with_the_server("fast restart", Signal::INT);
+}
+
+#[test]
+fn a_run_whose_server_is_shut_down_immediately_is_finished_by_the_next() {
+    stopped_with_the_server("immediate shutdown", Signal::QUIT);
 }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use postgres::{Error, GenericClient, Row};
+use postgres::{Error, GenericClient, Row, SimpleQueryMessage};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct VaultKey {
@@ -10,6 +10,27 @@ pub struct VaultKey {
     pub format_version: i16,
     pub kek_id: String,
     pub key_version: i32,
+}
+
+impl VaultKey {
+    pub const COLUMNS: &str = "master_key, format_version, kek_id, key_version";
+
+    /// The row that a simple query gave, in which everything is text.
+    pub fn of_message(messages: &[SimpleQueryMessage]) -> Self {
+        let row = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let row = row.expect("a call gives a row");
+        let field = |column| row.get(column).expect("no part of a key is NULL");
+        let number = |column| field(column).parse().expect("a number");
+        VaultKey {
+            master_key: field(0).to_owned(),
+            format_version: i16::try_from(number(1)).expect("a format"),
+            kek_id: field(2).to_owned(),
+            key_version: number(3),
+        }
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -66,7 +87,7 @@ impl AuditRow {
 }
 
 fn call(client: &mut impl GenericClient, function: &str) -> Result<VaultKey, Error> {
-    let sql = format!("SELECT master_key, format_version, kek_id, key_version FROM {function}()");
+    let sql = format!("SELECT {} FROM {function}()", VaultKey::COLUMNS);
     let row = client.query_one(&sql, &[])?;
     Ok(VaultKey { master_key: row.get(0), format_version: row.get(1), kek_id: row.get(2), key_version: row.get(3) })
 }

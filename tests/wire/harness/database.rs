@@ -132,8 +132,12 @@ impl Db<'_> {
 
     /// The whole trail, oldest row first, read in a session of its own.
     pub fn audit(&self) -> Vec<AuditRow> {
+        self.audit_where("true")
+    }
+
+    pub fn audit_where(&self, condition: &str) -> Vec<AuditRow> {
         let columns = AuditRow::COLUMNS;
-        let sql = format!("SELECT {columns} FROM vault_ext.encryption_vault_audit ORDER BY id");
+        let sql = format!("SELECT {columns} FROM vault_ext.encryption_vault_audit WHERE {condition} ORDER BY id");
         let rows = self.superuser().query(&sql, &[]).expect("the audit trail");
         rows.iter().map(AuditRow::new).collect()
     }

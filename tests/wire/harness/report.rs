@@ -8,15 +8,22 @@ pub fn rounds() -> usize {
     std::env::var("VAULT_EXT_ROUNDS").map_or(2, |text| text.parse().expect("VAULT_EXT_ROUNDS is a number"))
 }
 
+/// How much a scenario of load takes on: `short` in an ordinary run, `full` where there are as many rounds as in the table.
+pub fn size(short: usize, full: usize) -> usize {
+    if rounds() < 20 { short } else { full }
+}
+
 /// What the end checks of a scenario counted.
 pub struct Counts<'a> {
     pub scenario: &'a str,
     pub runs: usize,
     pub released: usize,
-    pub rows: usize,
+    pub rows: i64,
     pub opened: usize,
     pub bytes_searched: usize,
     pub failed_calls: usize,
+    /// Of the extension that is installed, and of the server.
+    pub versions: (String, String),
 }
 
 /// Appends a line to the file that VAULT_EXT_COUNTS names, if it does: called when everything about it has been checked.
@@ -25,8 +32,11 @@ pub fn report(counts: &Counts<'_>) {
     let Some(path) = std::env::var_os("VAULT_EXT_COUNTS") else { return };
     let mut file = OpenOptions::new().create(true).append(true).open(path).expect("the file of counts opens");
     let thread = std::thread::current();
-    let Counts { scenario, runs, released, rows, opened, bytes_searched, failed_calls } = counts;
+    let Counts { scenario, runs, released, rows, opened, bytes_searched, failed_calls, versions } = counts;
     let test = thread.name().unwrap_or("unnamed");
-    let line = format!("{test}\t{scenario}\t{runs}\t{released}\t{rows}\t{opened}\t{bytes_searched}\t{failed_calls}\n");
+    let line = format!(
+        "{test}\t{scenario}\t{runs}\t{released}\t{rows}\t{opened}\t{bytes_searched}\t{failed_calls}\t{}\t{}\n",
+        versions.0, versions.1
+    );
     file.write_all(line.as_bytes()).expect("the file of counts is writable");
 }
