@@ -41,6 +41,7 @@ mod keyring;
 mod keys;
 mod ledger;
 mod load;
+mod nasty_text;
 #[cfg(feature = "patroni")]
 mod patroni;
 mod pipelines;
