@@ -41,7 +41,7 @@ down: ## stop and remove it
 	@scripts/playground down
 
 fmt: ## format the Rust code
-	cargo fmt
+	cargo fmt && cargo fmt --manifest-path fuzz/Cargo.toml
 
 lint: ## what CI checks without running anything: format, clippy, shellcheck
 	@scripts/lint
