@@ -31,6 +31,9 @@ soak: ## storms under load for MINUTES=30, with counts
 reliability: ## the suite of faults with ROUNDS=20, its counts into docs/reliability.md
 	@scripts/reliability
 
+fuzz: ## 10,000,000 inputs for each parser, or RUNS=…; TARGETS="keyring wrap" chooses
+	@scripts/fuzz
+
 bench: ## benchmarks against plain PostgreSQL; QUICK=1: in under 10 minutes; ONLY=fetch,unwrap: these sections
 	@scripts/bench
 
@@ -44,7 +47,7 @@ down: ## stop and remove it
 	@scripts/playground down
 
 fmt: ## format the Rust code
-	cargo fmt
+	cargo fmt && cargo fmt --manifest-path fuzz/Cargo.toml
 
 lint: ## what CI checks without running anything: format, clippy, shellcheck
 	@scripts/lint
@@ -52,4 +55,4 @@ lint: ## what CI checks without running anything: format, clippy, shellcheck
 clean: down ## remove everything that was built
 	@scripts/clean
 
-.PHONY: help demo test test-upgrade test-extension-upgrade test-neighbours test-patroni bench soak reliability up psql down fmt lint clean
+.PHONY: help demo test test-upgrade test-extension-upgrade test-neighbours test-patroni bench soak reliability fuzz up psql down fmt lint clean

@@ -2,7 +2,7 @@
 
 use pgrx::datum::Interval;
 
-use crate::audit::claims::{self, Claims};
+use crate::audit::claims::Claims;
 use crate::audit::record::{Action, Record};
 use crate::audit::registration::{self, Candidate, Known};
 use crate::audit::{self, rollback};
@@ -131,7 +131,8 @@ impl Call {
         if session::is_standby() {
             return Err(VaultError::Standby);
         }
-        Ok(Self { action, user: None, db_role: session::caller(), claims: claims::of_this_transaction() })
+        let claims = Claims::gather(session::setting, session::connection_address);
+        Ok(Self { action, user: None, db_role: session::caller(), claims })
     }
 
     /// Does the work in a subtransaction, so that a failure inside can be recorded before it goes on to the caller.

@@ -1,9 +1,10 @@
-//! What the client says about itself. Claims, not facts: the application or its proxy sets them.
+//! What the client says about itself. Claims, not facts: the application or its proxy sets them. Pure: no server, no unsafe.
+
+use std::ffi::CStr;
 
 use serde_json::Value;
 
 use super::record::{MAX_IP_ADDRESS, MAX_REQUEST_ID, MAX_USER_AGENT, sanitized};
-use crate::pg::session;
 
 /// Fit for the trail: bounded, without control characters.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -13,27 +14,28 @@ pub struct Claims {
     pub request_id: Option<String>,
 }
 
-/// From `app.client_ip`, `app.user_agent` and `app.request_id`; where those are not set, from PostgREST's
-/// `request.headers`; the address falls back to the connection's.
-pub fn of_this_transaction() -> Claims {
-    let mut claims = Claims {
-        ip_address: from_setting(c"app.client_ip", MAX_IP_ADDRESS),
-        user_agent: from_setting(c"app.user_agent", MAX_USER_AGENT),
-        request_id: from_setting(c"app.request_id", MAX_REQUEST_ID),
-    };
-    if let Some(headers) = session::setting(c"request.headers").filter(|headers| !headers.is_empty()) {
-        let from_headers = parse_headers(&headers);
-        claims.ip_address = claims.ip_address.or(from_headers.ip_address);
-        claims.user_agent = claims.user_agent.or(from_headers.user_agent);
-        claims.request_id = claims.request_id.or(from_headers.request_id);
+impl Claims {
+    /// From the settings `app.client_ip`, `app.user_agent` and `app.request_id`; where those are not set, from PostgREST's
+    /// `request.headers`; the address falls back to the connection's.
+    pub fn gather(
+        setting: impl Fn(&CStr) -> Option<Vec<u8>>,
+        connection_address: impl FnOnce() -> Option<String>,
+    ) -> Self {
+        let from_setting = |name: &CStr, max: usize| sanitized(&setting(name)?, max);
+        let mut claims = Self {
+            ip_address: from_setting(c"app.client_ip", MAX_IP_ADDRESS),
+            user_agent: from_setting(c"app.user_agent", MAX_USER_AGENT),
+            request_id: from_setting(c"app.request_id", MAX_REQUEST_ID),
+        };
+        if let Some(headers) = setting(c"request.headers").filter(|headers| !headers.is_empty()) {
+            let from_headers = parse_headers(&headers);
+            claims.ip_address = claims.ip_address.or(from_headers.ip_address);
+            claims.user_agent = claims.user_agent.or(from_headers.user_agent);
+            claims.request_id = claims.request_id.or(from_headers.request_id);
+        }
+        claims.ip_address = claims.ip_address.or_else(|| sanitized(connection_address()?.as_bytes(), MAX_IP_ADDRESS));
+        claims
     }
-    claims.ip_address =
-        claims.ip_address.or_else(|| sanitized(session::connection_address()?.as_bytes(), MAX_IP_ADDRESS));
-    claims
-}
-
-fn from_setting(name: &std::ffi::CStr, max: usize) -> Option<String> {
-    sanitized(&session::setting(name)?, max)
 }
 
 /// PostgREST gives the request's headers as one JSON object with lower-case names. Anything else is no claim at all.

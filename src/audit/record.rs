@@ -225,7 +225,7 @@ pub fn sanitized(claim: &[u8], max: usize) -> Option<String> {
 
 fn is_unsafe_to_show(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -289,6 +289,7 @@ mod tests {
     fn claims_cannot_break_a_line_or_reorder_it() {
         assert_eq!(sanitized(b"curl/8\r\nSet: x", 64).unwrap(), "curl/8\\u{d}\\u{a}Set: x");
         assert_eq!(sanitized("a\u{202e}b".as_bytes(), 64).unwrap(), "a\\u{202e}b");
+        assert_eq!(sanitized("a\u{61c}b".as_bytes(), 64).unwrap(), "a\\u{61c}b");
         assert_eq!(sanitized(b"\xff", 64).unwrap(), "\u{fffd}");
         assert_eq!(sanitized(b"", 64), None);
     }

@@ -51,6 +51,7 @@ mod keyring;
 mod keys;
 mod ledger;
 mod load;
+mod nasty_text;
 mod neighbours;
 #[cfg(feature = "patroni")]
 mod patroni;

@@ -33,12 +33,17 @@ fn number(bytes: &[u8]) -> i32 {
 
 impl RawClient {
     pub fn connect(cluster: &Cluster, role: &str, db: &str) -> Self {
+        Self::connect_with(cluster, role, db, b"")
+    }
+
+    /// With `options` for the server, whose bytes no encoding is checked of.
+    pub fn connect_with(cluster: &Cluster, role: &str, db: &str, options: &[u8]) -> Self {
         let path = cluster.dir().join(format!(".s.PGSQL.{}", cluster.port()));
         let mut stream = UnixStream::connect(path).expect("the server's socket");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a read timeout");
         let mut body = 196_608_i32.to_be_bytes().to_vec();
-        for text in ["user", role, "database", db] {
-            body.extend(text.as_bytes());
+        for text in [b"user", role.as_bytes(), b"database", db.as_bytes(), b"options", options] {
+            body.extend(text);
             body.push(0);
         }
         body.push(0);

@@ -1,0 +1,66 @@
+//! Audit records: any bytes decode or are refused; a record comes back from its encoding, each text cut to its bound at
+//! most; half an encoding, or more than one, is none. An input is taken both as an encoding and as the texts of a record,
+//! with NULs between them.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vault_ext_fuzz::audit::record::{
+    Action, Damaged, MAX_CONTEXT, MAX_DB_ROLE, MAX_IP_ADDRESS, MAX_REQUEST_ID, MAX_USER_AGENT, RECORD_BYTES, Record,
+};
+use vault_ext_fuzz::crypto::wrap::{KEK_ID_MAX, USER_ID_MAX};
+
+fuzz_target!(|input: &[u8]| {
+    if let Ok(record) = Record::decode(input) {
+        check(&record, Some(input));
+    }
+    let text = String::from_utf8_lossy(input);
+    let mut texts = text.split('\0');
+    check(
+        &Record {
+            created_at: input.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes)),
+            action: Action::Rotate,
+            status: 200,
+            key_version: None,
+            db_role: texts.next().unwrap_or_default(),
+            user_id: texts.next(),
+            kek_id: texts.next(),
+            ip_address: texts.next(),
+            user_agent: texts.next(),
+            request_id: texts.next(),
+            context: texts.next(),
+        },
+        None,
+    );
+});
+
+fn check(record: &Record<'_>, encoding: Option<&[u8]>) {
+    let within_bounds = Record {
+        user_id: cut(record.user_id, USER_ID_MAX),
+        kek_id: cut(record.kek_id, KEK_ID_MAX),
+        db_role: cut(Some(record.db_role), MAX_DB_ROLE).expect("a text"),
+        ip_address: cut(record.ip_address, MAX_IP_ADDRESS),
+        user_agent: cut(record.user_agent, MAX_USER_AGENT),
+        request_id: cut(record.request_id, MAX_REQUEST_ID),
+        context: cut(record.context, MAX_CONTEXT),
+        ..*record
+    };
+    let mut buffer = [0; RECORD_BYTES];
+    let length = record.encode(&mut buffer);
+    let encoded = &buffer[..length];
+    assert_eq!(Record::decode(encoded).as_ref(), Ok(&within_bounds));
+    if let Some(encoding) = encoding.filter(|_| *record == within_bounds) {
+        assert_eq!(encoded, encoding, "there is one encoding of a record");
+    }
+    // Each bound in turn: where to cut comes out of the input.
+    let shorter = record.created_at.unsigned_abs() as usize % length;
+    assert_eq!(Record::decode(&encoded[..shorter]), Err(Damaged));
+    assert_eq!(Record::decode(&encoded[..length - 1]), Err(Damaged));
+    assert_eq!(Record::decode(&[encoded, &[0]].concat()), Err(Damaged));
+}
+
+/// The longest start of at most `max` bytes that is whole characters.
+fn cut(text: Option<&str>, max: usize) -> Option<&str> {
+    let text = text?;
+    (0..=max).rev().find_map(|len| text.get(..len.min(text.len())))
+}

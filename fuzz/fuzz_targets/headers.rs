@@ -1,0 +1,71 @@
+//! What a client claims about itself: whatever is in the settings, the claims that come out of them are within their
+//! bounds, stay on one line, read in one direction, and are not invented.
+//!
+//! An input is the value of `request.headers` and, each behind a NUL (which no setting can hold), those of `app.client_ip`,
+//! `app.user_agent`, `app.request_id` and the connection's address. An empty one is not set.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use vault_ext_fuzz::audit::claims::Claims;
+use vault_ext_fuzz::audit::record::{MAX_IP_ADDRESS, MAX_REQUEST_ID, MAX_USER_AGENT, sanitized};
+
+fuzz_target!(|input: &[u8]| {
+    let mut values = input.split(|&byte| byte == 0);
+    let mut value = || values.next().unwrap_or_default();
+    let (headers, ip, agent, request) = (value(), value(), value(), value());
+    let connection = str::from_utf8(value()).ok().filter(|address| !address.is_empty());
+
+    let setting = |name: &std::ffi::CStr| {
+        let value = match name.to_bytes() {
+            b"request.headers" => headers,
+            b"app.client_ip" => ip,
+            b"app.user_agent" => agent,
+            b"app.request_id" => request,
+            other => panic!("a setting nobody documented: {other:?}"),
+        };
+        (!value.is_empty()).then(|| value.to_vec())
+    };
+    let claims = Claims::gather(setting, || connection.map(str::to_owned));
+
+    let json: Option<Value> = serde_json::from_slice(headers).ok();
+    let header = |name: &str| json.as_ref()?.as_object()?.get(name)?.as_str();
+    check(claims.user_agent.as_deref(), MAX_USER_AGENT, agent, header("user-agent").map(str::trim));
+    check(claims.request_id.as_deref(), MAX_REQUEST_ID, request, header("x-request-id").map(str::trim));
+    let forwarded = header("x-forwarded-for").and_then(|list| list.trim().split(',').next()).map(str::trim);
+    let real = header("x-real-ip").map(str::trim);
+    let address = [forwarded, real, connection].into_iter().flatten().find(|address| !address.is_empty());
+    check(claims.ip_address.as_deref(), MAX_IP_ADDRESS, ip, address);
+});
+
+/// The claim is what the application set, else the other source, with what is unsafe to show escaped, and cut.
+fn check(claim: Option<&str>, max: usize, set: &[u8], otherwise: Option<&str>) {
+    let source = if set.is_empty() { otherwise.unwrap_or_default().as_bytes() } else { set };
+    let Some(claim) = claim else {
+        assert!(source.is_empty(), "a claim got lost");
+        return;
+    };
+    assert!((1..=max).contains(&claim.len()));
+    assert!(!claim.chars().any(is_unsafe_to_show));
+    assert_eq!(sanitized(claim.as_bytes(), max).as_deref(), Some(claim), "sanitizing twice changed it");
+
+    let text = String::from_utf8_lossy(source);
+    let escaped: String = text.chars().take(max + 1).map(shown).collect();
+    let rest = escaped.strip_prefix(claim).expect("the claim is the start of what was claimed");
+    if !rest.is_empty() {
+        // An escape, \u{10ffff}, has up to ten bytes.
+        assert!(claim.len() + 10 > max, "it was cut too early");
+    }
+}
+
+fn shown(character: char) -> String {
+    if is_unsafe_to_show(character) { character.escape_unicode().to_string() } else { character.into() }
+}
+
+/// Control characters, the ends of a line or paragraph, and Unicode's property Bidi_Control.
+fn is_unsafe_to_show(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
