@@ -286,7 +286,8 @@ fn give_back() {
         // What refused calls have left behind would hold their slots for ever. Nobody waits for it.
         queue.take(area.slots, &mut in_flight);
         for &index in &in_flight {
-            area.slots[index as usize].settle(Settled::Failed(PgSqlErrorCode::ERRCODE_UNDEFINED_DATABASE as i32), None);
+            area.slots[index as usize]
+                .settle(Settled::Failed(PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME as i32), None);
             area.counters.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
