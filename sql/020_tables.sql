@@ -17,6 +17,8 @@ CREATE TABLE vault_ext.encryption_vaults (
     CONSTRAINT encryption_vaults_kek_id_length CHECK (octet_length(kek_id) BETWEEN 1 AND 64),
     CONSTRAINT encryption_vaults_key_version_positive CHECK (key_version >= 1)
 );
+-- No wrap in pg_statistic, which would tell a planner nothing and which every backend would keep in its memory.
+ALTER TABLE vault_ext.encryption_vaults ALTER wrapped_mk SET STATISTICS 0, ALTER wrap_iv SET STATISTICS 0;
 COMMENT ON TABLE vault_ext.encryption_vaults IS 'one wrapped master key per user; bound by row-level security to app.current_user_id';
 
 CREATE TABLE vault_ext.encryption_vault_audit (

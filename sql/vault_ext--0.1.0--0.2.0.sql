@@ -15,6 +15,31 @@ ALTER FUNCTION vault_version() OWNER TO vault_ext_owner;
 REVOKE ALL ON FUNCTION vault_version() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION vault_version() TO vault_ext_admin;
 
+-- No wrap in pg_statistic any more.
+ALTER TABLE vault_ext.encryption_vaults ALTER wrapped_mk SET STATISTICS 0, ALTER wrap_iv SET STATISTICS 0;
+DELETE FROM pg_catalog.pg_statistic s USING pg_catalog.pg_attribute a
+    WHERE s.starelid OPERATOR(pg_catalog.=) 'vault_ext.encryption_vaults'::pg_catalog.regclass::pg_catalog.oid
+    AND a.attrelid OPERATOR(pg_catalog.=) s.starelid AND a.attnum OPERATOR(pg_catalog.=) s.staattnum
+    AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['wrapped_mk', 'wrap_iv']);
+
+-- Each operator gets exactly the types that PostgreSQL's own takes: for others, one that somebody made in the target schema
+-- beforehand would fit better, and run with the rights of whoever reads the view.
+CREATE OR REPLACE VIEW vault_ext.rewrap_progress AS
+    SELECT started_at, pid, db_role, kek_id, total, done, skipped, failed,
+        CASE
+            WHEN outcome IS NOT NULL THEN outcome
+            WHEN pg_is_in_recovery() THEN 'see primary'
+            WHEN started_at > pg_postmaster_start_time()
+                AND EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = r.pid) THEN 'running'
+            ELSE 'interrupted'
+        END AS state,
+        round(done::numeric / nullif(extract(epoch FROM coalesce(ended_at, clock_timestamp()) - started_at), 0::numeric)) AS per_second,
+        CASE WHEN outcome IS NULL AND done > 0 THEN
+            started_at + (clock_timestamp() - started_at) * (greatest(total - failed, done)::double precision / done::double precision)
+        END AS estimated_end,
+        ended_at
+    FROM vault_ext.rewraps r ORDER BY started_at DESC;
+
 -- 0.1.0 left others what ALTER DEFAULT PRIVILEGES had given them with each new object. What was there when the extension
 -- was installed is on record and taken back. A table that 0.1.0 gave to nobody has no such record: there it cannot be told
 -- from what was granted on purpose later, and is left to the administrator. No other privilege is touched: a GRANT or
