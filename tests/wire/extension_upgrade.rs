@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::backup::some_vaults;
 use crate::catalog::{assert_same, differences, facts};
 use crate::harness::{
-    Cluster, Db, expect_error, expect_vault_error, fetch, init, rotate, set_user, status, succeed, without_deadlock,
+    Cluster, Db, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db, status, succeed,
+    without_deadlock,
 };
 use crate::keyring::{cluster, kek_status, rewrap, switch};
 use crate::ledger::{Call, Ledger};
@@ -72,6 +73,16 @@ fn the_released_scripts_are_as_they_were_released() {
         assert!(listed.contains(&format!("  vault_ext--{version}.sql\n")), "{version} is not in SHA256SUMS");
     }
     succeed(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(RELEASED));
+}
+
+#[test]
+fn the_suite_s_databases_are_installed_as_it_was_told() {
+    let db = shared_db();
+    let of_this = format!("@{} ", db.name);
+    let log = db.cluster.log();
+    let upgraded = log.lines().any(|line| line.contains(&of_this) && line.contains(UPDATE));
+    assert_eq!(upgraded, std::env::var_os("VAULT_EXT_INSTALL_FROM").is_some());
+    assert_eq!(sql_version(&db), CURRENT);
 }
 
 #[test]

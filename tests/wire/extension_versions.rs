@@ -87,7 +87,7 @@ fn older_library() -> PathBuf {
 
 #[test]
 fn an_update_before_the_restart_is_refused_and_changes_nothing() {
-    let path = |dir: &Path| format!("dynamic_library_path = '{}'", dir.display());
+    let path = |dir: &Path| format!("dynamic_library_path = '{}:$libdir'", dir.display());
     let mut cluster = Cluster::builder().with_wire_kek().without_fsync().conf(&path(&older_library())).start();
     for version in released() {
         let ledger = {
