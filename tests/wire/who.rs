@@ -49,6 +49,7 @@ fn calls(name: &str) -> &'static str {
         "vault_kek_status()" => "SELECT * FROM vault_kek_status()",
         "vault_check(integer)" => "SELECT * FROM vault_check()",
         "vault_rewrap(integer,bigint,bigint,bigint)" => "CALL vault_rewrap()",
+        "vault_version()" => "SELECT * FROM vault_version()",
         "vault_ext.in_maintenance()" => "SELECT vault_ext.in_maintenance()",
         "vault_ext.is_audit_writer()" => "SELECT vault_ext.is_audit_writer()",
         "vault_ext.audit_batch()" => "SELECT * FROM vault_ext.audit_batch()",
