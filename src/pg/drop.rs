@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
 #[derive(Clone, Copy)]
@@ -70,7 +69,7 @@ unsafe fn is_name(found: *mut c_char, name: &CStr) -> bool {
     }
 }
 
-#[pg_guard]
+/// Called for every function of every statement, too: what is no drop goes on at once.
 unsafe extern "C-unwind" fn on_access(
     access: pg_sys::ObjectAccessType::Type,
     class: pg_sys::Oid,
@@ -78,20 +77,27 @@ unsafe extern "C-unwind" fn on_access(
     column: c_int,
     argument: *mut c_void,
 ) {
-    let is_drop = access == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::RelationRelationId && column == 0;
-    // SAFETY: look-ups in the catalogs, which still have an object that is about to be dropped; every argument goes on as it
-    // came.
+    // SAFETY: every argument goes on as it came; nothing here would have to be undone if an error jumps over it.
     unsafe {
-        if is_drop
-            && let Some(watched) = WATCHED.get()
+        if access == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::RelationRelationId && column == 0 {
+            on_drop(object);
+        }
+        if let Some(previous) = PREVIOUS {
+            previous(access, class, object, column, argument);
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_drop(object: pg_sys::Oid) {
+    // SAFETY: look-ups in the catalogs, which still have a relation that is about to be dropped.
+    unsafe {
+        if let Some(watched) = WATCHED.get()
             && pg_sys::get_rel_relkind(object) == pg_sys::RELKIND_RELATION as c_char
             && is_name(pg_sys::get_rel_name(object), watched.table)
             && is_name(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(object)), watched.schema)
         {
             (watched.callback)(&DoomedTable(object));
-        }
-        if let Some(previous) = PREVIOUS {
-            pg_guard_ffi_boundary(|| previous(access, class, object, column, argument));
         }
     }
 }

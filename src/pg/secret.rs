@@ -129,11 +129,14 @@ impl<T> Drop for SecretPages<T> {
     }
 }
 
+/// A ring is 6 KiB, and an unoptimised build copies it at each move. What is scrubbed becomes memory of each process.
+const STACK_BYTES: usize = if cfg!(debug_assertions) { 64 << 10 } else { 16 << 10 };
+
 /// Overwrites the part of the stack that the calls before it have used, so that no copy of a key that the compiler spilled
-/// stays there for a core file; and the registers. A ring is 6 KiB, and an unoptimised build copies it at each move.
+/// stays there for a core file; and the registers.
 #[inline(never)]
 pub fn scrub_stack() {
-    let mut below = [0xffu8; 64 * 1024];
+    let mut below = [0xffu8; STACK_BYTES];
     below.zeroize();
     std::hint::black_box(&below);
     scrub_registers();
