@@ -53,7 +53,7 @@ impl<'s> Load<'s> {
         self
     }
 
-    pub fn as_superuser(mut self) -> Self {
+    pub fn by_superuser(mut self) -> Self {
         self.role = "postgres";
         self
     }

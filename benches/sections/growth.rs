@@ -61,7 +61,7 @@ fn run(options: &Options, report: &mut Report) {
     let sides = [load("small", FEW), load("many_vaults", vaults), load("long_trail", FEW)];
     let samples = interleave(&sides, CLIENTS, options);
     let select = |name: &'static str, db: &str, users: i64| {
-        Load::new(&server, name, db, &[SELECT]).variable("users", users).as_superuser()
+        Load::new(&server, name, db, &[SELECT]).variable("users", users).by_superuser()
     };
     let selects = [select("select small", "small", FEW), select("select many_vaults", "many_vaults", vaults)];
     let selects = interleave(&selects, CLIENTS, options);
