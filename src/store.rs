@@ -26,6 +26,13 @@ pub struct Vault {
     pub format_version: i16,
     pub kek_id: String,
     pub key_version: i32,
+}
+
+/// What a user may see of the row without its key.
+pub struct VaultStatus {
+    pub format_version: i16,
+    pub kek_id: String,
+    pub key_version: i32,
     /// Microseconds since 2000-01-01 00:00 UTC.
     pub created_at: i64,
     pub rotated_at: Option<i64>,
@@ -63,7 +70,7 @@ impl KnownKek {
 
 macro_rules! columns {
     () => {
-        "wrapped_mk, wrap_iv, format_version, kek_id, key_version, created_at, rotated_at"
+        "wrapped_mk, wrap_iv, format_version, kek_id, key_version"
     };
 }
 
@@ -71,6 +78,10 @@ thread_local! {
     static FIND: Statement = const { Statement::planned_once(concat!(
         "SELECT ", columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
     )) };
+    static STATUS: Statement = const { Statement::planned_once(
+        "SELECT format_version, kek_id, key_version, created_at, rotated_at \
+         FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
+    ) };
     static LOCK: Statement = const { Statement::planned_once(concat!(
         "SELECT ", columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1 FOR UPDATE"
     )) };
@@ -193,8 +204,6 @@ fn vault(rows: &Rows, row: u64) -> Option<Vault> {
         format_version: rows.get(row, 2)?,
         kek_id: rows.get(row, 3)?,
         key_version: rows.get(row, 4)?,
-        created_at: rows.get(row, 5)?,
-        rotated_at: rows.get(row, 6),
     })
 }
 
@@ -205,6 +214,21 @@ fn first_vault(rows: &Rows) -> Option<Vault> {
 /// The user's row.
 pub fn find(user: &str) -> Option<Vault> {
     FIND.with(|statement| statement.run(&[Arg::Text(user)], first_vault))
+}
+
+/// The user's row without the wrap.
+pub fn status(user: &str) -> Option<VaultStatus> {
+    let status = |rows: &Rows| {
+        (rows.count() > 0).then_some(())?;
+        Some(VaultStatus {
+            format_version: rows.get(0, 0)?,
+            kek_id: rows.get(0, 1)?,
+            key_version: rows.get(0, 2)?,
+            created_at: rows.get(0, 3)?,
+            rotated_at: rows.get(0, 4),
+        })
+    };
+    STATUS.with(|statement| statement.run(&[Arg::Text(user)], status))
 }
 
 /// The user's row, locked until the transaction ends.
@@ -247,7 +271,7 @@ pub fn some_vaults_of_kek(kek_id: &str) -> Vec<(String, Vault)> {
     maintenance::run(|| {
         OF_KEK.with(|statement| {
             statement.run(&[Arg::Text(kek_id)], |rows| {
-                (0..rows.count()).filter_map(|row| Some((rows.get::<String>(row, 7)?, vault(rows, row)?))).collect()
+                (0..rows.count()).filter_map(|row| Some((rows.get::<String>(row, 5)?, vault(rows, row)?))).collect()
             })
         })
     })

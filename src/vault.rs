@@ -12,7 +12,7 @@ use crate::error::VaultError;
 use crate::identity::{self, IdentityError};
 use crate::kek::ring::{self, Entry, Ring};
 use crate::pg::{secret, session, shmem, subxact, xact};
-use crate::store::{self, StoredWrap, Vault};
+use crate::store::{self, StoredWrap, Vault, VaultStatus};
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
 const ATTEMPTS: u32 = 8;
@@ -63,9 +63,9 @@ pub fn rotate() -> Result<UserKey, VaultError> {
 }
 
 /// The user's row without any key; not audited.
-pub fn status() -> Result<Option<Vault>, VaultError> {
+pub fn status() -> Result<Option<VaultStatus>, VaultError> {
     ring::current()?;
-    Ok(store::find(&identity::current_user()?))
+    Ok(store::status(&identity::current_user()?))
 }
 
 /// Deletes one user's vault; false if there was none.
