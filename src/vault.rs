@@ -131,6 +131,7 @@ impl Call {
         if session::is_standby() {
             return Err(VaultError::Standby);
         }
+        audit::announce();
         let claims = Claims::gather(session::setting, session::connection_address);
         Ok(Self { action, user: None, db_role: session::caller(), claims })
     }

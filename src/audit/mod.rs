@@ -21,6 +21,8 @@ use record::{RECORD_BYTES, Record};
 /// With vault_ext.audit_spin, how long either side looks for the other before it sleeps: an fsync and a way to the client
 /// and back fit in.
 const SPIN: Duration = Duration::from_micros(300);
+/// How long a writer looks for the record that was announced.
+const ANNOUNCED: Duration = Duration::from_micros(100);
 /// How often a call without a free slot, and a rollback that has rows to write, looks for one.
 const SLOT_RETRY: Duration = Duration::from_millis(1);
 /// After this long without a writer showing up, its start counts as lost.
@@ -65,6 +67,14 @@ impl AuditFailure {
 
 thread_local! {
     static MY_QUEUE: Cell<Option<&'static Queue>> = const { Cell::new(None) };
+}
+
+/// Says that a record will follow shortly. Where one caller calls at a time, the writer then wakes up while the call is
+/// still at work, and not after it.
+pub fn announce() {
+    if let Some(queue) = MY_QUEUE.get().filter(|queue| queue.is_quiet()) {
+        wait::wake(queue.ring());
+    }
 }
 
 /// Writes one row and returns when it is committed.
@@ -127,12 +137,13 @@ fn submit_and_wait<T>(kind: Kind, bytes: &[u8], read: impl FnOnce(&Slot) -> T) -
 
 /// With vault_ext.audit_spin and one caller at a time, looks for a while whether `done`; false if it did not come true.
 fn spin_until(queue: &Queue, done: impl Fn() -> bool) -> bool {
-    if !settings::audit_spin() || !queue.is_quiet() {
-        return false;
-    }
+    settings::audit_spin() && queue.is_quiet() && spin(SPIN, done)
+}
+
+fn spin(limit: Duration, done: impl Fn() -> bool) -> bool {
     let started = Instant::now();
     while !done() {
-        if started.elapsed() >= SPIN {
+        if started.elapsed() >= limit {
             return false;
         }
         // Where both share a processor, the other one must get on.

@@ -124,6 +124,9 @@ fn serve(state: State) {
             continue;
         }
         wait::sleep_while(state.queue.bell(), rings, left);
+        if state.queue.is_quiet() && state.queue.bell().load(Ordering::SeqCst) != rings {
+            super::spin(super::ANNOUNCED, || !state.queue.is_empty());
+        }
     }
 }
 

@@ -171,6 +171,10 @@ fn what_works_on_a_table_of_one_s_own_is_refused_on_the_vaults() {
             let own = on(&format!("{schema}.plain"), "plain_pkey");
             client.batch_execute("BEGIN").unwrap();
             let result = run(&mut client, &own);
+            if template.contains("_to_xml") && result.as_ref().is_err_and(|e| format!("{e:?}").contains("libxml")) {
+                client.batch_execute("ROLLBACK").unwrap();
+                continue; // this server was built without it
+            }
             // A rule ON SELECT is refused on any table.
             let works = result.is_ok() || template.contains("ON SELECT TO");
             assert!(works, "the trick does not even work on a table of one's own: {own}: {result:?}");
@@ -562,12 +566,15 @@ fn a_replication_role_sees_wraps_and_rows_and_no_key() {
     let cluster = server_with_powers();
     let db = cluster.database("d");
     let mut replicator = db.conn("replicator");
-    replicator.simple_query("SELECT pg_create_logical_replication_slot('s', 'test_decoding')").unwrap();
+    db.force("CREATE PUBLICATION p FOR ALL TABLES");
+    replicator.simple_query("SELECT pg_create_logical_replication_slot('s', 'pgoutput')").unwrap();
     let mut app = db.app_for("alice");
     let keys = [init(&mut app).unwrap(), rotate(&mut app).unwrap(), fetch(&mut app).unwrap()];
     let wrap: String = db.value("SELECT wrapped_mk FROM vault_ext.encryption_vaults");
-    let changes = printed(&mut replicator, "SELECT data FROM pg_logical_slot_get_changes('s', NULL, NULL)");
-    assert!(changes.contains(&wrap) && changes.contains("vault_ext.encryption_vault_audit: INSERT"), "{changes}");
+    let sql = "SELECT encode(data, 'escape')
+        FROM pg_logical_slot_get_binary_changes('s', NULL, NULL, 'proto_version', '1', 'publication_names', 'p')";
+    let changes = printed(&mut replicator, sql);
+    assert!(changes.contains(&wrap) && changes.contains("encryption_vault_audit"), "{changes}");
     expect_error(replicator.simple_query("SELECT * FROM vault_ext.encryption_vaults"), "42501");
     let mut secrets: Vec<_> = keys.iter().map(|key| decode(&key.master_key)).collect();
     secrets.push(kek(1).to_vec());

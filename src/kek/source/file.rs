@@ -73,8 +73,21 @@ impl From<Errno> for FileProblem {
     }
 }
 
+/// How often a file is tried that is replaced just then, as somebody else's rename may do at any time.
+const ATTEMPTS: usize = 8;
+
 /// Reads the file behind `path`. Symbolic links are followed: Kubernetes mounts secrets that way.
 pub(super) fn read(path: &Path, data_directory: &Path) -> Result<SecretText, FileProblem> {
+    for _ in 1..ATTEMPTS {
+        match read_once(path, data_directory) {
+            Err(FileProblem::Replaced) => {}
+            outcome => return outcome,
+        }
+    }
+    read_once(path, data_directory)
+}
+
+fn read_once(path: &Path, data_directory: &Path) -> Result<SecretText, FileProblem> {
     if !path.is_absolute() {
         return Err(FileProblem::Relative);
     }
