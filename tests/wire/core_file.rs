@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{
-    Cluster, Db, assert_no_secrets_in_files, base64, eventually, expect_vault_error, fetch, init, kek, keyring_line,
-    rotate, server_command,
+    Cluster, Db, assert_no_secrets_in_files, eventually, expect_vault_error, fetch, init, kek, keyring_line, rotate,
+    server_command,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -266,16 +266,4 @@ fn the_cores_of_the_server_s_own_processes_hold_no_kek() {
     allow_cores(&cluster);
     holds_no_kek(&core_of(&cluster, postmaster, Signal::SEGV), "marker-of-the-server", &keks());
     cluster.crash();
-}
-
-/// Not a promise but the reason for the advice to use a file or a command: PostgreSQL keeps the text of its settings.
-#[test]
-fn the_core_of_a_backend_holds_the_kek_of_the_setting() {
-    let cluster = server(|cluster| cluster.configure(&format!("vault_ext.kek = '{}'", base64(&kek(KEKS[0])))));
-    let db = cluster.database("d");
-    let (mut app, _) = use_keks(&db);
-    let process = backend_pid(&mut app);
-    allow_cores(&cluster);
-    let core = fs::read(core_of(&cluster, process, Signal::ABORT)).unwrap();
-    assert!(holds(&core, base64(&kek(KEKS[0])).as_bytes()), "SECURITY.md says so");
 }

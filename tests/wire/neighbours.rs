@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::harness::{Builder, Cluster, Db, expect_vault_error, fetch, init, set_user};
+use crate::harness::{Builder, Cluster, Db, expect_vault_error, fetch, init};
 use crate::ledger::{Call, Ledger};
 
 const CONTRIB: [&str; 2] = ["pg_stat_statements", "auto_explain"];
@@ -202,7 +202,7 @@ mod packaged {
             let heard = Arc::clone(&notices);
             config.notice_callback(move |notice| *heard.lock().unwrap() += &format!("{notice:?}\n"));
             let mut app = config.connect(NoTls).unwrap();
-            set_user(&mut app, "alice");
+            crate::harness::set_user(&mut app, "alice");
             let keys = [init(&mut app), rotate(&mut app), fetch(&mut app)].map(|key| decode(&key.unwrap().master_key));
             let notices = notices.lock().unwrap().clone();
             assert!(notices.contains("UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2"), "{notices}");
