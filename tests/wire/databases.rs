@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cluster, Db, VaultKey, eventually, expect_vault_error, fetch, init, rotate, shared_db};
+use crate::harness::{Cluster, Db, VaultKey, eventually, expect_vault_error, fetch, init, neighbours, rotate, shared_db};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -173,7 +173,7 @@ fn a_writer_leaves_a_database_whose_extension_was_dropped() {
 /// own database, which is locked.
 fn with_one_writer(settings: &[&str]) -> Cluster {
     // One of the three is the launcher of logical replication, one the listener for SIGHUP.
-    let builder = Cluster::builder().with_wire_kek().without_fsync().conf("max_worker_processes = 3");
+    let builder = Cluster::builder().with_wire_kek().without_fsync().conf(&neighbours::worker_slots(3));
     settings.iter().fold(builder.conf("vault_ext.audit_timeout = 300"), |builder, line| builder.conf(line)).start()
 }
 

@@ -6,7 +6,7 @@ use std::thread::scope;
 
 use postgres::{Client, Error};
 
-use crate::harness::{Cluster, Db, VaultKey, expect_vault_error, size};
+use crate::harness::{Cluster, Db, VaultKey, expect_vault_error, neighbours, size};
 use crate::keyring::{cluster, rewrap, switch};
 use crate::ledger::{Call, Ledger};
 use crate::pooler::{Pooler, column};
@@ -71,7 +71,7 @@ fn clients_of_a_session_pooler() {
 fn databases_in_turn_with_two_worker_slots() {
     let count = size(8, 100);
     // Two of the four are the launcher of logical replication and the listener for SIGHUP.
-    let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("max_worker_processes = 4").start();
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().conf(&neighbours::worker_slots(4)).start();
     cluster.database("d0");
     let mut superuser = cluster.superuser("postgres");
     for n in 1..count {
