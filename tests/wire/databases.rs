@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cluster, Db, VaultKey, eventually, expect_vault_error, fetch, init, neighbours, rotate, shared_db};
+use crate::harness::{
+    Cluster, Db, VaultKey, eventually, expect_vault_error, fetch, init, neighbours, rotate, shared_db,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
