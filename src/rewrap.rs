@@ -12,7 +12,7 @@ use crate::kek::ring;
 use crate::maintenance;
 use crate::pg::procedure::Transactions;
 use crate::pg::{session, subxact, wait};
-use crate::store::{self, Rewrapped, Run, StoredWrap};
+use crate::store::{self, LockedWrap, Rewrapped, Run};
 use crate::vault::{self, Call, describe};
 
 const CALL: &str = "vault_rewrap()";
@@ -157,15 +157,16 @@ fn batch(after: &str, size: i32) -> Result<Batch, VaultError> {
     let ring = ring::current()?;
     let (active, kek) = ring.active();
     vault::confirm(active)?;
-    let rewrap = |wraps: &[StoredWrap<'_>]| {
+    let rewrap = |locked: &[LockedWrap<'_>]| {
         let mut failed = Vec::new();
-        let mut rewrapped = Vec::with_capacity(wraps.len());
-        let nonces = Nonce::random_batch(wraps.len()).map_err(|_| VaultError::NoRandomness)?;
-        for (old, nonce) in wraps.iter().zip(nonces) {
+        let mut rewrapped = Vec::with_capacity(locked.len());
+        let nonces = Nonce::random_batch(locked.len()).map_err(|_| VaultError::NoRandomness)?;
+        for (row, nonce) in locked.iter().zip(nonces) {
+            let old = &row.wrap;
             let sealed = vault::ring_opens(&ring, old)
                 .and_then(|master_key| vault::seal(active, kek, old.user_id, old.key_version, &master_key, nonce));
             match sealed {
-                Ok(wrap) => rewrapped.push(Rewrapped { old, wrap }),
+                Ok(wrap) => rewrapped.push(Rewrapped { old: row, wrap }),
                 // A newer ring may open it: the next run will see.
                 Err(VaultError::KekNotLoaded(_)) if !ring.is_newest() => {}
                 Err(
@@ -175,7 +176,7 @@ fn batch(after: &str, size: i32) -> Result<Batch, VaultError> {
             }
         }
         let done = store::rewrap(&active.id, &rewrapped);
-        let last = wraps.last().filter(|_| wraps.len() == size as usize).map(|wrap| wrap.user_id.to_owned());
+        let last = locked.last().filter(|_| locked.len() == size as usize).map(|row| row.wrap.user_id.to_owned());
         Ok(Batch { done, failed, last })
     };
     maintenance::run(|| store::lock_to_rewrap(after, &active.id, size, rewrap))

@@ -10,7 +10,7 @@ use crate::crypto::check::CheckValue;
 use crate::crypto::wrap::{Wrap, WrapContext};
 use crate::error::VaultError;
 use crate::maintenance;
-use crate::pg::spi::{Arg, Rows, Statement};
+use crate::pg::spi::{Arg, Rows, Statement, Tid};
 
 /// The role that owns the tables and the definer functions; row-level security binds it.
 pub const OWNER: &CStr = c"vault_ext_owner";
@@ -163,7 +163,7 @@ thread_local! {
          WHERE kek_id OPERATOR(pg_catalog.<>) $1 OR format_version OPERATOR(pg_catalog.<>) 2"
     ) };
     static LOCK_TO_REWRAP: Statement = const { Statement::new(
-        "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.encryption_vaults \
+        "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version, ctid FROM vault_ext.encryption_vaults \
          WHERE user_id OPERATOR(pg_catalog.>) $1 \
          AND (kek_id OPERATOR(pg_catalog.<>) $2 OR format_version OPERATOR(pg_catalog.<>) 2) \
          ORDER BY user_id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED"
@@ -172,8 +172,8 @@ thread_local! {
         "UPDATE vault_ext.encryption_vaults AS v \
          SET wrapped_mk = n.wrapped_mk, wrap_iv = n.wrap_iv, format_version = 2, kek_id = $1 \
          FROM (SELECT pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) \
-         AS n (user_id, old_wrapped_mk, wrapped_mk, wrap_iv) \
-         WHERE v.user_id OPERATOR(pg_catalog.=) n.user_id AND v.wrapped_mk OPERATOR(pg_catalog.=) n.old_wrapped_mk"
+         AS n (place, old_wrapped_mk, wrapped_mk, wrap_iv) \
+         WHERE v.ctid OPERATOR(pg_catalog.=) n.place AND v.wrapped_mk OPERATOR(pg_catalog.=) n.old_wrapped_mk"
     ) };
     static BEGIN_RUN: Statement = const { Statement::new(
         "INSERT INTO vault_ext.rewraps (started_at, pid, db_role, kek_id, total) \
@@ -326,7 +326,7 @@ pub fn all_vaults_are_visible(call: &'static str) -> Result<(), VaultError> {
 
 /// How many vaults are under each of these KEKs; those without any are left out.
 pub fn vaults_by_kek(kek_ids: &[String]) -> Vec<(String, i64)> {
-    let kek_ids: Vec<Option<&str>> = kek_ids.iter().map(|id| Some(id.as_str())).collect();
+    let kek_ids: Vec<_> = kek_ids.iter().map(String::as_str).collect();
     maintenance::run(|| {
         VAULTS_BY_KEK.with(|statement| {
             statement.run(&[Arg::TextArray(&kek_ids)], |rows| {
@@ -395,22 +395,21 @@ impl<'a> StoredWrap<'a> {
     }
 }
 
-fn stored_wraps(rows: &Rows) -> impl Iterator<Item = StoredWrap<'_>> {
-    (0..rows.count()).filter_map(|row| {
-        Some(StoredWrap {
-            user_id: rows.text(row, 0)?,
-            wrapped_mk: rows.text(row, 1)?,
-            wrap_iv: rows.text(row, 2)?,
-            format_version: rows.get(row, 3)?,
-            kek_id: rows.text(row, 4)?,
-            key_version: rows.get(row, 5)?,
-        })
+fn stored_wrap(rows: &Rows, row: u64) -> Option<StoredWrap<'_>> {
+    Some(StoredWrap {
+        user_id: rows.text(row, 0)?,
+        wrapped_mk: rows.text(row, 1)?,
+        wrap_iv: rows.text(row, 2)?,
+        format_version: rows.get(row, 3)?,
+        kek_id: rows.text(row, 4)?,
+        key_version: rows.get(row, 5)?,
     })
 }
 
 /// Shows every wrap to `look`.
 pub fn for_each_wrap(mut look: impl FnMut(StoredWrap<'_>)) {
-    maintenance::run(|| EVERY_WRAP.with(|statement| statement.scan(|rows| stored_wraps(rows).for_each(&mut look))));
+    let look_at = |rows: &Rows| (0..rows.count()).filter_map(|row| stored_wrap(rows, row)).for_each(&mut look);
+    maintenance::run(|| EVERY_WRAP.with(|statement| statement.scan(look_at)));
 }
 
 /// How many vaults are not under that KEK in the newest format.
@@ -420,31 +419,39 @@ pub fn count_to_rewrap(kek_id: &str) -> i64 {
     })
 }
 
+/// A vault that nobody else changes until the transaction ends.
+pub struct LockedWrap<'a> {
+    pub wrap: StoredWrap<'a>,
+    place: Tid,
+}
+
 /// Hands over the next vaults, in the order of their users, that are not under that KEK in the newest format, locked
 /// until the transaction ends. Those that others have locked are left out. Only in maintenance.
-pub fn lock_to_rewrap<T>(after: &str, kek_id: &str, limit: i32, work: impl FnOnce(&[StoredWrap<'_>]) -> T) -> T {
+pub fn lock_to_rewrap<T>(after: &str, kek_id: &str, limit: i32, work: impl FnOnce(&[LockedWrap<'_>]) -> T) -> T {
     LOCK_TO_REWRAP.with(|statement| {
         statement.run(&[Arg::Text(after), Arg::Text(kek_id), Arg::Int4(limit)], |rows| {
-            work(&stored_wraps(rows).collect::<Vec<_>>())
+            let locked = |row| Some(LockedWrap { wrap: stored_wrap(rows, row)?, place: rows.tid(row, 6)? });
+            work(&(0..rows.count()).filter_map(locked).collect::<Vec<_>>())
         })
     })
 }
 
 /// A vault's new wrap of the same key.
 pub struct Rewrapped<'a> {
-    pub old: &'a StoredWrap<'a>,
+    pub old: &'a LockedWrap<'a>,
     pub wrap: Wrap,
 }
 
-/// Replaces wraps where the row is still as it was read, and says in how many. Only in maintenance.
+/// Replaces wraps where the row is still as it was read, and says in how many. Only in maintenance, and in the transaction
+/// that locked them.
 pub fn rewrap(kek_id: &str, rewrapped: &[Rewrapped<'_>]) -> i64 {
-    fn texts<'a>(rewrapped: &'a [Rewrapped<'a>], of: impl Fn(&'a Rewrapped<'a>) -> &'a str) -> Vec<Option<&'a str>> {
-        rewrapped.iter().map(|row| Some(of(row))).collect()
+    fn texts<'a>(rewrapped: &'a [Rewrapped<'a>], of: impl Fn(&'a Rewrapped<'a>) -> &'a str) -> Vec<&'a str> {
+        rewrapped.iter().map(of).collect()
     }
     let args = [
         Arg::Text(kek_id),
-        Arg::TextArray(&texts(rewrapped, |row| row.old.user_id)),
-        Arg::TextArray(&texts(rewrapped, |row| row.old.wrapped_mk)),
+        Arg::TidArray(&rewrapped.iter().map(|row| row.old.place).collect::<Vec<_>>()),
+        Arg::TextArray(&texts(rewrapped, |row| row.old.wrap.wrapped_mk)),
         Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrapped_mk())),
         Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrap_iv())),
     ];

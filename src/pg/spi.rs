@@ -16,8 +16,13 @@ pub enum Arg<'a> {
     /// Microseconds since 2000-01-01 00:00 UTC.
     Timestamp(i64),
     Interval(pgrx::datum::Interval),
-    TextArray(&'a [Option<&'a str>]),
+    TextArray(&'a [&'a str]),
+    TidArray(&'a [Tid]),
 }
+
+/// Where a row version lies in its table; good for as long as the row is locked.
+#[derive(Clone, Copy)]
+pub struct Tid(pg_sys::ItemPointerData);
 
 impl Arg<'_> {
     fn type_oid(&self) -> pg_sys::Oid {
@@ -28,6 +33,7 @@ impl Arg<'_> {
             Self::Timestamp(_) => pg_sys::TIMESTAMPTZOID,
             Self::Interval(_) => pg_sys::INTERVALOID,
             Self::TextArray(_) => pg_sys::TEXTARRAYOID,
+            Self::TidArray(_) => pg_sys::TIDARRAYOID,
         }
     }
 
@@ -39,30 +45,58 @@ impl Arg<'_> {
             Self::Timestamp(time) => TimestampWithTimeZone::try_from(*time).ok().into_datum(),
             Self::Interval(interval) => interval.into_datum(),
             Self::TextArray(texts) => Some(text_array(texts)),
+            Self::TidArray(tids) => Some(tid_array(tids)),
         };
         datum.unwrap_or_else(pg_sys::Datum::null)
     }
 }
 
-/// Without the copies that pgrx makes on the way, which count in batches of thousands.
-fn text_array(texts: &[Option<&str>]) -> pg_sys::Datum {
-    let mut nulls: Vec<bool> = texts.iter().map(Option::is_none).collect();
-    let mut values: Vec<pg_sys::Datum> =
-        texts.iter().map(|text| text.into_datum().unwrap_or_else(pg_sys::Datum::null)).collect();
-    let (mut lengths, mut lower_bounds) = ([texts.len() as i32], [1]);
-    // SAFETY: one dimension with as many values and null flags as its length says; text is of variable length, passed by
-    // reference and aligned as an int.
+/// Without an allocation for each text, which counts in batches of thousands.
+fn text_array(texts: &[&str]) -> pg_sys::Datum {
+    const WORD: usize = size_of::<u32>();
+    let words = |text: &str| (pg_sys::VARHDRSZ + text.len()).div_ceil(WORD);
+    let mut room = vec![0_u32; texts.iter().map(|text| words(text)).sum()];
+    let mut rest = room.as_mut_slice();
+    let mut values = Vec::with_capacity(texts.len());
+    for text in texts {
+        let (place, after) = rest.split_at_mut(words(text));
+        rest = after;
+        let varlena = place.as_mut_ptr().cast::<pg_sys::varlena>();
+        // SAFETY: the words have room for the header and the text, and are aligned as a header must be.
+        unsafe {
+            pgrx::varlena::set_varsize_4b(varlena, (pg_sys::VARHDRSZ + text.len()) as i32);
+            varlena.cast::<u8>().add(pg_sys::VARHDRSZ).copy_from_nonoverlapping(text.as_ptr(), text.len());
+        }
+        values.push(pg_sys::Datum::from(varlena));
+    }
+    // SAFETY: a text is of variable length and aligned as an int.
+    unsafe { array(&mut values, pg_sys::TEXTOID, -1, pg_sys::TYPALIGN_INT) }
+}
+
+fn tid_array(tids: &[Tid]) -> pg_sys::Datum {
+    let mut values: Vec<_> = tids.iter().map(|tid| pg_sys::Datum::from(&raw const tid.0)).collect();
+    // SAFETY: a tid has six bytes and is aligned as a short.
+    unsafe { array(&mut values, pg_sys::TIDOID, size_of::<pg_sys::ItemPointerData>() as i32, pg_sys::TYPALIGN_SHORT) }
+}
+
+/// An array of copies of values that are passed by reference, none of them NULL.
+///
+/// # Safety
+/// The values, the length and the alignment are those of the type.
+unsafe fn array(values: &mut [pg_sys::Datum], of: pg_sys::Oid, type_length: i32, alignment: u8) -> pg_sys::Datum {
+    let (mut lengths, mut lower_bounds) = ([values.len() as i32], [1]);
+    // SAFETY: one dimension with as many values as its length says; the rest is the caller's promise.
     unsafe {
         let array = pg_sys::construct_md_array(
             values.as_mut_ptr(),
-            nulls.as_mut_ptr(),
+            std::ptr::null_mut(),
             1,
             lengths.as_mut_ptr(),
             lower_bounds.as_mut_ptr(),
-            pg_sys::TEXTOID,
-            -1,
+            of,
+            type_length,
             false,
-            pg_sys::TYPALIGN_INT as std::ffi::c_char,
+            alignment as std::ffi::c_char,
         );
         pg_sys::Datum::from(array)
     }
@@ -99,7 +133,7 @@ impl Statement {
             let mut values: Vec<pg_sys::Datum> = args.iter().map(Arg::datum).collect();
             let code = pg_sys::SPI_execute_plan(self.plan.get(), values.as_mut_ptr(), std::ptr::null(), false, 0);
             assert!(code > 0, "SPI_execute_plan failed with code {code}");
-            let rows = Rows { count: pg_sys::SPI_processed, table: pg_sys::SPI_tuptable };
+            let rows = Rows::of_last_statement();
             let result = read(&rows);
             pg_sys::SPI_finish();
             result
@@ -120,7 +154,7 @@ impl Statement {
             loop {
                 pgrx::check_for_interrupts!();
                 pg_sys::SPI_cursor_fetch(portal, true, BATCH);
-                let rows = Rows { count: pg_sys::SPI_processed, table: pg_sys::SPI_tuptable };
+                let rows = Rows::of_last_statement();
                 read(&rows);
                 pg_sys::SPI_freetuptable(rows.table);
                 if rows.count == 0 {
@@ -148,13 +182,36 @@ unsafe fn prepare(sql: &str, options: u32, args: &[Arg<'_>]) -> pg_sys::SPIPlanP
     }
 }
 
+/// The most columns of a statement that gives rows back.
+const MOST_COLUMNS: usize = 8;
+
 /// What a statement gave back, while it is being read.
 pub struct Rows {
     count: u64,
     table: *mut pg_sys::SPITupleTable,
+    /// The row that was read last: all its values are taken out at once.
+    current: Cell<Option<u64>>,
+    values: Cell<[pg_sys::Datum; MOST_COLUMNS]>,
+    nulls: Cell<[bool; MOST_COLUMNS]>,
 }
 
 impl Rows {
+    /// What SPI's last statement gave back.
+    ///
+    /// # Safety
+    /// Within an SPI connection; the rows are not read after SPI has freed them.
+    unsafe fn of_last_statement() -> Self {
+        Self {
+            // SAFETY: SPI's results, in the only thread of the backend.
+            count: unsafe { pg_sys::SPI_processed },
+            // SAFETY: as above.
+            table: unsafe { pg_sys::SPI_tuptable },
+            current: Cell::new(None),
+            values: Cell::new([pg_sys::Datum::null(); MOST_COLUMNS]),
+            nulls: Cell::new([true; MOST_COLUMNS]),
+        }
+    }
+
     /// Rows returned or touched.
     pub fn count(&self) -> u64 {
         self.count
@@ -165,15 +222,32 @@ impl Rows {
         self.get(row, column)
     }
 
+    /// Where a row is, of which a column counted from 0 is the ctid.
+    pub fn tid(&self, row: u64, column: usize) -> Option<Tid> {
+        self.get(row, column).map(Tid)
+    }
+
     /// The value in a row and a column, both counted from 0; None for NULL.
     pub fn get<T: FromDatum>(&self, row: u64, column: usize) -> Option<T> {
-        assert!(row < self.count && !self.table.is_null());
-        // SAFETY: the row exists; SPI_getbinval checks the column and gives a datum of the type that our SQL selects.
-        unsafe {
-            let tuple = *(*self.table).vals.add(row as usize);
-            let mut is_null = false;
-            let datum = pg_sys::SPI_getbinval(tuple, (*self.table).tupdesc, column as i32 + 1, &mut is_null);
-            T::from_datum(datum, is_null)
+        self.go_to(row);
+        // SAFETY: the datum is of the type that our SQL selects, and lives as long as the rows do.
+        unsafe { T::from_datum(self.values.get()[column], self.nulls.get()[column]) }
+    }
+
+    fn go_to(&self, row: u64) {
+        if self.current.get() == Some(row) {
+            return;
         }
+        assert!(row < self.count && !self.table.is_null());
+        let (mut values, mut nulls) = (self.values.get(), self.nulls.get());
+        // SAFETY: the row exists, and there is room for as many values as it has columns.
+        unsafe {
+            let (tuple, descriptor) = (*(*self.table).vals.add(row as usize), (*self.table).tupdesc);
+            assert!((*descriptor).natts as usize <= MOST_COLUMNS);
+            pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+        }
+        self.values.set(values);
+        self.nulls.set(nulls);
+        self.current.set(Some(row));
     }
 }
