@@ -8,7 +8,11 @@ use crate::sections;
 pub struct Options {
     pub quick: bool,
     only: Vec<String>,
+    rounds: usize,
 }
+
+/// At least so many, or a median says nothing.
+const FEWEST_ROUNDS: usize = 3;
 
 impl Options {
     pub fn from_env() -> Self {
@@ -18,7 +22,13 @@ impl Options {
         for name in &only {
             assert!(known.contains(&name.as_str()), "ONLY={name}: the sections are {}", known.join(", "));
         }
-        Self { quick: !matches!(text("QUICK").as_str(), "" | "0"), only }
+        let rounds = match text("ROUNDS").as_str() {
+            "" => FEWEST_ROUNDS,
+            number => number.parse().ok().filter(|&n| n >= FEWEST_ROUNDS).unwrap_or_else(|| {
+                panic!("ROUNDS={number}: a number of rounds, at least {FEWEST_ROUNDS}, was expected");
+            }),
+        };
+        Self { quick: !matches!(text("QUICK").as_str(), "" | "0"), only, rounds }
     }
 
     pub fn wants(&self, section: &str) -> bool {
@@ -32,7 +42,7 @@ impl Options {
 
     /// Rounds of each ratio.
     pub fn rounds(&self) -> usize {
-        3
+        self.rounds
     }
 
     /// How long each side of a round runs.
