@@ -116,9 +116,9 @@ fn batches(
         .map_err(Stop::Raised)?
         .map_err(Stop::Refused)?;
         transactions.commit();
-        // Whoever has calls to make gets three fifths of the time.
+        // Whoever has calls to make gets three quarters of the time.
         if audit::calls() != calls_before {
-            std::thread::sleep((batch_started.elapsed() * 3 / 2).min(LONGEST_PAUSE));
+            std::thread::sleep((batch_started.elapsed() * 3).min(LONGEST_PAUSE));
         }
         *totals = totals.plus(&batch);
         for (user, context) in &batch.failed {
