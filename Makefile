@@ -34,7 +34,7 @@ reliability: ## the suite of faults with ROUNDS=20, its counts into docs/reliabi
 fuzz: ## 10,000,000 inputs for each parser, or RUNS=…; TARGETS="keyring wrap" chooses
 	@scripts/fuzz
 
-bench: ## benchmarks against plain PostgreSQL; QUICK=1: in under 10 minutes; ONLY=fetch,unwrap: these sections; ROUNDS=5: more than 3 rounds, for a noisy machine
+bench: ## benchmarks against plain PostgreSQL; QUICK=1: in under 10 minutes; ONLY=fetch,unwrap: these sections; ROUNDS=5: instead of 3
 	@scripts/bench
 
 up: ## start a server with vault_ext to play with, and leave it running
