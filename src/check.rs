@@ -5,7 +5,7 @@ use crate::audit::registration::Known;
 use crate::error::VaultError;
 use crate::kek::ring::{self, Ring};
 use crate::pg::session;
-use crate::store::{self, StoredWrap};
+use crate::store::{self, StoredWrap, catalog};
 use crate::vault::{Call, describe};
 use crate::version;
 
@@ -25,6 +25,12 @@ pub struct Finding {
 /// Opens everything. On a standby this leaves no row in the trail: none can be written there, and nothing is released.
 pub fn run(max_user_ids: usize) -> Result<Vec<Finding>, VaultError> {
     version::warn_if_they_differ();
+    for problem in catalog::problems() {
+        pgrx::warning!("{} ({})", problem.what, problem.hint);
+    }
+    if !session::has_row_security() {
+        return Err(VaultError::RowSecurityOff);
+    }
     if session::is_standby() {
         return open_all(max_user_ids);
     }

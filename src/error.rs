@@ -2,9 +2,10 @@
 //! each comes with a hint in the imperative.
 
 use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 
 use crate::audit::AuditFailure;
+use crate::guard::integrity::Problem;
 use crate::identity::IdentityError;
 
 /// What a call of the vault can fail with. `sqlstate()` and `hint()` give the rest of the report.
@@ -16,8 +17,12 @@ pub enum VaultError {
     NoKek(String),
     #[error("{0}")]
     Identity(#[from] IdentityError),
+    #[error("row-level security is off in this session")]
+    RowSecurityOff,
     #[error("no vault for this user")]
     NoVault,
+    #[error("the user \"{0}\" has a vault already")]
+    UserHasVault(String),
     #[error("the KEK \"{0}\" of this vault is not loaded")]
     KekNotLoaded(String),
     #[error("the loaded KEK \"{kek_id}\" is not the one that this database knows under that id")]
@@ -34,6 +39,8 @@ pub enum VaultError {
     Prepared,
     #[error("the vault of this user changed at each of {0} attempts")]
     Contended(u32),
+    #[error("the vault of this user changed while the statement ran")]
+    ChangedMeanwhile,
     #[error("the operating system gave no random bytes")]
     NoRandomness,
     #[error("this key has been rotated as often as its version number can count")]
@@ -66,6 +73,10 @@ pub enum VaultError {
     OldSnapshot(&'static str),
     #[error("this would destroy the keys of {vaults} vault(s) for good")]
     WouldDestroy { vaults: u64 },
+    #[error("{}", .0.what)]
+    Broken(Problem),
+    #[error("this statement would break a promise of the vault: {}", .0.what)]
+    WouldBreak(Problem),
     #[error("{0}")]
     BadArgument(&'static str, &'static str),
 }
@@ -85,6 +96,9 @@ impl VaultError {
             | Self::KekActive(_)
             | Self::KekNeeded { .. }
             | Self::HiddenVaults(..)
+            | Self::RowSecurityOff
+            | Self::Broken(_)
+            | Self::WouldBreak(_)
             | Self::WouldDestroy { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Identity(_) => PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
@@ -93,7 +107,8 @@ impl VaultError {
             Self::Audit(_) => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Standby | Self::ReloadOnStandby => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Self::Prepared => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            Self::Contended(_) => PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            Self::Contended(_) | Self::ChangedMeanwhile => PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            Self::UserHasVault(_) => PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
             Self::NoRandomness => PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
             Self::VersionsExhausted => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             Self::RefusedStart(..) | Self::ReloadRefused(..) => PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
@@ -139,7 +154,11 @@ impl VaultError {
                 "Run SET LOCAL app.current_user_id = '<user>' in this transaction (or SET in this session) first."
                     .into()
             }
+            Self::RowSecurityOff => {
+                "SET row_security = on: it is off by a setting of this session, role, database or function. Leave FORCE ROW LEVEL SECURITY on the vault's tables as it is.".into()
+            }
             Self::NoVault => "Call vault_init() once for this user.".into(),
+            Self::UserHasVault(_) => "Erase that vault first if it is not needed, or choose another user id.".into(),
             Self::KekNotLoaded(_) => {
                 "Put this KEK back into the keyring; a KEK may only be removed when no vault needs it.".into()
             }
@@ -148,7 +167,7 @@ impl VaultError {
             }
             Self::KekRetired(_) => "Make another KEK the first line of the keyring.".into(),
             Self::DoesNotOpen => {
-                "Restore this row from a backup: it was changed, moved from another user, or wrapped with another KEK."
+                "Restore this row from a backup: it was changed, moved from another user, or wrapped with another KEK. A user id is changed by vault_rename_user() alone."
                     .into()
             }
             Self::Audit(failure) => failure.hint(),
@@ -157,7 +176,7 @@ impl VaultError {
                 "Use COMMIT instead of PREPARE TRANSACTION: the audit trail could not tell how the transaction ended."
                     .into()
             }
-            Self::Contended(_) => "Try the transaction again.".into(),
+            Self::Contended(_) | Self::ChangedMeanwhile => "Try the transaction again.".into(),
             Self::NoRandomness => "Look at the operating system's log; getrandom(2) failed.".into(),
             Self::VersionsExhausted => "Erase this vault and call vault_init() again.".into(),
             Self::RefusedStart(_, hint) | Self::ReloadRefused(_, hint) => hint.clone(),
@@ -186,8 +205,19 @@ impl VaultError {
             Self::WouldDestroy { .. } => {
                 "Make a dump first, and SET vault_ext.allow_drop = on in this session if you mean it.".into()
             }
+            Self::Broken(problem) => problem.hint.clone(),
+            Self::WouldBreak(problem) => {
+                format!("{} If you mean this statement, SET vault_ext.allow_alter = on in this session first: calls then fail as long as a promise is broken.", problem.hint)
+            }
             Self::BadArgument(_, hint) => (*hint).into(),
         }
+    }
+}
+
+impl VaultError {
+    /// Raises it as a PostgreSQL error.
+    pub fn raise(self) -> ! {
+        match Err::<std::convert::Infallible, _>(ErrorReport::from(self)).unwrap_or_report() {}
     }
 }
 

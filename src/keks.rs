@@ -138,6 +138,9 @@ pub struct Status {
 /// One row per KEK: the active one, the others of the ring in its order, then those that are not loaded.
 pub fn status() -> Result<Vec<Status>, VaultError> {
     version::warn_if_they_differ();
+    if !session::has_row_security() {
+        return Err(VaultError::RowSecurityOff);
+    }
     store::all_vaults_are_visible("vault_kek_status()")?;
     let entries = ring::entries()?;
     if let (true, Err(reason)) = (entries.is_empty(), ring::current()) {

@@ -4,8 +4,8 @@ mod api;
 mod audit;
 mod check;
 mod crypto;
-mod drop_guard;
 mod error;
+mod guard;
 mod identity;
 #[cfg(any(test, feature = "pg_test"))]
 mod in_server_tests;
@@ -43,13 +43,17 @@ extern "C-unwind" fn _PG_init() {
         return;
     }
     pg::shmem::request(settings::audit_slots());
-    pg::utility::before_database_statements(audit::ask_idle_writers_to_leave);
-    pg::drop::before_drop_of(store::SCHEMA, store::VAULTS, drop_guard::before_drop);
+    pg::utility::listen(pg::utility::Callbacks {
+        before_database_statement: audit::ask_idle_writers_to_leave,
+        around_alteration: guard::alter::around,
+        guarded: pg::utility::Guarded { schema: store::SCHEMA, tables: &guard::integrity::TABLES, owner: store::OWNER },
+    });
+    pg::drop::before_drop_of(store::SCHEMA, store::VAULTS, guard::drop::before_drop);
     if kek::startup::is_reloadable() {
         pg::worker::start_keyring_listener();
     }
     if let Err(bad) = kek::startup::load() {
-        api::raise(error::VaultError::RefusedStart(bad.message, bad.hint));
+        error::VaultError::RefusedStart(bad.message, bad.hint).raise();
     }
 }
 

@@ -27,6 +27,7 @@ static AUDIT_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static AUDIT_SPIN: GucSetting<bool> = GucSetting::<bool>::new(false);
 static AUDIT_IDLE_EXIT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
+static ALLOW_ALTER: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Defines the settings and reserves their prefix, so that a misspelt one fails. Only while preloading: settings that
 /// hold for the whole server cannot be defined later.
@@ -130,6 +131,14 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    GucRegistry::define_bool_guc(
+        c"vault_ext.allow_alter",
+        c"Allows statements that change the vault's own tables, policies, owners or functions in a way that breaks a promise.",
+        c"Calls fail as long as the vault is not as CREATE EXTENSION made it.",
+        &ALLOW_ALTER,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     guc::reserve_prefix(c"vault_ext");
 }
 
@@ -184,4 +193,8 @@ pub fn audit_spin() -> bool {
 
 pub fn allow_drop() -> bool {
     ALLOW_DROP.get()
+}
+
+pub fn allow_alter() -> bool {
+    ALLOW_ALTER.get()
 }

@@ -1,6 +1,8 @@
 //! All SQL on the vault's tables. Plain SQL through SPI with `user_id = …`, the schema of every operator, function and type
 //! named: a caller's search_path cannot lead it elsewhere, and row-level security, triggers and partitioning all apply.
 
+pub mod catalog;
+
 use std::ffi::CStr;
 
 use pgrx::datum::{Date, Interval};
@@ -29,6 +31,7 @@ pub struct Vault {
 }
 
 /// What a user may see of the row without its key.
+#[derive(Clone)]
 pub struct VaultStatus {
     pub format_version: i16,
     pub kek_id: String,
@@ -96,6 +99,10 @@ thread_local! {
     ) };
     static ERASE: Statement = const { Statement::planned_once(
         "DELETE FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
+    ) };
+    static RENAME: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.encryption_vaults SET user_id = $2, wrapped_mk = $3, wrap_iv = $4, format_version = 2, kek_id = $5 \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk OPERATOR(pg_catalog.=) $6"
     ) };
     static OF_KEK: Statement = const { Statement::new(concat!(
         "SELECT ", columns!(), ", user_id FROM vault_ext.encryption_vaults WHERE kek_id OPERATOR(pg_catalog.=) $1 LIMIT 8"
@@ -188,9 +195,6 @@ thread_local! {
          ended_at = pg_catalog.clock_timestamp() \
          WHERE started_at OPERATOR(pg_catalog.=) $1 AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
     ) };
-    static SQL_VERSION: Statement = const { Statement::new(
-        "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'vault_ext'"
-    ) };
     static PURGE_AUDIT: Statement = const { Statement::new(
         "DELETE FROM vault_ext.encryption_vault_audit \
          WHERE created_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) $1)"
@@ -264,6 +268,20 @@ pub fn replace(user: &str, old: &Vault, wrap: &Wrap, kek_id: &str, key_version: 
 /// Deletes a user's row; false if there was none. Only in maintenance does the policy let it.
 pub fn erase(user: &str) -> bool {
     maintenance::run(|| ERASE.with(|statement| statement.run(&[Arg::Text(user)], Rows::count))) == 1
+}
+
+/// Gives a row that was locked before to another user, with a wrap that is bound to that one; false if the row is not the
+/// same any more. 23505 (raised) if the other user has a vault. Only in maintenance.
+pub fn rename(old_user: &str, new_user: &str, old: &Vault, wrap: &Wrap, kek_id: &str) -> bool {
+    let args = [
+        Arg::Text(old_user),
+        Arg::Text(new_user),
+        Arg::Text(wrap.wrapped_mk()),
+        Arg::Text(wrap.wrap_iv()),
+        Arg::Text(kek_id),
+        Arg::Text(&old.wrapped_mk),
+    ];
+    RENAME.with(|statement| statement.run(&args, Rows::count)) == 1
 }
 
 /// Up to eight rows under a KEK, with their users.
@@ -480,9 +498,4 @@ pub fn end_run(run: &Run, done: i64, skipped: i64, failed: i64, outcome: &str) {
     let args =
         [Arg::Timestamp(run.started_at), Arg::Int8(done), Arg::Int8(skipped), Arg::Int8(failed), Arg::Text(outcome)];
     END_RUN.with(|statement| statement.run(&args, |_| ()));
-}
-
-/// The version of the extension's SQL in this database.
-pub fn sql_version() -> Option<String> {
-    SQL_VERSION.with(|statement| statement.run(&[], |rows| if rows.count() == 0 { None } else { rows.get(0, 0) }))
 }

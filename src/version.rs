@@ -1,7 +1,7 @@
 //! The library belongs to the server, the SQL to each database: once another version was installed they differ, until
 //! ALTER EXTENSION … UPDATE has run there.
 
-use crate::store;
+use crate::store::catalog;
 
 pub const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
@@ -27,7 +27,7 @@ fn numbers(version: &str) -> Vec<u32> {
 
 /// Tells an administrator who looks at the KEKs or vaults of this database.
 pub fn warn_if_they_differ() {
-    if let Some(sql) = store::sql_version()
+    if let Some(sql) = catalog::sql_version()
         && let Some(hint) = hint(&sql)
     {
         pgrx::warning!("the library of vault_ext is {LIBRARY}, its SQL in this database {sql}: {hint}");

@@ -1,7 +1,5 @@
 //! For administrators and for the policies.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use pgrx::datum::{Date, Interval};
 use pgrx::prelude::*;
 
@@ -11,21 +9,34 @@ use crate::crypto::wrap::USER_ID_MAX;
 use crate::error::VaultError;
 use crate::pg::procedure::Transactions;
 use crate::pg::row::{Row, RowSet};
-use crate::pg::shmem;
 use crate::pg::trigger::DeletedRow;
 use crate::rewrap::{self, Totals};
-use crate::{check, keks, maintenance, store, vault, version};
+use crate::store::catalog;
+use crate::{check, keks, maintenance, vault, version};
 
 /// Deletes one user's vault; false if there was none. 22023 for an impossible user id.
 #[pg_extern(sql = false)]
 fn vault_erase(user_id: String) -> bool {
-    if user_id.is_empty() || user_id.len() > USER_ID_MAX {
-        super::raise(VaultError::BadArgument(
-            "user_id must have 1 to 255 bytes",
-            "Give the user's id as the application sets it.",
-        ));
-    }
+    check_user_id(&user_id);
     or_raise(vault::erase(user_id))
+}
+
+/// Gives one user's vault to another user id. P0002 if there is none, 23505 if the other has one, 22023 for impossible ids.
+#[pg_extern(sql = false)]
+fn vault_rename_user(old_user_id: String, new_user_id: &str) {
+    check_user_id(&old_user_id);
+    check_user_id(new_user_id);
+    if old_user_id == new_user_id {
+        VaultError::BadArgument("the two user ids are the same", "Ids are compared byte by byte.").raise();
+    }
+    or_raise(vault::rename(old_user_id, new_user_id));
+}
+
+fn check_user_id(user_id: &str) {
+    if user_id.is_empty() || user_id.len() > USER_ID_MAX {
+        VaultError::BadArgument("user_id must have 1 to 255 bytes", "Give the user's id as the application sets it.")
+            .raise();
+    }
 }
 
 /// AFTER DELETE … FOR EACH ROW on the application's users table; the argument names the column with the user's id.
@@ -51,10 +62,7 @@ pub fn erase_on_delete(row: Option<DeletedRow>) -> Result<(), VaultError> {
 #[pg_extern(sql = false)]
 fn vault_purge_audit(older_than: Interval) -> i64 {
     if older_than.as_micros() < 0 {
-        super::raise(VaultError::BadArgument(
-            "older_than must not be negative",
-            "Give an age, such as interval '1 year'.",
-        ));
+        VaultError::BadArgument("older_than must not be negative", "Give an age, such as interval '1 year'.").raise();
     }
     or_raise(vault::purge_audit(older_than)) as i64
 }
@@ -130,7 +138,7 @@ fn vault_check(
     ),
 > {
     let Ok(max_user_ids) = usize::try_from(max_user_ids) else {
-        super::raise(VaultError::BadArgument("max_user_ids must not be negative", "Give a number such as 100."))
+        VaultError::BadArgument("max_user_ids must not be negative", "Give a number such as 100.").raise()
     };
     TableIterator::new(
         or_raise(check::run(max_user_ids))
@@ -143,21 +151,22 @@ fn vault_check(
 pub fn rewrap(batch_size: Option<i32>, transactions: &Transactions) -> Totals {
     match batch_size {
         Some(batch_size @ 1..=100_000) => or_raise(rewrap::run(batch_size, transactions)),
-        _ => super::raise(VaultError::BadArgument(
+        _ => VaultError::BadArgument(
             "batch_size must be from 1 to 100000",
             "Leave it out, or give a number such as 1000.",
-        )),
+        )
+        .raise(),
     }
 }
 
 pub fn rewrap_in_transaction_block() -> ! {
-    super::raise(VaultError::NotOnItsOwn("vault_rewrap()"))
+    VaultError::NotOnItsOwn("vault_rewrap()").raise()
 }
 
 /// library_version, sql_version, hint: what to do where they differ, else NULL.
 #[pg_extern(sql = false)]
 fn vault_version() -> Row<3> {
-    let sql = store::sql_version();
+    let sql = catalog::sql_version();
     let hint = sql.as_deref().and_then(version::hint);
     Row([version::LIBRARY.into_datum(), sql.into_datum(), hint.into_datum()])
 }
@@ -194,23 +203,4 @@ fn audit_batch() -> RowSet<11> {
             ]);
         });
     })
-}
-
-/// Counters of all audit writers since the server started. 55000 where the library was not preloaded.
-#[pg_extern(sql = false)]
-fn audit_counters() -> Row<8> {
-    let Some(area) = shmem::area() else { super::raise(VaultError::NotPreloaded) };
-    let counters = area.counters;
-    let of = |counter: &AtomicU64| (counter.load(Ordering::Relaxed) as i64).into_datum();
-    let queued = area.slots.iter().filter(|slot| slot.is_queued()).count() as i64;
-    Row([
-        of(&counters.calls),
-        of(&counters.rows),
-        of(&counters.failures),
-        of(&counters.batches),
-        queued.into_datum(),
-        of(&counters.longest_wait),
-        of(&counters.lost),
-        of(&counters.writers),
-    ])
 }

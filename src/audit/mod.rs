@@ -2,6 +2,7 @@
 //! out. A backend hands a record to its database's writer and waits until that has committed it.
 
 pub mod claims;
+pub mod health;
 pub mod queue;
 pub mod record;
 pub mod registration;
@@ -28,17 +29,24 @@ const SLOT_RETRY: Duration = Duration::from_millis(1);
 /// After this long without a writer showing up, its start counts as lost.
 const START_IS_STALE_AFTER: Duration = Duration::from_secs(3);
 
+/// How many processes an error names that the writer waits for.
+const BLOCKERS_NAMED: usize = 8;
+
 /// Why the trail could not be written. Nothing was released.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuditFailure {
-    #[error("the audit row was not written within {} ms", .0.as_millis())]
-    TimedOut(Duration),
+    #[error("the audit row was not written within {} ms", .limit.as_millis())]
+    TimedOut { limit: Duration, waits_for: Option<String> },
     #[error("no background worker slot is free for the audit writer")]
     NoWorkerSlot,
+    #[error("the audit writer cannot connect to this database")]
+    CannotConnect,
     #[error("every audit slot of this session is taken by calls that were cancelled or refused")]
     NoSlot,
     #[error("the audit row could not be written")]
     Rejected { sqlstate: String },
+    #[error("the audit row could not be written: {what}")]
+    Broken { what: String, hint: String },
 }
 
 impl AuditFailure {
@@ -49,6 +57,7 @@ impl AuditFailure {
 
     pub fn detail(&self) -> Option<String> {
         match self {
+            Self::TimedOut { waits_for, .. } => waits_for.clone(),
             Self::Rejected { sqlstate } => Some(format!("The audit writer got SQLSTATE {sqlstate}.")),
             _ => None,
         }
@@ -56,13 +65,56 @@ impl AuditFailure {
 
     pub fn hint(&self) -> String {
         match self {
-            Self::TimedOut(_) => "Look in pg_stat_activity and pg_locks for what blocks the vault_ext audit writer, and in the server log; vault_ext.audit_timeout is the time limit.",
+            Self::TimedOut { waits_for: Some(_), .. } => "End what holds the lock, or try again later; vault_ext.audit_timeout is the time limit.",
+            Self::TimedOut { waits_for: None, .. } => "Look at the vault_ext audit writer in pg_stat_activity and at the server log; vault_ext.audit_timeout is the time limit.",
             Self::NoWorkerSlot => "Raise max_worker_processes: each database in use needs one worker for its audit trail.",
+            Self::CannotConnect => "Look in the server log for the FATAL message of the vault_ext audit writer.",
             Self::NoSlot => "Try again when the audit writer has caught up; vault_ext.audit_slots is the limit.",
-            Self::Rejected { .. } => "Look in the server log for the audit writer's message, and at locks, constraints and triggers on vault_ext.encryption_vault_audit.",
+            Self::Rejected { .. } => "Look in the server log for the audit writer's message, and at constraints, triggers and privileges on vault_ext.encryption_vault_audit.",
+            Self::Broken { hint, .. } => hint,
         }
         .into()
     }
+
+    /// What the writer said of a record that it did not write: an SQLSTATE or, where the vault is not as it was made, what is
+    /// wrong and how to mend it (see `writer::Broken`).
+    fn rejected(sqlstate: i32, reason: Option<String>) -> Self {
+        match reason.as_deref().and_then(|reason| reason.split_once('\n')) {
+            Some((what, hint)) => Self::Broken { what: what.into(), hint: hint.into() },
+            None => Self::Rejected { sqlstate: unpack_sqlstate(sqlstate) },
+        }
+    }
+
+    /// Why a record is not written in time.
+    fn timed_out(limit: Duration, queue: Option<&Queue>) -> Self {
+        match queue {
+            Some(queue) if queue.failed_starts() > 0 => Self::CannotConnect,
+            _ => Self::TimedOut { limit, waits_for: queue.and_then(Queue::writer_pid).and_then(waits_for) },
+        }
+    }
+}
+
+/// Names the processes that keep the writer waiting for a lock, and those that keep them waiting. None if it waits for none.
+fn waits_for(writer: i32) -> Option<String> {
+    let (mut seen, mut next) = (vec![writer], 0);
+    let mut sentences = Vec::new();
+    while let Some(&waiting) = seen.get(next).filter(|_| next < BLOCKERS_NAMED) {
+        let blockers = session::blocking_pids(waiting);
+        if !blockers.is_empty() {
+            let pids: Vec<_> = blockers.iter().map(i32::to_string).collect();
+            let who = if waiting == writer {
+                format!("The audit writer, process {writer},")
+            } else {
+                format!("Process {waiting}")
+            };
+            sentences
+                .push(format!("{who} waits for a lock that process {} holds or asked for first.", pids.join(", ")));
+        }
+        let unseen: Vec<_> = blockers.into_iter().filter(|pid| *pid != 0 && !seen.contains(pid)).collect();
+        seen.extend(unseen);
+        next += 1;
+    }
+    (!sentences.is_empty()).then(|| sentences.join(" "))
 }
 
 thread_local! {
@@ -81,7 +133,7 @@ pub fn announce() {
 pub fn write(record: &Record<'_>) -> Result<(), AuditFailure> {
     let mut bytes = [0; RECORD_BYTES];
     let length = record.encode(&mut bytes);
-    submit_and_wait(Kind::Record, &bytes[..length], |_| ())
+    submit_and_wait(Kind::Record, &bytes[..length], settings::audit_timeout(), |_| ())
 }
 
 /// Audited calls of the whole server since it started.
@@ -90,11 +142,17 @@ pub fn calls() -> u64 {
 }
 
 /// Hands bytes to the writer and waits until they are settled; `read` then sees the slot with the writer's answer.
-fn submit_and_wait<T>(kind: Kind, bytes: &[u8], read: impl FnOnce(&Slot) -> T) -> Result<T, AuditFailure> {
+fn submit_and_wait<T>(
+    kind: Kind,
+    bytes: &[u8],
+    timeout: Duration,
+    read: impl FnOnce(&Slot) -> T,
+) -> Result<T, AuditFailure> {
     let area = shmem::area().expect("callers have checked that the library was preloaded");
     let started = Instant::now();
-    let timeout = settings::audit_timeout();
-    area.counters.calls.fetch_add(1, Ordering::Relaxed);
+    if kind != Kind::Probe {
+        area.counters.calls.fetch_add(1, Ordering::Relaxed);
+    }
 
     // Calls that were cancelled, of this session or of the one that had its place before, may still hold the slots.
     let (queue, index) = loop {
@@ -104,7 +162,11 @@ fn submit_and_wait<T>(kind: Kind, bytes: &[u8], read: impl FnOnce(&Slot) -> T) -
         let writer = see_to_stranded();
         if started.elapsed() >= timeout {
             area.counters.failures.fetch_add(1, Ordering::Relaxed);
-            return Err(writer.err().unwrap_or(AuditFailure::NoSlot));
+            // Most often calls hold the slots that were given up while the writer waits for a lock.
+            return Err(writer.err().unwrap_or_else(|| match AuditFailure::timed_out(timeout, MY_QUEUE.get()) {
+                AuditFailure::TimedOut { waits_for: None, .. } => AuditFailure::NoSlot,
+                failure => failure,
+            }));
         }
         std::thread::sleep(SLOT_RETRY);
         wait::check_for_interrupts();
@@ -115,13 +177,13 @@ fn submit_and_wait<T>(kind: Kind, bytes: &[u8], read: impl FnOnce(&Slot) -> T) -
         if let Some(settled) = slot.0.settled() {
             break match settled {
                 Settled::Written => Ok(()),
-                Settled::Failed(sqlstate) => Err(AuditFailure::Rejected { sqlstate: unpack_sqlstate(sqlstate) }),
+                Settled::Failed(sqlstate) => Err(AuditFailure::rejected(sqlstate, slot.0.reason())),
             };
         }
         let writer = see_to_writer(queue);
         let left = timeout.saturating_sub(started.elapsed());
         if left.is_zero() {
-            break Err(writer.err().unwrap_or(AuditFailure::TimedOut(timeout)));
+            break Err(writer.err().unwrap_or_else(|| AuditFailure::timed_out(timeout, Some(queue))));
         }
         if !spin_until(queue, || slot.0.settled().is_some()) {
             wait::sleep_while(gate, openings, left);

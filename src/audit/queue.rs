@@ -28,6 +28,13 @@ pub enum Kind {
     Record = 0,
     /// Record the check value of a KEK that this database has not seen yet, or answer with the known one.
     RegisterKek = 1,
+    /// Insert an audit record and take it back: can the trail be written?
+    Probe = 2,
+}
+
+impl Kind {
+    /// What a slot's bytes are once the writer has put the reason of a failure there.
+    const REASON: u32 = 3;
 }
 
 /// How the writer settled a slot.
@@ -85,13 +92,21 @@ impl Slot {
     }
 
     pub fn kind(&self) -> Kind {
-        if self.kind.load(Ordering::Relaxed) == Kind::RegisterKek as u32 { Kind::RegisterKek } else { Kind::Record }
+        match self.kind.load(Ordering::Relaxed) {
+            kind if kind == Kind::RegisterKek as u32 => Kind::RegisterKek,
+            kind if kind == Kind::Probe as u32 => Kind::Probe,
+            _ => Kind::Record,
+        }
     }
 
-    /// The writer's last word. True if the owner still waits and is to be woken.
+    /// The writer's last word. True if the owner still waits and is to be woken. The answer overwrites the slot's bytes: a
+    /// failure's is its reason, as text.
     pub fn settle(&self, outcome: Settled, answer: Option<&[u8]>) -> bool {
         if let Some(answer) = answer {
             self.write(answer);
+            if matches!(outcome, Settled::Failed(_)) {
+                self.kind.store(Kind::REASON, Ordering::Relaxed);
+            }
         }
         let state = match outcome {
             Settled::Written => OK,
@@ -114,6 +129,15 @@ impl Slot {
             FAILED => Some(Settled::Failed(self.failure.load(Ordering::Relaxed) as i32)),
             _ => None,
         }
+    }
+
+    /// The reason that the writer gave for a failure, if it gave one.
+    pub fn reason(&self) -> Option<String> {
+        let mut bytes = [0; RECORD_BYTES];
+        (self.kind.load(Ordering::Relaxed) == Kind::REASON).then(|| {
+            let length = self.read(&mut bytes);
+            String::from_utf8_lossy(&bytes[..length]).into_owned()
+        })
     }
 
     /// The owner is done with it: a settled slot is free again, an unsettled one will be freed by the writer.
@@ -168,7 +192,8 @@ pub struct Queue {
     single_batches: AtomicU32,
     /// Batches taken so far.
     takes: AtomicU32,
-    _unused: AtomicU32,
+    /// Writers in a row that could not connect to the database.
+    failed_starts: AtomicU32,
     /// The words on which owners sleep, counts of openings. One wake lets a whole batch through, and those who came for
     /// the next batch sleep at the other gate.
     gates: [AtomicU32; 2],
@@ -176,6 +201,27 @@ pub struct Queue {
     writer: AtomicU64,
     /// When STARTING began, microseconds: a start may get lost when a fork fails.
     starting_since: AtomicI64,
+    progress: Progress,
+}
+
+/// How the writer is getting on, for those who look on. Times are microseconds since 2000-01-01 00:00 UTC, 0 for never.
+#[derive(Debug)]
+struct Progress {
+    /// The writer's process id; 0 while there is none.
+    pid: AtomicU32,
+    /// The packed SQLSTATE of the last batch that failed.
+    last_error: AtomicU32,
+    last_error_at: AtomicI64,
+    last_commit_at: AtomicI64,
+    /// Since when it has been at work on what it took last; 0 while it has nothing to do.
+    busy_since: AtomicI64,
+}
+
+/// A failed batch: its SQLSTATE, packed, and when it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastError {
+    pub sqlstate: i32,
+    pub at: i64,
 }
 
 impl Queue {
@@ -185,7 +231,14 @@ impl Queue {
 
     /// Claims the entry for a database. Only under the lock that guards the table of entries.
     pub fn assign(&self, database: u32) {
-        self.database.store(database, Ordering::Release);
+        if self.database.swap(database, Ordering::AcqRel) != database {
+            self.failed_starts.store(0, Ordering::Relaxed);
+            let progress = &self.progress;
+            progress.last_error.store(0, Ordering::Relaxed);
+            [&progress.last_error_at, &progress.last_commit_at, &progress.busy_since]
+                .into_iter()
+                .for_each(|time| time.store(0, Ordering::Relaxed));
+        }
     }
 
     pub fn pin(&self) {
@@ -287,14 +340,20 @@ impl Queue {
     }
 
     /// Claims the right to start a writer: the new epoch, or None if one runs or is being started.
-    /// `stale` microseconds after a start began without a writer showing up, it may be claimed again.
+    /// `stale` microseconds after a start began without a writer showing up, it may be claimed again. A database that turns
+    /// its writers away is tried less and less often.
     pub fn claim_start(&self, now: i64, stale: i64) -> Option<u64> {
         let current = self.writer.load(Ordering::SeqCst);
         let (epoch, state) = unpack(current);
         let since = self.starting_since.load(Ordering::Acquire);
         // Either way: the clock may have been set back.
-        let lost = state == Writer::Starting && (now - since).abs() > stale;
-        if state != Writer::None && !lost {
+        let age = (now - since).abs();
+        let wait = match state {
+            Writer::Running => return None,
+            Writer::Starting => stale,
+            Writer::None => back_off(self.failed_starts()),
+        };
+        if age < wait {
             return None;
         }
         self.starting_since.store(now, Ordering::Release);
@@ -309,6 +368,64 @@ impl Queue {
     /// The started writer reports for duty. False: another one was started in its place, and it has to go.
     pub fn writer_runs(&self, epoch: u64) -> bool {
         self.change(pack(epoch, Writer::Starting), epoch, Writer::Running)
+    }
+
+    /// Writers in a row that could not connect to the database.
+    pub fn failed_starts(&self) -> u32 {
+        self.failed_starts.load(Ordering::Relaxed)
+    }
+
+    /// A writer could not connect to the database.
+    pub fn note_failed_start(&self) {
+        self.failed_starts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The writer has its connection.
+    pub fn note_connected(&self, pid: u32) {
+        self.failed_starts.store(0, Ordering::Relaxed);
+        self.progress.pid.store(pid, Ordering::Relaxed);
+    }
+
+    /// The writer ends.
+    pub fn note_exit(&self, pid: u32) {
+        let _ = self.progress.pid.compare_exchange(pid, 0, Ordering::Relaxed, Ordering::Relaxed);
+        self.progress.busy_since.store(0, Ordering::Relaxed);
+    }
+
+    /// The writer begins to work on what it has taken, or has nothing left to do (0).
+    pub fn note_busy(&self, since: i64) {
+        self.progress.busy_since.store(since, Ordering::Relaxed);
+    }
+
+    pub fn note_commit(&self, at: i64) {
+        self.progress.last_commit_at.store(at, Ordering::Relaxed);
+    }
+
+    pub fn note_error(&self, error: LastError) {
+        self.progress.last_error.store(error.sqlstate as u32, Ordering::Relaxed);
+        self.progress.last_error_at.store(error.at, Ordering::Relaxed);
+    }
+
+    /// The writer's process id, where there is one.
+    pub fn writer_pid(&self) -> Option<i32> {
+        i32::try_from(self.progress.pid.load(Ordering::Relaxed)).ok().filter(|pid| *pid != 0)
+    }
+
+    /// The newest batch that failed.
+    pub fn last_error(&self) -> Option<LastError> {
+        let at = self.progress.last_error_at.load(Ordering::Relaxed);
+        let sqlstate = self.progress.last_error.load(Ordering::Relaxed) as i32;
+        (at != 0).then_some(LastError { sqlstate, at })
+    }
+
+    /// When a batch was committed last.
+    pub fn last_commit_at(&self) -> Option<i64> {
+        Some(self.progress.last_commit_at.load(Ordering::Relaxed)).filter(|at| *at != 0)
+    }
+
+    /// Since when the writer has been at work on one batch.
+    pub fn busy_since(&self) -> Option<i64> {
+        Some(self.progress.busy_since.load(Ordering::Relaxed)).filter(|at| *at != 0)
     }
 
     pub fn ask_to_leave(&self) {
@@ -333,6 +450,12 @@ impl Queue {
     fn change(&self, from: u64, epoch: u64, state: Writer) -> bool {
         self.writer.compare_exchange(from, pack(epoch, state), Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
+}
+
+/// How long to wait, in microseconds, until a start is tried again after so many that failed in a row: 0.2 s, doubled up
+/// to about three seconds.
+fn back_off(failed_starts: u32) -> i64 {
+    if failed_starts == 0 { 0 } else { 100_000 << failed_starts.min(5) }
 }
 
 fn pack(epoch: u64, state: Writer) -> u64 {
@@ -379,10 +502,17 @@ mod tests {
             leave: AtomicU32::new(0),
             single_batches: AtomicU32::new(0),
             takes: AtomicU32::new(0),
-            _unused: AtomicU32::new(0),
+            failed_starts: AtomicU32::new(0),
             gates: [const { AtomicU32::new(0) }; 2],
             writer: AtomicU64::new(0),
             starting_since: AtomicI64::new(0),
+            progress: Progress {
+                pid: AtomicU32::new(0),
+                last_error: AtomicU32::new(0),
+                last_error_at: AtomicI64::new(0),
+                last_commit_at: AtomicI64::new(0),
+                busy_since: AtomicI64::new(0),
+            },
         }
     }
 
@@ -421,6 +551,57 @@ mod tests {
         slot.fill(Kind::Record, b"x", false);
         assert!(slot.settle(Settled::Failed(-5), None));
         assert_eq!(slot.settled(), Some(Settled::Failed(-5)));
+    }
+
+    #[test]
+    fn a_failure_may_come_with_its_reason() {
+        let slot = slot();
+        slot.fill(Kind::Record, b"the record", false);
+        assert!(slot.settle(Settled::Failed(1), None));
+        assert_eq!(slot.reason(), None, "the bytes are still the record's");
+        slot.release();
+        slot.fill(Kind::Probe, b"the record", false);
+        assert!(slot.settle(Settled::Failed(1), Some(b"why")));
+        assert_eq!(slot.reason().as_deref(), Some("why"));
+        slot.release();
+        slot.fill(Kind::Record, b"the next", false);
+        assert_eq!((slot.kind(), slot.reason()), (Kind::Record, None));
+    }
+
+    #[test]
+    fn a_database_that_turns_writers_away_is_tried_less_and_less_often() {
+        let queue = queue();
+        let mut now = 1_000_000_000;
+        let mut starts = 0;
+        let end = now + 10_000_000;
+        while now < end {
+            if let Some(epoch) = queue.claim_start(now, 3_000_000) {
+                starts += 1;
+                assert!(queue.writer_runs(epoch));
+                queue.note_failed_start();
+                queue.writer_leaves(epoch);
+            }
+            now += 100_000;
+        }
+        assert!((3..=8).contains(&starts), "{starts} starts in ten seconds");
+        now += 3_300_000;
+        let epoch = queue.claim_start(now, 3_000_000).expect("a start after the longest pause");
+        assert!(queue.writer_runs(epoch));
+        queue.note_connected(7);
+        queue.writer_leaves(epoch);
+        assert!(queue.claim_start(now, 3_000_000).is_some(), "no pause after one that could connect");
+    }
+
+    #[test]
+    fn another_database_begins_with_no_past() {
+        let queue = queue();
+        queue.note_error(LastError { sqlstate: 5, at: 6 });
+        queue.note_commit(7);
+        assert_eq!((queue.last_error(), queue.last_commit_at()), (Some(LastError { sqlstate: 5, at: 6 }), Some(7)));
+        queue.assign(1);
+        assert!(queue.last_error().is_some(), "it is the same database");
+        queue.assign(2);
+        assert_eq!((queue.last_error(), queue.last_commit_at(), queue.busy_since()), (None, None, None));
     }
 
     #[test]

@@ -37,10 +37,11 @@ pub enum Action {
     FailedRewrap = 11,
     Retire = 12,
     Check = 13,
+    Rename = 14,
 }
 
 impl Action {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Init,
         Self::Fetch,
         Self::FailedFetch,
@@ -54,6 +55,7 @@ impl Action {
         Self::FailedRewrap,
         Self::Retire,
         Self::Check,
+        Self::Rename,
     ];
 
     /// The text of the column `action`.
@@ -72,6 +74,7 @@ impl Action {
             Self::FailedRewrap => "failed_rewrap",
             Self::Retire => "retire",
             Self::Check => "check",
+            Self::Rename => "rename",
         }
     }
 

@@ -6,6 +6,7 @@ use super::queue::Kind;
 use super::record::RECORD_BYTES;
 use super::{AuditFailure, submit_and_wait};
 use crate::crypto::check::CheckValue;
+use crate::settings;
 
 /// What the database knows of a KEK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Known {
 
 /// Makes the KEK known to this database, or says what the database knows instead.
 pub fn register(candidate: &Candidate<'_>) -> Result<Known, AuditFailure> {
-    submit_and_wait(Kind::RegisterKek, &candidate.encode(), |slot| {
+    submit_and_wait(Kind::RegisterKek, &candidate.encode(), settings::audit_timeout(), |slot| {
         let mut answer = [0; RECORD_BYTES];
         let length = slot.read(&mut answer);
         Known::decode(&answer[..length])

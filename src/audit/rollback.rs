@@ -27,9 +27,11 @@ thread_local! {
     static PENDING: RefCell<Vec<Pending>> = const { RefCell::new(Vec::new()) };
 }
 
+static CALLBACKS: Callbacks = Callbacks { committed, aborted, level_committed, level_aborted, before_prepare };
+
 /// Remembers a change until its transaction ends. The record is that of the change itself.
 pub fn watch(record: &Record<'_>) {
-    xact::listen(Callbacks { committed, aborted, level_committed, level_aborted, before_prepare });
+    xact::listen(&CALLBACKS);
     let mut bytes = [0; RECORD_BYTES];
     let length = Record { status: STATUS, context: Some(CONTEXT), ..record.clone() }.encode(&mut bytes);
     let pending = Pending { level: xact::nesting_level(), bytes: bytes[..length].to_vec() };
@@ -58,7 +60,7 @@ fn level_aborted(level: i32) {
 
 fn before_prepare() {
     if PENDING.with(|list| !list.borrow().is_empty()) {
-        crate::api::raise(VaultError::Prepared);
+        VaultError::Prepared.raise();
     }
 }
 

@@ -1,20 +1,25 @@
 //! The audit writer: one background worker per database in use. It takes the whole list, inserts it in one transaction,
 //! commits durably and wakes the waiters; while it commits, the next batch collects.
+//!
+//! Before it writes it makes sure that the vault is as CREATE EXTENSION made it: at its start, and again whenever something
+//! of it has changed. Nothing is written, and so nothing released, while a promise does not hold.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::CString;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::CaughtError;
 
-use super::queue::{Kind, Queue, Settled};
+use super::queue::{Kind, LastError, Queue, Settled};
 use super::record::{RECORD_BYTES, Record};
 use super::registration::{Candidate, Known};
+use crate::error::VaultError;
+use crate::guard::integrity::{self, Fact, Problem};
 use crate::kek::ring;
 use crate::pg::shmem::{self, Area};
-use crate::pg::{process, subxact, wait, worker, xact};
+use crate::pg::{inval, process, session, spi, subxact, wait, worker, xact};
+use crate::store::catalog;
 use crate::{settings, store};
 
 /// A batch that was cancelled from outside is tried this often: a cancel is nobody's fault in it.
@@ -31,7 +36,15 @@ thread_local! {
     static WRITING: Cell<bool> = const { Cell::new(false) };
     /// True while it gets its connection: an exit meanwhile means that there is no such database any more.
     static CONNECTING: Cell<bool> = const { Cell::new(false) };
+    /// What is not as CREATE EXTENSION made it and breaks a promise; None while all is well.
+    static BROKEN: RefCell<Option<Problem>> = const { RefCell::new(None) };
 }
+
+/// Hears of commits.
+static CALLBACKS: xact::Callbacks = xact::Callbacks { committed: || COMMITTED.set(true), ..xact::Callbacks::NONE };
+/// How long the registration of a KEK and a probe wait for a lock, in milliseconds: the calls of the whole database wait
+/// behind them.
+const SHORT_LOCK_TIMEOUT: &std::ffi::CStr = c"2000";
 
 #[derive(Clone, Copy)]
 struct State {
@@ -63,6 +76,7 @@ pub fn run(number: u32) {
     CONNECTING.set(true);
     worker::connect(queue.database());
     CONNECTING.set(false);
+    queue.note_connected(session::pid() as u32);
     prepare_session();
     WRITING.set(true);
     serve(state);
@@ -76,21 +90,15 @@ fn prepare_session() {
         (c"row_security", c"on"),
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"session_replication_role", c"origin"),
+        // It waits for a lock as long as it takes: each caller has a time limit of its own, and a caller that holds the lock
+        // itself, which no deadlock detector sees, lets go of it then.
+        (c"lock_timeout", c"0"),
+        (c"statement_timeout", c"0"),
     ] {
         worker::set(name, value);
     }
     worker::commit_durably();
-    // A caller that holds a lock on the audit table waits for us while we wait for it, and no detector sees that.
-    let half = settings::audit_timeout().as_millis() / 2;
-    let lock_timeout = CString::new(half.to_string()).expect("digits");
-    worker::set(c"lock_timeout", &lock_timeout);
-    xact::listen(xact::Callbacks {
-        committed: || COMMITTED.set(true),
-        aborted: || (),
-        level_committed: |_| (),
-        level_aborted: |_| (),
-        before_prepare: || (),
-    });
+    xact::listen(&CALLBACKS);
 }
 
 fn serve(state: State) {
@@ -105,9 +113,11 @@ fn serve(state: State) {
         state.queue.take(state.area.slots, &mut taken);
         if !taken.is_empty() {
             worker::report_activity(true);
+            state.queue.note_busy(session::now());
             hold(&taken);
             write(state, &taken);
             state.queue.note_batch(taken.len());
+            state.queue.note_busy(0);
             worker::report_statistics(false);
             worker::report_activity(false);
             idle_since = Instant::now();
@@ -138,10 +148,13 @@ fn hold(taken: &[u32]) {
 fn write(state: State, taken: &[u32]) {
     let area = state.area;
     area.counters.batches.fetch_add(1, Ordering::Relaxed);
-    let (records, registrations): (Vec<u32>, Vec<u32>) =
+    let (records, others): (Vec<u32>, Vec<u32>) =
         taken.iter().partition(|index| area.slots[**index as usize].kind() == Kind::Record);
-    for index in registrations {
-        register(state, index);
+    for index in others {
+        match area.slots[index as usize].kind() {
+            Kind::RegisterKek => register(state, index),
+            Kind::Record | Kind::Probe => probe(state, index),
+        }
     }
     if !records.is_empty() {
         insert(state, &records);
@@ -155,32 +168,97 @@ fn insert(state: State, records: &[u32]) {
         match try_insert(records) {
             Ok(()) => {
                 state.area.counters.rows.fetch_add(records.len() as u64, Ordering::Relaxed);
+                state.queue.note_commit(session::now());
                 return settle(state, records, committed_outcome(), None);
             }
-            Err(error) if is_cancel(&error) => {}
+            Err(error) if is_cancel(&error) => start_anew(),
             Err(error) if records.len() > 1 && may_be_one_row(&error) => {
+                start_anew();
                 for record in records {
                     insert(state, std::slice::from_ref(record));
                 }
                 return;
             }
             Err(error) => {
-                log_failure(records.len(), &error);
-                return settle(state, records, Settled::Failed(subxact::packed_sqlstate(&error)), None);
+                start_anew();
+                return fail(state, records, &error);
             }
         }
     }
     settle(state, records, Settled::Failed(PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32), None);
 }
 
+/// After a failure nothing that was planned or found before is relied on.
+fn start_anew() {
+    spi::forget_plans();
+    inval::set_changed();
+}
+
 fn try_insert(records: &[u32]) -> Result<(), CaughtError> {
     BATCH.set(records.to_vec());
     worker::transaction(|| {
+        make_sure_that_all_is_well();
         worker::act_as(store::OWNER);
-        let inserted = store::insert_audit_batch();
-        // A trigger or rule that swallows rows must not pass for a written trail.
-        assert!(inserted == records.len() as u64, "{inserted} of {} audit rows were inserted", records.len());
+        insert_batch(records.len());
+        // Whoever changed a table had it locked: what was changed while this waited is known now.
+        make_sure_that_all_is_well();
     })
+}
+
+fn insert_batch(records: usize) {
+    let inserted = store::insert_audit_batch();
+    // A trigger that swallows rows must not pass for a written trail.
+    assert!(inserted == records as u64, "{inserted} of {records} audit rows were inserted");
+}
+
+/// Raises an error while a promise does not hold. Looks at the catalogs only when something has changed.
+fn make_sure_that_all_is_well() {
+    if inval::take_changed() {
+        let facts = catalog::facts();
+        let tables: Vec<u32> = facts
+            .iter()
+            .filter_map(|fact| if let Fact::Table { oid, .. } = fact { Some(*oid) } else { None })
+            .collect();
+        inval::watch(&tables);
+        let (broken, endangered): (Vec<_>, Vec<_>) =
+            integrity::problems(&facts).into_iter().partition(|problem| problem.voids);
+        for Problem { what, hint, .. } in endangered {
+            pgrx::warning!("vault_ext: {what} ({hint})");
+        }
+        BROKEN.set(broken.into_iter().next());
+    }
+    if let Some(problem) = BROKEN.with_borrow(Clone::clone) {
+        VaultError::Broken(problem).raise();
+    }
+}
+
+/// Inserts a record and takes it back: the transaction that commits is an empty one.
+fn probe(state: State, index: u32) {
+    BATCH.set(vec![index]);
+    COMMITTED.set(false);
+    let outcome = worker::transaction(|| {
+        xact::set_local(c"lock_timeout", SHORT_LOCK_TIMEOUT);
+        make_sure_that_all_is_well();
+        worker::act_as(store::OWNER);
+        subxact::undone(|| insert_batch(1)).unwrap_or_else(|raised| raised.rethrow());
+    });
+    match outcome {
+        Ok(()) => settle(state, &[index], committed_outcome(), None),
+        Err(error) => {
+            start_anew();
+            fail(state, &[index], &error);
+        }
+    }
+}
+
+/// Settles records that were not written. The reason goes with them where it is one of ours: others may quote values.
+fn fail(state: State, records: &[u32], error: &CaughtError) {
+    let sqlstate = subxact::packed_sqlstate(error);
+    log_failure(records.len(), error);
+    let reason =
+        BROKEN.with_borrow(|broken| broken.as_ref().map(|problem| format!("{}\n{}", problem.what, problem.hint)));
+    state.queue.note_error(LastError { sqlstate, at: session::now() });
+    settle(state, records, Settled::Failed(sqlstate), reason.as_deref().map(str::as_bytes));
 }
 
 /// Shows each record of the batch that is being inserted; none in any process but the writer.
@@ -227,6 +305,7 @@ fn register(state: State, index: u32) {
     let length = slot.read(&mut bytes);
     COMMITTED.set(false);
     let outcome = worker::transaction(|| {
+        xact::set_local(c"lock_timeout", SHORT_LOCK_TIMEOUT);
         worker::act_as(store::OWNER);
         let candidate = Candidate::decode(&bytes[..length]).expect("our own encoding");
         known(&candidate)
@@ -235,8 +314,8 @@ fn register(state: State, index: u32) {
     match outcome {
         Ok(known) => settle(state, &[index], committed_outcome(), Some(&known.encode())),
         Err(error) => {
-            log_failure(1, &error);
-            settle(state, &[index], Settled::Failed(subxact::packed_sqlstate(&error)), None);
+            start_anew();
+            fail(state, &[index], &error);
         }
     }
 }
@@ -284,6 +363,11 @@ fn give_back() {
         } else {
             queue.push(area.slots, index);
         }
+    }
+    if CONNECTING.get() {
+        queue.note_failed_start();
+    } else {
+        queue.note_exit(session::pid() as u32);
     }
     if CONNECTING.get() && queue.has_no_backend() {
         // What refused calls have left behind would hold their slots for ever. Nobody waits for it.

@@ -3,6 +3,7 @@
 
 pub mod drop;
 pub mod guc;
+pub mod inval;
 pub mod procedure;
 pub mod process;
 pub mod row;

@@ -56,6 +56,80 @@ pub fn has_old_snapshot() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as std::ffi::c_int }
 }
 
+/// False where the session has turned row-level security off (`row_security`): statements that it would filter then fail.
+pub fn has_row_security() -> bool {
+    // SAFETY: a plain variable of this process.
+    unsafe { pg_sys::row_security }
+}
+
+/// What a statement sees: two calls with equal values are calls of one statement, or of two between which nothing that
+/// they can see has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statement {
+    transaction: u32,
+    /// Transactions of the server that had ended when the snapshot was taken.
+    completions: u64,
+    xmin: pg_sys::TransactionId,
+    xmax: pg_sys::TransactionId,
+    command: u32,
+}
+
+impl Statement {
+    /// The statement that calls; None where there is no snapshot.
+    pub fn current() -> Option<Self> {
+        // SAFETY: the active snapshot, if there is one, is valid until it is popped, and is read at once.
+        unsafe {
+            if !pg_sys::ActiveSnapshotSet() {
+                return None;
+            }
+            let snapshot = &*pg_sys::GetActiveSnapshot();
+            Some(Self {
+                transaction: local_transaction(),
+                completions: snapshot.snapXactCompletionCount,
+                xmin: snapshot.xmin,
+                xmax: snapshot.xmax,
+                command: snapshot.curcid,
+            })
+        }
+    }
+
+    /// Whether it began before that command of its own transaction, and so does not see what was done before it.
+    pub fn began_before(&self, command: u32) -> bool {
+        self.command < command
+    }
+}
+
+/// Number of the transaction within this process.
+fn local_transaction() -> u32 {
+    // SAFETY: MyProc is set in every process that runs SQL.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        return (*pg_sys::MyProc).lxid;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        return (*pg_sys::MyProc).vxid.lxid;
+    }
+}
+
+/// Number of the next command of this transaction.
+pub fn next_command() -> u32 {
+    // SAFETY: within a transaction.
+    unsafe { pg_sys::GetCurrentCommandId(false) }
+}
+
+/// The processes whose locks that one waits for, or that wait for the same lock before it (pg_blocking_pids). 0 stands
+/// for a prepared transaction.
+pub fn blocking_pids(pid: i32) -> Vec<i32> {
+    // SAFETY: pg_blocking_pids takes an integer and gives an array of integers, none of them NULL.
+    let pids = unsafe { pgrx::direct_function_call::<Vec<i32>>(pg_sys::pg_blocking_pids, &[pid.into_datum()]) };
+    pids.unwrap_or_default()
+}
+
+/// This process's id.
+pub fn pid() -> i32 {
+    // SAFETY: a plain variable of this process.
+    unsafe { pg_sys::MyProcPid }
+}
+
 /// Address of the client as the server sees it, without a netmask; None for a connection by socket and in a worker.
 pub fn connection_address() -> Option<String> {
     use pgrx::datum::Inet;

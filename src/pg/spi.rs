@@ -102,22 +102,57 @@ unsafe fn array(values: &mut [pg_sys::Datum], of: pg_sys::Oid, type_length: i32,
     }
 }
 
+thread_local! {
+    /// Plans of an earlier generation are made anew before they are used again.
+    static GENERATION: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Has every statement of this process planned anew at its next run. PostgreSQL itself notices when an object changes that
+/// a plan depends on. This is for after a failure, whose cause may be one that no dependency shows.
+pub fn forget_plans() {
+    GENERATION.set(GENERATION.get().wrapping_add(1));
+}
+
 /// One SQL statement with its plan, which is made at the first run. Keep it in a `thread_local!`.
 pub struct Statement {
     sql: &'static str,
     options: u32,
     plan: Cell<pg_sys::SPIPlanPtr>,
+    generation: Cell<u32>,
+    /// Runs under way: more than one where a trigger on the statement's table comes back here.
+    running: Cell<u32>,
+}
+
+/// Counts a run of a statement, also when an error ends it.
+struct Run<'a>(&'a Cell<u32>);
+
+impl<'a> Run<'a> {
+    fn begin(running: &'a Cell<u32>) -> Self {
+        running.set(running.get() + 1);
+        Self(running)
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl Statement {
     pub const fn new(sql: &'static str) -> Self {
-        Self { sql, options: 0, plan: Cell::new(std::ptr::null_mut()) }
+        Self::with_options(sql, 0)
+    }
+
+    const fn with_options(sql: &'static str, options: u32) -> Self {
+        let (plan, generation, running) = (Cell::new(std::ptr::null_mut()), Cell::new(0), Cell::new(0));
+        Self { sql, options, plan, generation, running }
     }
 
     /// Planned once, without a look at the arguments: for a row by its key, where a session's first calls would be planned
     /// anew one by one for the same plan, and for long arrays, which a planner would copy each time.
     pub const fn planned_once(sql: &'static str) -> Self {
-        Self { sql, options: pg_sys::CURSOR_OPT_GENERIC_PLAN, plan: Cell::new(std::ptr::null_mut()) }
+        Self::with_options(sql, pg_sys::CURSOR_OPT_GENERIC_PLAN)
     }
 
     /// Runs the statement with a fresh snapshot and hands its rows to `read`. Errors are raised as PostgreSQL errors.
@@ -127,17 +162,42 @@ impl Statement {
         // until finish.
         unsafe {
             pg_sys::SPI_connect();
-            if self.plan.get().is_null() {
-                self.plan.set(prepare(self.sql, self.options, args));
-            }
+            let plan = self.plan(args);
+            let _run = Run::begin(&self.running);
             let mut values: Vec<pg_sys::Datum> = args.iter().map(Arg::datum).collect();
-            let code = pg_sys::SPI_execute_plan(self.plan.get(), values.as_mut_ptr(), std::ptr::null(), false, 0);
+            let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), std::ptr::null(), false, 0);
             assert!(code > 0, "SPI_execute_plan failed with code {code}");
+            // A rule has left nothing of the statement. Such a plan depends on no object and would outlive the rule.
+            if code == pg_sys::SPI_OK_REWRITTEN as i32 {
+                self.generation.set(GENERATION.get().wrapping_sub(1));
+            }
             let rows = Rows::of_last_statement();
             let result = read(&rows);
             pg_sys::SPI_finish();
             result
         }
+    }
+
+    /// The plan, made now if there is none yet or if it is to be made anew.
+    ///
+    /// # Safety
+    /// Within an SPI connection.
+    unsafe fn plan(&self, args: &[Arg<'_>]) -> pg_sys::SPIPlanPtr {
+        let (kept, generation) = (self.plan.get(), GENERATION.get());
+        if !kept.is_null() && self.generation.get() == generation {
+            return kept;
+        }
+        // SAFETY: the caller is connected to SPI. Only this statement has the kept plan, and it is freed only while no run
+        // of it is under way; one that is goes on with its own and leaves it behind.
+        unsafe {
+            self.plan.set(std::ptr::null_mut());
+            if !kept.is_null() && self.running.get() == 0 {
+                pg_sys::SPI_freeplan(kept);
+            }
+            self.plan.set(prepare(self.sql, self.options, args));
+        }
+        self.generation.set(generation);
+        self.plan.get()
     }
 
     /// Runs a SELECT without arguments and hands its rows over in batches, under one snapshot and in flat memory.
@@ -146,11 +206,10 @@ impl Statement {
         // SAFETY: as in `run`; the portal lives until it is closed, each batch until it is freed.
         unsafe {
             pg_sys::SPI_connect();
-            if self.plan.get().is_null() {
-                self.plan.set(prepare(self.sql, self.options, &[]));
-            }
+            let plan = self.plan(&[]);
+            let _run = Run::begin(&self.running);
             let none = std::ptr::null_mut;
-            let portal = pg_sys::SPI_cursor_open(std::ptr::null(), self.plan.get(), none(), std::ptr::null(), true);
+            let portal = pg_sys::SPI_cursor_open(std::ptr::null(), plan, none(), std::ptr::null(), true);
             loop {
                 pgrx::check_for_interrupts!();
                 pg_sys::SPI_cursor_fetch(portal, true, BATCH);

@@ -1,20 +1,40 @@
-//! Statements on whole databases, at which idle audit writers must step aside at once.
+//! Hearing of utility statements: those on whole databases, and those that may alter certain objects.
 
 use std::cell::Cell;
+use std::ffi::{CStr, c_char};
 
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
+/// Objects that somebody wants to guard, by their names.
+#[derive(Clone, Copy)]
+pub struct Guarded {
+    pub schema: &'static CStr,
+    pub tables: &'static [&'static CStr],
+    pub owner: &'static CStr,
+}
+
+/// What the server is asked to do at certain statements.
+#[derive(Clone, Copy)]
+pub struct Callbacks {
+    /// Before CREATE, DROP, RENAME or ALTER … TABLESPACE of a database, each of which fails while another process is
+    /// connected to it.
+    pub before_database_statement: fn(),
+    /// In place of a statement that may alter a guarded object; it is to run what it is given, once. Statements of CREATE
+    /// and ALTER EXTENSION are not among them.
+    pub around_alteration: fn(&mut dyn FnMut()),
+    pub guarded: Guarded,
+}
+
 thread_local! {
-    static BEFORE_DATABASE_STATEMENT: Cell<Option<fn()>> = const { Cell::new(None) };
+    static CALLBACKS: Cell<Option<Callbacks>> = const { Cell::new(None) };
 }
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
 
-/// Calls `callback` before CREATE, DROP, RENAME or ALTER … TABLESPACE of a database, each of which fails while another
-/// process is connected to it. Only while preloading.
-pub fn before_database_statements(callback: fn()) {
-    BEFORE_DATABASE_STATEMENT.set(Some(callback));
+/// Listens from here on. Only while preloading.
+pub fn listen(callbacks: Callbacks) {
+    CALLBACKS.set(Some(callbacks));
     // SAFETY: the hook is chained, in the postmaster, before it starts others.
     unsafe {
         PREVIOUS = pg_sys::ProcessUtility_hook;
@@ -37,6 +57,40 @@ fn concerns_a_database(statement: *mut pg_sys::Node) -> bool {
     }
 }
 
+/// Whether the statement may alter a guarded object: rather too often than too rarely, since a look follows that decides.
+fn may_alter(statement: *mut pg_sys::Node, guarded: &Guarded) -> bool {
+    // SAFETY: a parse tree that the server hands to its hook; a node's tag says its type, and names in it are NULL or
+    // NUL-terminated.
+    unsafe {
+        let is = |name: *const c_char, wanted: &CStr| !name.is_null() && CStr::from_ptr(name) == wanted;
+        let is_table = |relation: *const pg_sys::RangeVar| {
+            !relation.is_null() && guarded.tables.iter().any(|table| is((*relation).relname, table))
+        };
+        match (*statement).type_ {
+            pg_sys::NodeTag::T_AlterTableStmt => is_table((*statement.cast::<pg_sys::AlterTableStmt>()).relation),
+            pg_sys::NodeTag::T_RuleStmt => is_table((*statement.cast::<pg_sys::RuleStmt>()).relation),
+            pg_sys::NodeTag::T_CreatePolicyStmt => is_table((*statement.cast::<pg_sys::CreatePolicyStmt>()).table),
+            pg_sys::NodeTag::T_AlterPolicyStmt => is_table((*statement.cast::<pg_sys::AlterPolicyStmt>()).table),
+            pg_sys::NodeTag::T_DropStmt => {
+                (*statement.cast::<pg_sys::DropStmt>()).removeType == pg_sys::ObjectType::OBJECT_POLICY
+            }
+            pg_sys::NodeTag::T_AlterObjectSchemaStmt => {
+                is_table((*statement.cast::<pg_sys::AlterObjectSchemaStmt>()).relation)
+            }
+            pg_sys::NodeTag::T_RenameStmt => {
+                let rename = &*statement.cast::<pg_sys::RenameStmt>();
+                is_table(rename.relation) || is(rename.subname, guarded.schema)
+            }
+            pg_sys::NodeTag::T_AlterRoleStmt => {
+                let role = (*statement.cast::<pg_sys::AlterRoleStmt>()).role;
+                !role.is_null() && is((*role).rolename, guarded.owner)
+            }
+            pg_sys::NodeTag::T_AlterOwnerStmt | pg_sys::NodeTag::T_ReassignOwnedStmt => true,
+            _ => false,
+        }
+    }
+}
+
 #[pg_guard]
 #[allow(clippy::too_many_arguments)]
 unsafe extern "C-unwind" fn on_utility(
@@ -49,27 +103,44 @@ unsafe extern "C-unwind" fn on_utility(
     destination: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    // SAFETY: every argument goes on as it came, to the previous hook or to the server's own function.
-    unsafe {
-        if concerns_a_database((*statement).utilityStmt)
-            && let Some(callback) = BEFORE_DATABASE_STATEMENT.get()
-        {
-            callback();
+    let mut go_on = || {
+        // SAFETY: every argument goes on as it came, to the previous hook or to the server's own function.
+        unsafe {
+            match PREVIOUS {
+                Some(previous) => pg_guard_ffi_boundary(|| {
+                    previous(
+                        statement,
+                        query,
+                        read_only_tree,
+                        context,
+                        parameters,
+                        environment,
+                        destination,
+                        completion,
+                    )
+                }),
+                None => pg_sys::standard_ProcessUtility(
+                    statement,
+                    query,
+                    read_only_tree,
+                    context,
+                    parameters,
+                    environment,
+                    destination,
+                    completion,
+                ),
+            }
         }
-        match PREVIOUS {
-            Some(previous) => pg_guard_ffi_boundary(|| {
-                previous(statement, query, read_only_tree, context, parameters, environment, destination, completion)
-            }),
-            None => pg_sys::standard_ProcessUtility(
-                statement,
-                query,
-                read_only_tree,
-                context,
-                parameters,
-                environment,
-                destination,
-                completion,
-            ),
-        }
+    };
+    let Some(callbacks) = CALLBACKS.get() else { return go_on() };
+    // SAFETY: the server hands over a planned utility statement; the flag is a plain variable of this process.
+    let (node, in_extension_script) = unsafe { ((*statement).utilityStmt, pg_sys::creating_extension) };
+    if concerns_a_database(node) {
+        (callbacks.before_database_statement)();
+    }
+    if !in_extension_script && may_alter(node, &callbacks.guarded) {
+        (callbacks.around_alteration)(&mut go_on);
+    } else {
+        go_on();
     }
 }

@@ -113,11 +113,13 @@ pub fn reload_configuration_if_asked() -> bool {
     }
 }
 
-/// Connects this worker to a database as the bootstrap superuser; `act_as` narrows that down.
+/// Connects this worker to a database as the bootstrap superuser; `act_as` narrows that down. It gets in where ALLOW_CONNECTIONS
+/// is false, too: sessions that were there before go on, and need it.
 pub fn connect(database: u32) {
+    let flags = pg_sys::BGWORKER_BYPASS_ALLOWCONN;
     // SAFETY: called once, in a worker with BGWORKER_BACKEND_DATABASE_CONNECTION.
     unsafe {
-        pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::Oid::from_u32(database), pg_sys::InvalidOid, 0);
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::Oid::from_u32(database), pg_sys::InvalidOid, flags);
     }
 }
 

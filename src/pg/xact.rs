@@ -1,12 +1,12 @@
 //! Hearing how transactions end.
 
 use std::cell::Cell;
+use std::ffi::CStr;
 
 use pgrx::prelude::*;
 
-/// What a backend wants to hear. No function may fail but `before_prepare`: an error during commit or abort would take
-/// the whole server down.
-#[derive(Clone, Copy)]
+/// What a part of the library wants to hear. No function may fail but `before_prepare`: an error during commit or abort would
+/// take the whole server down.
 pub struct Callbacks {
     /// The transaction committed, durably.
     pub committed: fn(),
@@ -20,20 +20,62 @@ pub struct Callbacks {
     pub before_prepare: fn(),
 }
 
-thread_local! {
-    static CALLBACKS: Cell<Option<Callbacks>> = const { Cell::new(None) };
+impl Callbacks {
+    /// Hears nothing: for those who want to hear of a part only.
+    pub const NONE: Self = Self {
+        committed: || (),
+        aborted: || (),
+        level_committed: |_| (),
+        level_aborted: |_| (),
+        before_prepare: || (),
+    };
 }
 
-/// Registers the callbacks of this process, once; later calls change nothing.
-pub fn listen(callbacks: Callbacks) {
-    if CALLBACKS.get().is_some() {
-        return;
+/// So many parts of the library can listen in one process.
+const LISTENERS: usize = 4;
+
+thread_local! {
+    static CALLBACKS: Cell<[Option<&'static Callbacks>; LISTENERS]> = const { Cell::new([None; LISTENERS]) };
+}
+
+/// Registers callbacks in this process; those that are registered already stay as they are.
+pub fn listen(callbacks: &'static Callbacks) {
+    let mut listeners = CALLBACKS.get();
+    let is_first = listeners[0].is_none();
+    for listener in &mut listeners {
+        match listener {
+            Some(registered) if std::ptr::eq(*registered, callbacks) => return,
+            Some(_) => {}
+            None => {
+                *listener = Some(callbacks);
+                break;
+            }
+        }
     }
-    CALLBACKS.set(Some(callbacks));
-    // SAFETY: both functions have the signatures that the server expects and live as long as the library.
+    CALLBACKS.set(listeners);
+    if is_first {
+        // SAFETY: both functions have the signatures that the server expects and live as long as the library.
+        unsafe {
+            pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
+            pg_sys::RegisterSubXactCallback(Some(subtransaction), std::ptr::null_mut());
+        }
+    }
+}
+
+/// Sets a setting until this transaction ends, as SET LOCAL does.
+pub fn set_local(name: &CStr, value: &CStr) {
+    // SAFETY: within a transaction; NUL-terminated strings, which the server copies.
     unsafe {
-        pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
-        pg_sys::RegisterSubXactCallback(Some(subtransaction), std::ptr::null_mut());
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
     }
 }
 
@@ -45,19 +87,7 @@ pub fn commit_durably() {
     if current >= pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH as i32 {
         return;
     }
-    // SAFETY: within a transaction; NUL-terminated strings, which the server copies.
-    unsafe {
-        pg_sys::set_config_option(
-            c"synchronous_commit".as_ptr(),
-            c"on".as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_LOCAL,
-            true,
-            0,
-            false,
-        );
-    }
+    set_local(c"synchronous_commit", c"on");
 }
 
 /// Depth of the current transaction: 1 at the top, one more per savepoint or subtransaction.
@@ -68,12 +98,13 @@ pub fn nesting_level() -> i32 {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
-    let Some(callbacks) = CALLBACKS.get() else { return };
-    match event {
-        pg_sys::XactEvent::XACT_EVENT_COMMIT => (callbacks.committed)(),
-        pg_sys::XactEvent::XACT_EVENT_ABORT => (callbacks.aborted)(),
-        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => (callbacks.before_prepare)(),
-        _ => {}
+    for callbacks in CALLBACKS.get().into_iter().flatten() {
+        match event {
+            pg_sys::XactEvent::XACT_EVENT_COMMIT => (callbacks.committed)(),
+            pg_sys::XactEvent::XACT_EVENT_ABORT => (callbacks.aborted)(),
+            pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => (callbacks.before_prepare)(),
+            _ => {}
+        }
     }
 }
 
@@ -84,10 +115,11 @@ unsafe extern "C-unwind" fn subtransaction(
     _parent: pg_sys::SubTransactionId,
     _arg: *mut std::ffi::c_void,
 ) {
-    let Some(callbacks) = CALLBACKS.get() else { return };
-    match event {
-        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => (callbacks.level_committed)(nesting_level()),
-        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => (callbacks.level_aborted)(nesting_level()),
-        _ => {}
+    for callbacks in CALLBACKS.get().into_iter().flatten() {
+        match event {
+            pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => (callbacks.level_committed)(nesting_level()),
+            pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => (callbacks.level_aborted)(nesting_level()),
+            _ => {}
+        }
     }
 }

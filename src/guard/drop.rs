@@ -1,6 +1,5 @@
-//! No statement drops vaults unless it was said that it may.
+//! Refuses a statement that would drop vaults, unless vault_ext.allow_drop says that it is meant.
 
-use crate::api;
 use crate::error::VaultError;
 use crate::pg::drop::DoomedTable;
 use crate::settings;
@@ -12,6 +11,6 @@ pub fn before_drop(vaults: &DoomedTable) {
     }
     let vaults = vaults.count_rows();
     if vaults > 0 {
-        api::raise(VaultError::WouldDestroy { vaults });
+        VaultError::WouldDestroy { vaults }.raise();
     }
 }

@@ -1,0 +1,66 @@
+//! Whether the trail can be written, found out by trying, and how the writer is getting on.
+
+use std::time::Duration;
+
+use super::queue::{Kind, LastError};
+use super::record::{Action, RECORD_BYTES, Record};
+use super::{AuditFailure, my_queue, submit_and_wait};
+use crate::pg::{session, shmem};
+use crate::settings;
+
+/// The longest that a probe waits for the writer, and the longest that the writer may be at work on one batch before a probe
+/// says so without waiting in line.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LONG_BATCH: Duration = Duration::from_secs(1);
+
+/// How the writer of this database is getting on. Times are microseconds since 2000-01-01 00:00 UTC.
+pub struct Progress {
+    pub writer_pid: Option<i32>,
+    /// Processes whose locks the writer waits for.
+    pub blocked_by: Vec<i32>,
+    /// Records that wait for this database's writer, and those of the whole server.
+    pub queued: i64,
+    pub last_commit_at: Option<i64>,
+    pub last_error: Option<LastError>,
+}
+
+/// Has the writer insert a row and take it back.
+pub fn probe() -> Result<(), AuditFailure> {
+    let queue = my_queue();
+    if let Some(since) = queue.and_then(|queue| queue.busy_since()) {
+        let busy = Duration::from_micros(session::now().saturating_sub(since).max(0) as u64);
+        if busy > LONG_BATCH {
+            return Err(AuditFailure::timed_out(busy, queue));
+        }
+    }
+    let record = Record {
+        created_at: session::now(),
+        action: Action::Check,
+        status: 200,
+        key_version: None,
+        user_id: None,
+        kek_id: None,
+        db_role: &session::caller(),
+        ip_address: None,
+        user_agent: None,
+        request_id: None,
+        context: Some("probe"),
+    };
+    let mut bytes = [0; RECORD_BYTES];
+    let length = record.encode(&mut bytes);
+    submit_and_wait(Kind::Probe, &bytes[..length], settings::audit_timeout().min(PATIENCE), |_| ())
+}
+
+/// What can be seen from outside.
+pub fn progress() -> Progress {
+    let queue = my_queue();
+    let writer_pid = queue.and_then(|queue| queue.writer_pid());
+    let slots = shmem::area().map_or(&[][..], |area| area.slots);
+    Progress {
+        writer_pid,
+        blocked_by: writer_pid.map(session::blocking_pids).unwrap_or_default(),
+        queued: slots.iter().filter(|slot| slot.is_queued()).count() as i64,
+        last_commit_at: queue.and_then(|queue| queue.last_commit_at()),
+        last_error: queue.and_then(|queue| queue.last_error()),
+    }
+}

@@ -1,0 +1,18 @@
+//! Refuses a statement after which the vault would not be as CREATE EXTENSION made it, unless vault_ext.allow_alter says
+//! that it is meant. Whatever gets past this, the audit writer finds before it writes the next row.
+
+use crate::error::VaultError;
+use crate::settings;
+use crate::store::catalog;
+
+/// Runs a statement that may alter the vault, and takes it back by an error if it made something worse.
+pub fn around(statement: &mut dyn FnMut()) {
+    if settings::allow_alter() {
+        return statement();
+    }
+    let before = catalog::problems();
+    statement();
+    if let Some(problem) = catalog::problems().into_iter().find(|problem| !before.contains(problem)) {
+        VaultError::WouldBreak(problem).raise();
+    }
+}

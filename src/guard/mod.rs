@@ -1,0 +1,6 @@
+//! What refuses statements that would break a promise of the vault: dropping the vaults, and changing the vault's own
+//! tables, policies and owners. The facts that must hold stand in one place, `integrity`.
+
+pub mod alter;
+pub mod drop;
+pub mod integrity;

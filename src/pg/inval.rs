@@ -1,0 +1,57 @@
+//! Hearing that the catalogs have changed: PostgreSQL's invalidation messages, which reach a process at the latest when it
+//! has locked the object that changed.
+
+use std::cell::Cell;
+
+use pgrx::prelude::*;
+
+/// So many tables can be watched.
+const TABLES: usize = 4;
+
+thread_local! {
+    static TABLES_WATCHED: Cell<[u32; TABLES]> = const { Cell::new([0; TABLES]) };
+    static CHANGED: Cell<bool> = const { Cell::new(true) };
+    static LISTENING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether one of the watched tables (its columns, policies, rules, owner), a function or a role has changed since this was
+/// asked last. True at first.
+pub fn take_changed() -> bool {
+    CHANGED.replace(false)
+}
+
+/// Asks again at the next look: what was found before is not to be relied on.
+pub fn set_changed() {
+    CHANGED.set(true);
+}
+
+/// Watches these tables, given by their OIDs, from here on, in place of those before.
+pub fn watch(tables: &[u32]) {
+    let mut watched = [0; TABLES];
+    watched.iter_mut().zip(tables).for_each(|(place, table)| *place = *table);
+    TABLES_WATCHED.set(watched);
+    if LISTENING.replace(true) {
+        return;
+    }
+    // SAFETY: the functions have the signatures that the server expects and live as long as the library. They only set a
+    // variable of this process.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(on_table), pg_sys::Datum::from(0));
+        for cache in [pg_sys::SysCacheIdentifier::PROCOID, pg_sys::SysCacheIdentifier::AUTHOID] {
+            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(on_object), pg_sys::Datum::from(0));
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_table(_argument: pg_sys::Datum, table: pg_sys::Oid) {
+    // InvalidOid stands for every table.
+    if table == pg_sys::InvalidOid || TABLES_WATCHED.get().contains(&table.to_u32()) {
+        CHANGED.set(true);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn on_object(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+    CHANGED.set(true);
+}

@@ -1,0 +1,171 @@
+//! One audited call: who calls, what the trail says of it, and what it may hand out.
+
+use crate::audit::claims::Claims;
+use crate::audit::record::{Action, Record};
+use crate::audit::{self, rollback};
+use crate::error::VaultError;
+use crate::identity::{self, IdentityError};
+use crate::pg::{session, shmem, spi, subxact, xact};
+
+use super::UserKey;
+
+/// Whether this server can write audit rows at all.
+pub fn can_be_audited() -> Result<(), VaultError> {
+    if shmem::area().is_none() {
+        return Err(VaultError::NotPreloaded);
+    }
+    if session::is_standby() {
+        return Err(VaultError::Standby);
+    }
+    Ok(())
+}
+
+/// One audited call.
+pub struct Call {
+    action: Action,
+    user: Option<String>,
+    db_role: String,
+    claims: Claims,
+}
+
+impl Call {
+    /// Begins a call of the current user; a missing identity is recorded and refused here.
+    pub fn begin(action: Action) -> Result<Self, VaultError> {
+        let mut call = Self::without_user(action)?;
+        match identity::current_user() {
+            Ok(user) => call.user = Some(user),
+            Err(error) => return Err(call.failed(error.into())),
+        }
+        Ok(call)
+    }
+
+    /// Begins a call that concerns another user than the current one.
+    pub fn on_behalf_of(action: Action, user: String) -> Result<Self, VaultError> {
+        let mut call = Self::without_user(action)?;
+        call.user = Some(user);
+        Ok(call)
+    }
+
+    pub fn without_user(action: Action) -> Result<Self, VaultError> {
+        can_be_audited()?;
+        audit::announce();
+        let claims = Claims::gather(session::setting, session::connection_address);
+        Ok(Self { action, user: None, db_role: session::caller(), claims })
+    }
+
+    /// The user that the call concerns.
+    pub fn user(&self) -> &str {
+        self.user.as_deref().unwrap_or_default()
+    }
+
+    /// Does the work in a subtransaction, so that a failure inside can be recorded before it goes on to the caller.
+    pub fn attempt<T>(&self, work: impl FnOnce(&str) -> Result<T, VaultError>) -> Result<T, VaultError> {
+        // PostgreSQL would refuse every statement on the vault's tables, and advise to weaken them.
+        if !session::has_row_security() {
+            return Err(self.failed(VaultError::RowSecurityOff));
+        }
+        match subxact::catch(|| work(self.user())) {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(self.failed(error)),
+            Err(raised) => {
+                spi::forget_plans();
+                let sqlstate = subxact::sqlstate(&raised);
+                let status = if matches!(sqlstate.as_str(), "40001" | "40P01") { 409 } else { 500 };
+                match self.row(self.action.failed(), status, None, Some(&format!("error-{sqlstate}"))) {
+                    Ok(()) => raised.rethrow(),
+                    Err(failure) => Err(failure),
+                }
+            }
+        }
+    }
+
+    /// Records a failure and gives the error to raise: the failure itself, or that the trail cannot be written.
+    fn failed(&self, error: VaultError) -> VaultError {
+        let (status, context) = describe(&error);
+        match self.row(self.action.failed(), status, None, Some(context)) {
+            Ok(()) => error,
+            Err(failure) => failure,
+        }
+    }
+
+    /// Hands out a key whose row is on disk.
+    pub(super) fn release(&self, key: UserKey, status: u16, context: Option<&str>) -> Result<UserKey, VaultError> {
+        self.record(status, Some(&key), context)?;
+        Ok(key)
+    }
+
+    /// The same for a key that this transaction wrote: if it rolls back, a second row says so.
+    pub(super) fn change(&self, key: UserKey, status: u16, context: Option<&str>) -> Result<UserKey, VaultError> {
+        self.record_change(status, Some(&key), context)?;
+        Ok(key)
+    }
+
+    pub fn record(&self, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
+        self.row(self.action, status, key, context)
+    }
+
+    pub fn record_change(&self, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
+        // The caller is about to rely on the change; a commit that nobody waits for could take it back in a crash.
+        xact::commit_durably();
+        rollback::watch(&self.as_record(self.action, status, key, context));
+        self.row(self.action, status, key, context)
+    }
+
+    /// A row on one user in the course of a call that concerns many.
+    pub fn record_about(&self, action: Action, user: &str, status: u16, context: &str) -> Result<(), VaultError> {
+        let record = Record { user_id: Some(user), ..self.as_record(action, status, None, Some(context)) };
+        Ok(audit::write(&record)?)
+    }
+
+    fn row(&self, action: Action, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
+        Ok(audit::write(&self.as_record(action, status, key, context))?)
+    }
+
+    fn as_record<'a>(
+        &'a self,
+        action: Action,
+        status: u16,
+        key: Option<&'a UserKey>,
+        context: Option<&'a str>,
+    ) -> Record<'a> {
+        Record {
+            created_at: session::now(),
+            action,
+            status,
+            key_version: key.map(|key| key.key_version),
+            user_id: self.user.as_deref(),
+            kek_id: key.map(|key| key.kek_id.as_str()),
+            db_role: &self.db_role,
+            ip_address: self.claims.ip_address.as_deref(),
+            user_agent: self.claims.user_agent.as_deref(),
+            request_id: self.claims.request_id.as_deref(),
+            context,
+        }
+    }
+}
+
+/// Status and context of a failure in the trail; the names are the predecessor's where it had one.
+pub fn describe(error: &VaultError) -> (u16, &'static str) {
+    match error {
+        VaultError::Identity(error) => (401, IdentityError::context(*error)),
+        VaultError::NoVault => (404, "not-initialised"),
+        VaultError::UserHasVault(_) => (409, "vault-exists"),
+        VaultError::RowSecurityOff => (500, "row-security-off"),
+        VaultError::ChangedMeanwhile => (409, "changed-meanwhile"),
+        VaultError::DoesNotOpen => (500, "unwrap-failed"),
+        VaultError::KekNotLoaded(_) => (503, "kek-not-loaded"),
+        VaultError::KekDiffers { .. } => (503, "kek-differs"),
+        VaultError::KekRetired(_) => (503, "kek-retired"),
+        VaultError::NoKek(_) => (503, "no-kek"),
+        VaultError::Contended(_) => (409, "contended"),
+        VaultError::ReloadRefused(..) => (503, "keyring-refused"),
+        VaultError::ReloadDiffers { .. } => (503, "kek-differs"),
+        VaultError::ReloadRetired(_) => (503, "kek-retired"),
+        VaultError::ReloadLacks(_) | VaultError::KekNeeded { .. } => (409, "kek-needed"),
+        VaultError::KekActive(_) => (409, "kek-active"),
+        VaultError::KekUnknown(_) => (404, "kek-unknown"),
+        VaultError::OpenWriters => (409, "open-writers"),
+        VaultError::HiddenVaults(..) => (500, "vaults-hidden"),
+        _ => (500, "error"),
+    }
+}

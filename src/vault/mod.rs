@@ -1,0 +1,243 @@
+//! The service: init, get, rotate, status, erase, rename. What is looked up and written, and what the trail says of it.
+
+mod call;
+pub mod health;
+mod repeat;
+mod wrapping;
+
+use pgrx::datum::Interval;
+
+use crate::audit::record::{Action, MAX_CONTEXT, sanitized};
+use crate::crypto::secret::MasterKey;
+use crate::crypto::wrap::{FORMAT_2, Nonce};
+use crate::error::VaultError;
+use crate::identity;
+use crate::kek::ring::{self, Ring};
+use crate::maintenance;
+use crate::pg::{session, subxact};
+use crate::store::{self, Vault, VaultStatus};
+
+pub use call::{Call, describe};
+use wrapping::mint;
+pub use wrapping::{confirm, ring_opens, seal};
+
+/// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
+const ATTEMPTS: u32 = 8;
+
+/// A user's key, on its way to the user.
+pub struct UserKey {
+    pub master_key: MasterKey,
+    pub format_version: i16,
+    pub kek_id: String,
+    pub key_version: i32,
+}
+
+/// A user's key and whether this call made it.
+enum Outcome {
+    Existing(UserKey),
+    Created(UserKey),
+    Rotated(UserKey),
+    /// Made by an earlier call of the same statement.
+    Repeated(UserKey),
+}
+
+/// The user's key; minted if there is none.
+pub fn init() -> Result<UserKey, VaultError> {
+    let call = Call::begin(Action::Init)?;
+    match call.attempt(create_or_open)? {
+        Outcome::Created(key) => {
+            repeat::note_change(call.user());
+            call.change(key, 201, Some("created"))
+        }
+        Outcome::Existing(key) | Outcome::Rotated(key) | Outcome::Repeated(key) => {
+            call.release(key, 200, Some("already-exists"))
+        }
+    }
+}
+
+/// The user's key.
+pub fn get() -> Result<UserKey, VaultError> {
+    let call = Call::begin(Action::Fetch)?;
+    let key = call.attempt(|user| {
+        with_newest_ring(|ring| repeat::with_vault(user, |vault| open(ring, user, vault.ok_or(VaultError::NoVault)?)))
+    })?;
+    call.release(key, 200, None)
+}
+
+/// A fresh key in place of the old one, which must open first; acts as init where there is none. Gives the same key again
+/// when a statement that has made it calls once more.
+pub fn rotate() -> Result<UserKey, VaultError> {
+    let call = Call::begin(Action::Rotate)?;
+    let outcome = call.attempt(replace_or_create)?;
+    if !matches!(outcome, Outcome::Repeated(_)) {
+        repeat::note_change(call.user());
+    }
+    match outcome {
+        Outcome::Created(key) => call.change(key, 201, Some("init-on-rotate")),
+        Outcome::Existing(key) | Outcome::Rotated(key) => call.change(key, 200, None),
+        Outcome::Repeated(key) => call.release(key, 200, Some("same-statement")),
+    }
+}
+
+/// The user's row without any key; not audited.
+pub fn status() -> Result<Option<VaultStatus>, VaultError> {
+    ring::current()?;
+    if !session::has_row_security() {
+        return Err(VaultError::RowSecurityOff);
+    }
+    Ok(repeat::status(&identity::current_user()?))
+}
+
+/// Deletes one user's vault; false if there was none.
+pub fn erase(user: String) -> Result<bool, VaultError> {
+    let call = Call::on_behalf_of(Action::Erase, user)?;
+    let erased = call.attempt(|user| Ok(store::erase(user)))?;
+    if erased {
+        repeat::note_change(call.user());
+        call.record_change(200, None, None)?;
+    } else {
+        call.record(200, None, Some("not-initialised"))?;
+    }
+    Ok(erased)
+}
+
+/// Deletes the vault of a user whose account was deleted. No vault is no event: nothing is recorded then.
+pub fn erase_deleted(user: String) -> Result<(), VaultError> {
+    let call = Call::on_behalf_of(Action::Erase, user)?;
+    if call.attempt(|user| Ok(store::erase(user)))? {
+        repeat::note_change(call.user());
+        call.record_change(200, None, Some("account-deleted"))?;
+    }
+    Ok(())
+}
+
+/// Gives a user's vault, with the key as it is, to another user id.
+pub fn rename(old_user: String, new_user: &str) -> Result<(), VaultError> {
+    let from = Call::on_behalf_of(Action::Rename, old_user)?;
+    let key = from.attempt(|old_user| move_to(old_user, new_user))?;
+    let to = Call::on_behalf_of(Action::Rename, new_user.to_owned())?;
+    for user in [from.user(), to.user()] {
+        repeat::note_change(user);
+    }
+    let context = |word, user: &str| sanitized(format!("{word} {user}").as_bytes(), MAX_CONTEXT);
+    from.record_change(200, Some(&key), context("to", new_user).as_deref())?;
+    to.record_change(200, Some(&key), context("from", from.user()).as_deref())
+}
+
+/// Deletes old audit rows and says how many.
+pub fn purge_audit(older_than: Interval) -> Result<u64, VaultError> {
+    let call = Call::without_user(Action::Purge)?;
+    let age = older_than.to_string();
+    let purged = call.attempt(|_| Ok(store::purge_audit(older_than)))?;
+    call.record_change(200, None, Some(&format!("{purged} rows older than {age}")))?;
+    Ok(purged)
+}
+
+/// Works with the newest ring, and again if a reload made it an old one: a row may have been rewrapped meanwhile under a
+/// KEK that only the newer ring has.
+fn with_newest_ring<T>(work: impl Fn(&Ring) -> Result<T, VaultError>) -> Result<T, VaultError> {
+    loop {
+        let ring = ring::current()?;
+        match work(&ring) {
+            Err(VaultError::KekNotLoaded(_)) if !ring.is_newest() => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn create_or_open(user: &str) -> Result<Outcome, VaultError> {
+    for _ in 0..ATTEMPTS {
+        let opened = with_newest_ring(|ring| {
+            repeat::with_vault(user, |vault| vault.map(|vault| open(ring, user, vault)).transpose())
+        })?;
+        if let Some(key) = opened {
+            return Ok(Outcome::Existing(key));
+        }
+        if let Some(key) = create(user)? {
+            return Ok(Outcome::Created(key));
+        }
+    }
+    Err(VaultError::Contended(ATTEMPTS))
+}
+
+fn replace_or_create(user: &str) -> Result<Outcome, VaultError> {
+    if repeat::was_changed_by_this_statement(user) {
+        let open =
+            |ring: &Ring| repeat::with_vault(user, |vault| vault.map(|vault| open(ring, user, vault)).transpose());
+        if let Some(key) = with_newest_ring(open)? {
+            return Ok(Outcome::Repeated(key));
+        }
+    }
+    store::begin_write();
+    for _ in 0..ATTEMPTS {
+        let replaced = with_newest_ring(|ring| match store::lock(user) {
+            Some(vault) => replace(ring, user, &vault).map(Some),
+            None => Ok(None),
+        })?;
+        match replaced {
+            Some(Some(key)) => return Ok(Outcome::Rotated(key)),
+            Some(None) => {}
+            None => {
+                if let Some(key) = create(user)? {
+                    return Ok(Outcome::Created(key));
+                }
+            }
+        }
+    }
+    Err(VaultError::Contended(ATTEMPTS))
+}
+
+/// Puts a fresh key in the place of one that opens; None if the row changed meanwhile.
+fn replace(ring: &Ring, user: &str, vault: &Vault) -> Result<Option<UserKey>, VaultError> {
+    ring_opens(ring, &vault.stored(user))?;
+    let version = vault.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?;
+    let (key, wrap) = mint(ring, user, version)?;
+    Ok(store::replace(user, vault, &wrap, &key.kek_id, version).then_some(key))
+}
+
+/// Inserts a fresh key; None if another transaction was first.
+fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
+    store::begin_write();
+    let (key, wrap) = mint(&*ring::current()?, user, 1)?;
+    Ok(store::insert(user, &wrap, &key.kek_id, key.key_version).then_some(key))
+}
+
+/// Wraps the key of one user's vault for another user id. 23505 where that one has a vault.
+fn move_to(old_user: &str, new_user: &str) -> Result<UserKey, VaultError> {
+    store::begin_write();
+    let is_taken = || VaultError::UserHasVault(new_user.to_owned());
+    for _ in 0..ATTEMPTS {
+        let moved = with_newest_ring(|ring| {
+            let vault = maintenance::run(|| store::lock(old_user)).ok_or(VaultError::NoVault)?;
+            if maintenance::run(|| store::find(new_user)).is_some() {
+                return Err(is_taken());
+            }
+            let master_key = ring_opens(ring, &vault.stored(old_user))?;
+            let (entry, kek) = ring.active();
+            confirm(entry)?;
+            let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
+            let wrap = seal(entry, kek, new_user, vault.key_version, &master_key, nonce)?;
+            let rename = || maintenance::run(|| store::rename(old_user, new_user, &vault, &wrap, &entry.id));
+            let renamed = subxact::catch(rename).or_else(|raised| {
+                // Somebody has given the other user a vault since we looked.
+                if subxact::sqlstate(&raised) == "23505" { Err(is_taken()) } else { raised.rethrow() }
+            })?;
+            let (kek_id, key_version) = (entry.id.clone(), vault.key_version);
+            Ok(renamed.then_some(UserKey { master_key, format_version: FORMAT_2, kek_id, key_version }))
+        })?;
+        if let Some(key) = moved {
+            return Ok(key);
+        }
+    }
+    Err(VaultError::Contended(ATTEMPTS))
+}
+
+fn open(ring: &Ring, user: &str, vault: &Vault) -> Result<UserKey, VaultError> {
+    let master_key = ring_opens(ring, &vault.stored(user))?;
+    Ok(UserKey {
+        master_key,
+        format_version: vault.format_version,
+        kek_id: vault.kek_id.clone(),
+        key_version: vault.key_version,
+    })
+}

@@ -1,0 +1,79 @@
+//! Opening wraps with the ring in use, and making new ones that open.
+
+use crate::audit::registration::{self, Candidate, Known};
+use crate::crypto::secret::MasterKey;
+use crate::crypto::wrap::{FORMAT_2, Kek, Nonce, Wrap, WrapContext};
+use crate::error::VaultError;
+use crate::kek::ring::{Entry, Ring};
+use crate::pg::secret;
+use crate::store::{self, StoredWrap};
+
+use super::UserKey;
+
+/// Opens a wrap. Where it does not open, the check values tell a wrong KEK from a damaged row.
+pub fn ring_opens(ring: &Ring, wrap: &StoredWrap<'_>) -> Result<MasterKey, VaultError> {
+    ring.open(wrap).map_err(|error| {
+        let entry = ring.find(wrap.kek_id).map(|(entry, _)| entry);
+        match (entry, store::known_kek(wrap.kek_id)) {
+            (Some(entry), Some(known)) => differs(entry, known.compare(entry.check)).err().unwrap_or(error),
+            _ => error,
+        }
+    })
+}
+
+/// A fresh key and its wrap under the active KEK. Only after `store::begin_write` and with a ring taken after that.
+pub(super) fn mint(ring: &Ring, user: &str, key_version: i32) -> Result<(UserKey, Wrap), VaultError> {
+    let (entry, kek) = ring.active();
+    confirm(entry)?;
+    let master_key = MasterKey::random().map_err(|_| VaultError::NoRandomness)?;
+    let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
+    let wrap = seal(entry, kek, user, key_version, &master_key, nonce)?;
+    Ok((UserKey { master_key, format_version: FORMAT_2, kek_id: entry.id.clone(), key_version }, wrap))
+}
+
+/// A wrap in format 2, opened once before anybody relies on it. The KEK must be confirmed.
+pub fn seal(
+    entry: &Entry,
+    kek: &Kek,
+    user: &str,
+    key_version: i32,
+    master_key: &MasterKey,
+    nonce: Nonce,
+) -> Result<Wrap, VaultError> {
+    let context = WrapContext { user_id: user, key_version, kek_id: &entry.id };
+    let wrap = kek.wrap(master_key, nonce, &context).map_err(|_| VaultError::DoesNotOpen)?;
+    let opened = kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &context);
+    secret::scrub_registers();
+    let opened = opened.map_err(|_| VaultError::DoesNotOpen)?;
+    if opened.expose_secret() != master_key.expose_secret() {
+        return Err(VaultError::DoesNotOpen);
+    }
+    Ok(wrap)
+}
+
+/// Makes sure that this database knows the KEK that is about to wrap, and knows it as this very key.
+pub fn confirm(entry: &Entry) -> Result<(), VaultError> {
+    let known = match store::known_kek(&entry.id) {
+        Some(known) => known.compare(entry.check),
+        None => registration::register(&Candidate { kek_id: &entry.id, check: entry.check })?,
+    };
+    usable(entry, known)
+}
+
+/// The same without making it known: a KEK that this database has never seen may be used.
+pub fn compare(entry: &Entry) -> Result<(), VaultError> {
+    store::known_kek(&entry.id).map_or(Ok(()), |known| usable(entry, known.compare(entry.check)))
+}
+
+fn usable(entry: &Entry, known: Known) -> Result<(), VaultError> {
+    if known == Known::Retired { Err(VaultError::KekRetired(entry.id.clone())) } else { differs(entry, known) }
+}
+
+fn differs(entry: &Entry, known: Known) -> Result<(), VaultError> {
+    let known = match known {
+        Known::Same | Known::Retired => return Ok(()),
+        Known::Other(check) => Some(check.to_hex()),
+        Known::OpensNothing => None,
+    };
+    Err(VaultError::KekDiffers { kek_id: entry.id.clone(), loaded: entry.check.to_hex(), known })
+}
