@@ -1,6 +1,6 @@
--- Who is who. Roles are cluster-wide: a second database finds them already there, and so might an attacker who
--- created one of these names first. A role that could log in, is a superuser or ignores row-level security would turn
--- the whole design into decoration, so such a role is refused and nothing is installed.
+-- The roles. They are cluster-wide, so in a second database they already exist. An attacker could also have created a role
+-- with one of these names first. A role that can log in, is a superuser or bypasses row-level security would defeat the
+-- whole design, so such a role is refused and nothing is installed.
 DO $roles$
 DECLARE
     name text;

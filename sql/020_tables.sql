@@ -1,5 +1,5 @@
--- user_id and kek_id are compared byte by byte (COLLATE "C"): an operating system upgrade that changes a collation can
--- then never hide a key behind a corrupted index.
+-- user_id and kek_id are compared byte by byte (COLLATE "C"), so an operating system upgrade that changes a collation can
+-- never hide a key behind a corrupted index.
 CREATE TABLE vault_ext.encryption_vaults (
     user_id        text COLLATE "C" NOT NULL PRIMARY KEY,
     wrapped_mk     text        NOT NULL,
@@ -17,7 +17,7 @@ CREATE TABLE vault_ext.encryption_vaults (
     CONSTRAINT encryption_vaults_kek_id_length CHECK (octet_length(kek_id) BETWEEN 1 AND 64),
     CONSTRAINT encryption_vaults_key_version_positive CHECK (key_version >= 1)
 );
--- No wrap in pg_statistic, which would tell a planner nothing and which every backend would keep in its memory.
+-- Keep wraps out of pg_statistic: they would not help the planner, and every backend would keep them in its memory.
 ALTER TABLE vault_ext.encryption_vaults ALTER wrapped_mk SET STATISTICS 0, ALTER wrap_iv SET STATISTICS 0;
 COMMENT ON TABLE vault_ext.encryption_vaults IS 'one wrapped master key per user; bound by row-level security to app.current_user_id';
 
@@ -51,7 +51,7 @@ CREATE TABLE vault_ext.keks (
 );
 COMMENT ON TABLE vault_ext.keks IS 'every KEK this database has seen, with a check value derived from it (never the KEK itself)';
 
--- Not dumped: it tells of this server's own runs.
+-- Not dumped: it describes runs on this server only.
 CREATE TABLE vault_ext.rewraps (
     started_at timestamptz NOT NULL,
     pid        integer     NOT NULL,
@@ -72,7 +72,8 @@ ALTER TABLE vault_ext.encryption_vaults OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.encryption_vault_audit OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.keks OWNER TO vault_ext_owner;
 
--- Without these marks pg_dump would leave out the rows; without the sequence the first insert after a restore collides.
+-- Without these calls pg_dump leaves out the rows. Without the sequence, the first insert after a restore would fail with a
+-- duplicate key.
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.encryption_vaults', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.encryption_vault_audit', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.encryption_vault_audit_id_seq', '');

@@ -1,6 +1,6 @@
--- All functions, written out so that a DBA can read here what CREATE EXTENSION installs. The definer functions run as
--- vault_ext_owner, which row-level security binds. They need no SET search_path: the SQL inside names every schema and
--- operator in full.
+-- All functions, written out so that a DBA can read here what CREATE EXTENSION installs. The SECURITY DEFINER functions run
+-- as vault_ext_owner, which is subject to row-level security. They need no SET search_path: the SQL inside them
+-- schema-qualifies every object and operator.
 
 CREATE TYPE vault_key AS (
     master_key     text,
@@ -44,7 +44,8 @@ CREATE FUNCTION vault_purge_audit(older_than interval) RETURNS bigint
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_purge_audit_wrapper';
 COMMENT ON FUNCTION vault_purge_audit(interval) IS 'deletes audit rows older than that and says how many; the deletion leaves a row itself';
 
--- The lock_timeout bounds how long transactions with fresh keys may hold these two up, and they all others that mint.
+-- The lock_timeout limits how long these two functions wait for transactions that have created keys. While they wait, all
+-- other calls that create keys wait behind them.
 CREATE FUNCTION vault_reload_kek(
     keep_missing boolean DEFAULT false, OUT kek_id text, OUT active boolean, OUT change text) RETURNS SETOF record
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET lock_timeout = '3s' AS 'MODULE_PATHNAME', 'vault_reload_kek_wrapper';
@@ -66,7 +67,7 @@ CREATE FUNCTION vault_check(
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_check_wrapper';
 COMMENT ON FUNCTION vault_check(integer) IS 'opens every vault and releases nothing; user_ids names the first users whose vaults do not open';
 
--- No definer: a procedure that commits must not be one. It takes vault_ext_owner's part for each batch by itself.
+-- Not SECURITY DEFINER, since such a procedure cannot commit. It switches to vault_ext_owner by itself for each batch.
 CREATE PROCEDURE vault_rewrap(
     batch_size integer DEFAULT 1000,
     INOUT done bigint DEFAULT NULL, INOUT skipped bigint DEFAULT NULL, INOUT failed bigint DEFAULT NULL)
@@ -77,9 +78,9 @@ CREATE FUNCTION vault_version(OUT library_version text, OUT sql_version text, OU
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_version_wrapper';
 COMMENT ON FUNCTION vault_version() IS 'the versions of the server''s library and of this database''s SQL, and what to do where they differ';
 
--- inside -------------------------------------------------------------------------------------------------------------
+-- internal -----------------------------------------------------------------------------------------------------------
 
--- Backend-local flags that only our own code sets, so that policies can tell its paths from anybody else's SQL.
+-- Backend-local flags that only the extension's own code sets, so that policies can tell its statements from all other SQL.
 -- STABLE and never IMMUTABLE: a generic plan would keep the first answer.
 CREATE FUNCTION vault_ext.in_maintenance() RETURNS boolean
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'in_maintenance_wrapper';

@@ -1,8 +1,8 @@
--- FORCE makes row-level security bind vault_ext_owner too, and so every function of the vault.
+-- FORCE applies row-level security to vault_ext_owner too, and so to every function of the vault.
 ALTER TABLE vault_ext.encryption_vaults ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE vault_ext.encryption_vault_audit ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 
--- A user's own row. After SET LOCAL ends the setting reads '' and not NULL, hence NULLIF.
+-- A user's own row. NULLIF is needed because the setting reads '' and not NULL once SET LOCAL has ended.
 CREATE POLICY encryption_vaults_user_isolation ON vault_ext.encryption_vaults
     FOR SELECT USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
 CREATE POLICY encryption_vaults_user_isolation_insert ON vault_ext.encryption_vaults
@@ -11,8 +11,9 @@ CREATE POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_va
     FOR UPDATE USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''))
     WITH CHECK (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
 
--- The vault's own maintenance: erasing an account, looking for rows of a KEK, wrapping them anew. PostgreSQL asks policies
--- from the last name to the first: the cheap answer for millions of rows should come before the dear one.
+-- The vault's own maintenance: erasing an account, finding the rows of a KEK, rewrapping them. PostgreSQL evaluates policies in
+-- reverse order of their names. These names sort last, so that for millions of rows the cheap policy is evaluated before the
+-- expensive one.
 CREATE POLICY encryption_vaults_vault_maintenance ON vault_ext.encryption_vaults
     FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
 CREATE POLICY encryption_vaults_vault_maintenance_update ON vault_ext.encryption_vaults
@@ -20,7 +21,7 @@ CREATE POLICY encryption_vaults_vault_maintenance_update ON vault_ext.encryption
 CREATE POLICY encryption_vaults_vault_maintenance_delete ON vault_ext.encryption_vaults
     FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
 
--- The trail: written by the audit writer alone, read by auditors and, through the view below, by each user its own rows.
+-- The trail: only the audit writer writes it. Auditors read all of it; users read their own rows through the view below.
 CREATE POLICY encryption_vault_audit_user_isolation ON vault_ext.encryption_vault_audit
     FOR SELECT USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
 CREATE POLICY encryption_vault_audit_auditor ON vault_ext.encryption_vault_audit
@@ -43,8 +44,8 @@ CREATE VIEW vault_ext.audit_stats AS SELECT * FROM vault_ext.audit_counters();
 COMMENT ON VIEW vault_ext.audit_stats IS 'counters of the audit writers since the server started, all databases together';
 ALTER VIEW vault_ext.audit_stats OWNER TO vault_ext_owner;
 
--- Each operator gets exactly the types that PostgreSQL's own takes: for others, one that somebody made in the target schema
--- beforehand would fit better, and run with the rights of whoever reads the view.
+-- Every operand has exactly the type that PostgreSQL's own operator takes. With any other type, an operator that somebody had
+-- created in the target schema beforehand could be a better match, and would run with the rights of whoever reads the view.
 CREATE VIEW vault_ext.rewrap_progress AS
     SELECT started_at, pid, db_role, kek_id, total, done, skipped, failed,
         CASE

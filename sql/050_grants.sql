@@ -1,5 +1,5 @@
--- Everything that anybody may do with the vault stands in this file; PUBLIC may do nothing.
--- What ALTER DEFAULT PRIVILEGES gave away with each new object, for another purpose, is taken back first.
+-- This file grants all privileges on the vault's objects; PUBLIC gets none.
+-- It first revokes what ALTER DEFAULT PRIVILEGES, set for other purposes, has granted on each new object.
 DO $nobody$
 DECLARE
     revoke text;
@@ -33,7 +33,8 @@ GRANT USAGE ON SCHEMA vault_ext TO vault_ext_user, vault_ext_admin, vault_ext_au
 
 GRANT EXECUTE ON FUNCTION vault_init(), vault_get_master_key(), vault_rotate(), vault_status() TO vault_ext_user;
 GRANT SELECT ON vault_ext.own_audit TO vault_ext_user;
--- The policies behind that view ask this with the rights of whoever reads it; it is never true in anybody's own SQL.
+-- The policies behind that view call this function with the rights of whoever reads the view. In a user's own SQL it always
+-- returns false.
 GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance() TO vault_ext_user;
 
 GRANT EXECUTE ON FUNCTION vault_erase(text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
@@ -43,5 +44,5 @@ GRANT EXECUTE ON FUNCTION vault_version() TO vault_ext_admin;
 GRANT SELECT ON vault_ext.keks, vault_ext.audit_stats, vault_ext.rewrap_progress TO vault_ext_admin;
 
 GRANT SELECT ON vault_ext.encryption_vault_audit, vault_ext.keks, vault_ext.audit_stats TO vault_ext_auditor;
--- A view's functions are called with the rights of whoever reads the view.
+-- The functions of a view are called with the rights of whoever reads the view.
 GRANT EXECUTE ON FUNCTION vault_ext.audit_counters() TO vault_ext_admin, vault_ext_auditor;

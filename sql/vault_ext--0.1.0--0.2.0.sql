@@ -1,5 +1,5 @@
--- The new function comes first: a server that was not restarted since the installation still runs the old library, which
--- lacks it.
+-- The new function comes first: a server that has not been restarted since the installation still runs the old library, which
+-- does not have it.
 DO $library$
 BEGIN
     CREATE FUNCTION vault_version(OUT library_version text, OUT sql_version text, OUT hint text)
@@ -15,15 +15,15 @@ ALTER FUNCTION vault_version() OWNER TO vault_ext_owner;
 REVOKE ALL ON FUNCTION vault_version() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION vault_version() TO vault_ext_admin;
 
--- No wrap in pg_statistic any more.
+-- Remove wraps from pg_statistic, and keep them out of it.
 ALTER TABLE vault_ext.encryption_vaults ALTER wrapped_mk SET STATISTICS 0, ALTER wrap_iv SET STATISTICS 0;
 DELETE FROM pg_catalog.pg_statistic s USING pg_catalog.pg_attribute a
     WHERE s.starelid OPERATOR(pg_catalog.=) 'vault_ext.encryption_vaults'::pg_catalog.regclass::pg_catalog.oid
     AND a.attrelid OPERATOR(pg_catalog.=) s.starelid AND a.attnum OPERATOR(pg_catalog.=) s.staattnum
     AND a.attname::pg_catalog.text OPERATOR(pg_catalog.=) ANY (ARRAY['wrapped_mk', 'wrap_iv']);
 
--- Each operator gets exactly the types that PostgreSQL's own takes: for others, one that somebody made in the target schema
--- beforehand would fit better, and run with the rights of whoever reads the view.
+-- Every operand has exactly the type that PostgreSQL's own operator takes. With any other type, an operator that somebody had
+-- created in the target schema beforehand could be a better match, and would run with the rights of whoever reads the view.
 CREATE OR REPLACE VIEW vault_ext.rewrap_progress AS
     SELECT started_at, pid, db_role, kek_id, total, done, skipped, failed,
         CASE
@@ -40,10 +40,11 @@ CREATE OR REPLACE VIEW vault_ext.rewrap_progress AS
         ended_at
     FROM vault_ext.rewraps r ORDER BY started_at DESC;
 
--- 0.1.0 left others what ALTER DEFAULT PRIVILEGES had given them with each new object. What was there when the extension
--- was installed is on record and taken back. A table that 0.1.0 gave to nobody has no such record: there it cannot be told
--- from what was granted on purpose later, and is left to the administrator. No other privilege is touched: a GRANT or
--- REVOKE in this script would make pg_dump take all privileges on that object for the extension's own.
+-- 0.1.0 did not revoke what ALTER DEFAULT PRIVILEGES had granted on each new object. Privileges that existed when the extension
+-- was installed are on record, and are revoked here. A table on which 0.1.0 itself granted nothing has no such record: there
+-- these privileges cannot be told from those that were granted on purpose later, and are left to the administrator. No other
+-- privilege is changed: after a GRANT or REVOKE in this script, pg_dump would take all privileges on that object for the
+-- extension's own.
 DO $others$
 DECLARE
     other record;
