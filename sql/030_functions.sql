@@ -30,11 +30,23 @@ CREATE FUNCTION vault_status(
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_status_wrapper';
 COMMENT ON FUNCTION vault_status() IS 'whether app.current_user_id has a vault, and under which KEK; never a key; not audited';
 
+-- for monitoring and load balancers ---------------------------------------------------------------------------------
+
+CREATE FUNCTION vault_health(
+    OUT ok boolean, OUT problem text, OUT hint text, OUT writer_pid integer, OUT blocked_by integer[], OUT queued bigint,
+    OUT last_written_at timestamptz, OUT last_error_at timestamptz, OUT last_error text)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_health_wrapper';
+COMMENT ON FUNCTION vault_health() IS 'whether keys can be released now: tries to write an audit row and takes it back; last_error is the SQLSTATE of the audit writer''s last failure';
+
 -- for administrators -------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION vault_erase(user_id text) RETURNS boolean
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_erase_wrapper';
 COMMENT ON FUNCTION vault_erase(text) IS 'deletes the vault of one user, for good; the audit trail stays and gets a row; false if there was none';
+
+CREATE FUNCTION vault_rename_user(old_user_id text, new_user_id text) RETURNS void
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rename_user_wrapper';
+COMMENT ON FUNCTION vault_rename_user(text, text) IS 'gives the vault of one user, with its key, to another user id; refused where that one has a vault';
 
 CREATE FUNCTION vault_erase_on_delete() RETURNS trigger
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_erase_on_delete_wrapper';
@@ -108,8 +120,8 @@ DECLARE
     f pg_catalog.regprocedure;
 BEGIN
     FOREACH f IN ARRAY ARRAY[
-        'vault_init()', 'vault_get_master_key()', 'vault_rotate()', 'vault_status()',
-        'vault_erase(text)', 'vault_erase_on_delete()', 'vault_purge_audit(interval)',
+        'vault_init()', 'vault_get_master_key()', 'vault_rotate()', 'vault_status()', 'vault_health()',
+        'vault_erase(text)', 'vault_rename_user(text, text)', 'vault_erase_on_delete()', 'vault_purge_audit(interval)',
         'vault_reload_kek(boolean)', 'vault_retire_kek(text)', 'vault_kek_status()', 'vault_check(integer)',
         'vault_rewrap(integer, bigint, bigint, bigint)', 'vault_version()',
         'vault_ext.in_maintenance()', 'vault_ext.is_audit_writer()', 'vault_ext.audit_batch()', 'vault_ext.audit_counters()']::pg_catalog.regprocedure[]

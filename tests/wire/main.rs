@@ -67,6 +67,7 @@ mod self_check;
 mod soak;
 mod standby;
 mod standby_failover;
+mod statements;
 mod storm;
 mod tampering;
 mod trail;
