@@ -24,6 +24,8 @@ use crate::{settings, store};
 
 /// A batch that was cancelled from outside is tried this often: a cancel is nobody's fault in it.
 const ATTEMPTS: u32 = 3;
+/// A batch for which the catalogs have to be looked at once more is tried this often: somebody may make many functions.
+const LOOKS: u32 = 100;
 
 thread_local! {
     static STATE: Cell<Option<State>> = const { Cell::new(None) };
@@ -33,15 +35,20 @@ thread_local! {
     static BATCH: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
     /// Whether the transaction of these slots committed.
     static COMMITTED: Cell<bool> = const { Cell::new(false) };
+    /// True from the end of the work of such a transaction until it has committed. Others count for nothing.
+    static COUNTS: Cell<bool> = const { Cell::new(false) };
     static WRITING: Cell<bool> = const { Cell::new(false) };
     /// True while it gets its connection: an exit meanwhile means that there is no such database any more.
     static CONNECTING: Cell<bool> = const { Cell::new(false) };
     /// What is not as CREATE EXTENSION made it and breaks a promise; None while all is well.
     static BROKEN: RefCell<Option<Problem>> = const { RefCell::new(None) };
+    /// Whether the look at the catalogs had to be put off.
+    static PUT_OFF: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Hears of commits.
-static CALLBACKS: xact::Callbacks = xact::Callbacks { committed: || COMMITTED.set(true), ..xact::Callbacks::NONE };
+static CALLBACKS: xact::Callbacks =
+    xact::Callbacks { committed: || COMMITTED.set(COUNTS.get()), ..xact::Callbacks::NONE };
 /// How long the registration of a KEK and a probe wait for a lock, in milliseconds: the calls of the whole database wait
 /// behind them.
 const SHORT_LOCK_TIMEOUT: &std::ffi::CStr = c"2000";
@@ -171,7 +178,7 @@ fn insert(state: State, records: &[u32]) {
                 state.queue.note_commit(session::now());
                 return settle(state, records, committed_outcome(), None);
             }
-            Err(error) if is_cancel(&error) => start_anew(),
+            Err(error) if is_cancel(&error) => {}
             Err(error) if records.len() > 1 && may_be_one_row(&error) => {
                 start_anew();
                 for record in records {
@@ -195,14 +202,37 @@ fn start_anew() {
 }
 
 fn try_insert(records: &[u32]) -> Result<(), CaughtError> {
-    BATCH.set(records.to_vec());
-    worker::transaction(|| {
-        make_sure_that_all_is_well();
-        worker::act_as(store::OWNER);
-        insert_batch(records.len());
-        // Whoever changed a table had it locked: what was changed while this waited is known now.
-        make_sure_that_all_is_well();
-    })
+    for _ in 0..LOOKS {
+        BATCH.set(records.to_vec());
+        make_sure_that_all_is_well()?;
+        let outcome = settling_transaction(|| {
+            // A transaction hears of changes when it begins, and of those of a table when it has locked it.
+            if inval::has_changed() {
+                VaultError::ChangedMeanwhile.raise();
+            }
+            worker::act_as(store::OWNER);
+            insert_batch(records.len());
+            if inval::has_table_changed() {
+                VaultError::ChangedMeanwhile.raise();
+            }
+        });
+        if outcome.is_ok() || !inval::has_changed() {
+            return outcome;
+        }
+    }
+    make_sure_that_all_is_well()?;
+    worker::transaction(|| VaultError::ChangedMeanwhile.raise())
+}
+
+/// A transaction whose commit settles the slots that are in flight.
+fn settling_transaction<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
+    let outcome = worker::transaction(|| {
+        let done = work();
+        COUNTS.set(true);
+        done
+    });
+    COUNTS.set(false);
+    outcome
 }
 
 fn insert_batch(records: usize) {
@@ -211,36 +241,52 @@ fn insert_batch(records: usize) {
     assert!(inserted == records as u64, "{inserted} of {records} audit rows were inserted");
 }
 
-/// Raises an error while a promise does not hold. Looks at the catalogs only when something has changed.
-fn make_sure_that_all_is_well() {
-    if inval::take_changed() {
-        let facts = catalog::facts();
-        let tables: Vec<u32> = facts
-            .iter()
-            .filter_map(|fact| if let Fact::Table { oid, .. } = fact { Some(*oid) } else { None })
-            .collect();
-        inval::watch(&tables);
-        let (broken, endangered): (Vec<_>, Vec<_>) =
-            integrity::problems(&facts).into_iter().partition(|problem| problem.voids);
-        for Problem { what, hint, .. } in endangered {
-            pgrx::warning!("vault_ext: {what} ({hint})");
+/// Fails while a promise does not hold. Looks at the catalogs only when something has changed, in a transaction of its own.
+fn make_sure_that_all_is_well() -> Result<(), CaughtError> {
+    if inval::has_changed() || PUT_OFF.get() {
+        inval::forget_changes();
+        // A cancel is nobody's fault, and the look takes long enough to be hit again and again.
+        worker::without_cancels(|| worker::transaction(look_at_the_catalogs)).inspect_err(|_| inval::set_changed())?;
+    }
+    match BROKEN.with_borrow(Clone::clone) {
+        Some(problem) => worker::transaction(|| VaultError::Broken(problem).raise()),
+        None => Ok(()),
+    }
+}
+
+fn look_at_the_catalogs() {
+    // Tables that cannot be locked since they are not what they should be are found below.
+    for lock in [catalog::lock_trail, catalog::lock_vaults] {
+        match subxact::catch(lock) {
+            Err(error) if is_cancel(&error) => error.rethrow(),
+            // A caller holds a lock on the vaults while it waits for this writer. If somebody waits to alter them, this one
+            // must not get in line behind. What they alter will be heard of.
+            Err(error) if subxact::sqlstate(&error) == "55P03" => return PUT_OFF.set(true),
+            _ => {}
         }
-        BROKEN.set(broken.into_iter().next());
     }
-    if let Some(problem) = BROKEN.with_borrow(Clone::clone) {
-        VaultError::Broken(problem).raise();
+    PUT_OFF.set(false);
+    let facts = catalog::facts();
+    let tables: Vec<u32> =
+        facts.iter().filter_map(|fact| if let Fact::Table { oid, .. } = fact { Some(*oid) } else { None }).collect();
+    inval::watch(&tables);
+    let (broken, endangered): (Vec<_>, Vec<_>) =
+        integrity::problems(&facts).into_iter().partition(|problem| problem.voids);
+    for Problem { what, hint, .. } in endangered {
+        pgrx::warning!("vault_ext: {what} ({hint})");
     }
+    BROKEN.set(broken.into_iter().next());
 }
 
 /// Inserts a record and takes it back: the transaction that commits is an empty one.
 fn probe(state: State, index: u32) {
     BATCH.set(vec![index]);
-    COMMITTED.set(false);
-    let outcome = worker::transaction(|| {
-        xact::set_local(c"lock_timeout", SHORT_LOCK_TIMEOUT);
-        make_sure_that_all_is_well();
-        worker::act_as(store::OWNER);
-        subxact::undone(|| insert_batch(1)).unwrap_or_else(|raised| raised.rethrow());
+    let outcome = make_sure_that_all_is_well().and_then(|()| {
+        worker::transaction(|| {
+            xact::set_local(c"lock_timeout", SHORT_LOCK_TIMEOUT);
+            worker::act_as(store::OWNER);
+            subxact::undone(|| insert_batch(1)).unwrap_or_else(|raised| raised.rethrow());
+        })
     });
     match outcome {
         Ok(()) => settle(state, &[index], committed_outcome(), None),
@@ -304,7 +350,7 @@ fn register(state: State, index: u32) {
     let mut bytes = [0; RECORD_BYTES];
     let length = slot.read(&mut bytes);
     COMMITTED.set(false);
-    let outcome = worker::transaction(|| {
+    let outcome = settling_transaction(|| {
         xact::set_local(c"lock_timeout", SHORT_LOCK_TIMEOUT);
         worker::act_as(store::OWNER);
         let candidate = Candidate::decode(&bytes[..length]).expect("our own encoding");

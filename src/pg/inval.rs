@@ -10,19 +10,31 @@ const TABLES: usize = 4;
 
 thread_local! {
     static TABLES_WATCHED: Cell<[u32; TABLES]> = const { Cell::new([0; TABLES]) };
-    static CHANGED: Cell<bool> = const { Cell::new(true) };
+    static TABLE_CHANGED: Cell<bool> = const { Cell::new(true) };
+    static OBJECT_CHANGED: Cell<bool> = const { Cell::new(true) };
     static LISTENING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether one of the watched tables (its columns, policies, rules, owner), a function or a role has changed since this was
-/// asked last. True at first.
-pub fn take_changed() -> bool {
-    CHANGED.replace(false)
+/// Whether one of the watched tables (its columns, policies, rules, owner), a function or a role has changed since
+/// `forget_changes`. True at first.
+pub fn has_changed() -> bool {
+    TABLE_CHANGED.get() || OBJECT_CHANGED.get()
+}
+
+/// The same for the tables alone. A process that has just locked a table has heard of all changes of it.
+pub fn has_table_changed() -> bool {
+    TABLE_CHANGED.get()
+}
+
+/// What changed so far is about to be looked at.
+pub fn forget_changes() {
+    TABLE_CHANGED.set(false);
+    OBJECT_CHANGED.set(false);
 }
 
 /// Asks again at the next look: what was found before is not to be relied on.
 pub fn set_changed() {
-    CHANGED.set(true);
+    TABLE_CHANGED.set(true);
 }
 
 /// Watches these tables, given by their OIDs, from here on, in place of those before.
@@ -47,11 +59,11 @@ pub fn watch(tables: &[u32]) {
 unsafe extern "C-unwind" fn on_table(_argument: pg_sys::Datum, table: pg_sys::Oid) {
     // InvalidOid stands for every table.
     if table == pg_sys::InvalidOid || TABLES_WATCHED.get().contains(&table.to_u32()) {
-        CHANGED.set(true);
+        TABLE_CHANGED.set(true);
     }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn on_object(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
-    CHANGED.set(true);
+    OBJECT_CHANGED.set(true);
 }

@@ -195,6 +195,14 @@ fn with_sigint_blocked(work: impl FnOnce()) {
     unblock_sigint();
 }
 
+/// Puts off cancels of this worker until `work` has done with its first transaction.
+pub fn without_cancels<T>(work: impl FnOnce() -> T) -> T {
+    mask_sigint(libc::SIG_BLOCK);
+    let done = work();
+    unblock_sigint();
+    done
+}
+
 fn unblock_sigint() {
     mask_sigint(libc::SIG_UNBLOCK);
 }

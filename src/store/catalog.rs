@@ -4,6 +4,12 @@ use crate::guard::integrity::{self, Fact, Kind, Policy, Problem};
 use crate::pg::spi::{Rows, Statement};
 
 thread_local! {
+    static LOCK_TRAIL: Statement = const { Statement::new(
+        "LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS SHARE MODE"
+    ) };
+    static LOCK_VAULTS: Statement = const { Statement::new(
+        "LOCK TABLE vault_ext.encryption_vaults IN ACCESS SHARE MODE NOWAIT"
+    ) };
     // One row a fact: its kind, then what belongs to it.
     static FACTS: Statement = const { Statement::new(
         "WITH own AS ( \
@@ -34,7 +40,7 @@ thread_local! {
          FROM own c \
          UNION ALL \
          SELECT CASE WHEN p.polpermissive THEN 'policy' ELSE 'restrictive' END, c.relname::pg_catalog.text, p.polname::pg_catalog.text, p.polcmd::pg_catalog.text, \
-            pg_catalog.array_to_string(ARRAY(SELECT CASE r.oid WHEN 0::pg_catalog.oid THEN 'public' \
+            pg_catalog.array_to_string(ARRAY(SELECT CASE WHEN r.oid OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'public' \
                 ELSE pg_catalog.pg_get_userbyid(r.oid)::pg_catalog.text END \
                 FROM pg_catalog.unnest(p.polroles) r (oid) ORDER BY 1), ','), \
             pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid), NULL \
@@ -74,7 +80,19 @@ pub fn problems() -> Vec<Problem> {
     integrity::problems(&facts())
 }
 
+/// Locks the trail against being altered until the transaction ends. Waits for that as long as it takes.
+pub fn lock_trail() {
+    LOCK_TRAIL.with(|statement| statement.run(&[], |_| ()));
+}
+
+/// The same for the vaults, but raises 55P03 if somebody alters them now or waits to.
+pub fn lock_vaults() {
+    LOCK_VAULTS.with(|statement| statement.run(&[], |_| ()));
+}
+
 /// What the catalogs say of the extension's tables, policies, functions and owner.
+///
+/// Reading a policy's expression locks its table.
 pub fn facts() -> Vec<Fact> {
     FACTS.with(|statement| statement.run(&[], |rows| (0..rows.count()).filter_map(|row| fact(rows, row)).collect()))
 }

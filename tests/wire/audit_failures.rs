@@ -142,7 +142,7 @@ fn a_trail_that_takes_no_rows_releases_nothing() {
             "GRANT INSERT ON vault_ext.encryption_vault_audit TO vault_ext_owner",
         ),
         (
-            "ALTER TABLE vault_ext.encryption_vault_audit RENAME COLUMN action TO verb",
+            "SET vault_ext.allow_alter = on; ALTER TABLE vault_ext.encryption_vault_audit RENAME COLUMN action TO verb",
             "ALTER TABLE vault_ext.encryption_vault_audit RENAME COLUMN verb TO action",
         ),
     ] {

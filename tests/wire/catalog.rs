@@ -183,6 +183,7 @@ fn the_comparison_sees_whatever_is_changed() {
     let before = facts(&db);
     assert_same(&before, &facts(&db));
     let mut client = db.superuser();
+    client.batch_execute("SET vault_ext.allow_alter = on").unwrap();
     for change in [
         "ALTER FUNCTION vault_init() COST 2",
         "ALTER FUNCTION vault_init() STABLE",

@@ -86,7 +86,7 @@ fn what_an_administrator_granted_survives_an_upgrade_and_the_dump_after_it() {
         assert_eq!(warnings_of("postgres", &db, UPDATE), [""; 0]);
         assert!(granted(&db));
         let file = dump(&db, "custom", &[], &ledger);
-        let copy = cluster.empty_database("copy");
+        let copy = cluster.empty_database(&format!("copy of {version}"));
         restore(&copy, "custom", &file);
         assert!(granted(&copy));
         ledger.end_checks(&copy, &format!("pg_dump of grants that an upgrade from {version} left alone"), 1);

@@ -72,7 +72,7 @@ fn older_library() -> PathBuf {
     let pg_config = bindir().join("pg_config");
     let folder = succeed(Command::new(pg_config).arg("--pkglibdir"));
     let mut library = fs::read(Path::new(folder.trim()).join("vault_ext.so")).expect("the library");
-    let (new, none) = (b"vault_version_wrapper", b"vault_versionless_wrap");
+    let (new, none) = (b"vault_health_wrapper", b"vault_healthless_wrap");
     let (new, none) = (&new[..], &none[..new.len()]);
     let places: Vec<_> =
         library.windows(new.len()).enumerate().filter(|(_, part)| *part == new).map(|(at, _)| at).collect();

@@ -85,12 +85,12 @@ fn turning_row_security_off_reveals_nothing() {
     // Either the own key or an error; never a row of somebody else.
     match fetch(&mut app) {
         Ok(key) => assert_eq!(key.master_key, alice),
-        Err(error) => drop(expect_error(Err::<(), _>(error), "42501")),
+        Err(error) => drop(expect_error(Err::<(), _>(error), "55000")),
     }
     set_user(&mut app, "carol");
     let result = fetch(&mut app);
     let code = result.as_ref().err().and_then(|e| e.code()).map(|c| c.code().to_owned());
-    assert!(matches!(code.as_deref(), Some("P0002" | "42501")), "{result:?}");
+    assert!(matches!(code.as_deref(), Some("P0002" | "55000")), "{result:?}");
 }
 
 #[test]

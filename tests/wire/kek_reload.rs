@@ -433,7 +433,7 @@ fn hidden_vaults_are_noticed_before_they_mislead() {
                 AS '$libdir/vault_ext', 'in_maintenance_wrapper'",
         ),
     ] {
-        db.force(spoil);
+        db.force(&format!("SET vault_ext.allow_alter = on; {spoil}"));
         for call in [
             "SELECT vault_reload_kek()",
             "SELECT * FROM vault_kek_status()",

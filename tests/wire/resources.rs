@@ -82,7 +82,6 @@ fn a_session_whose_slots_are_taken_fails_closed_and_recovers() {
     let db = cluster.database("d");
     let mut ledger = Ledger::default();
     ledger.call(&mut db.app(), "alice", Call::Init).unwrap();
-    // For the sessions to come: the writer that runs already waits for the lock with the patience of the default.
     db.force("ALTER DATABASE d SET vault_ext.audit_timeout = 300");
     let mut app = db.app();
     let mut locker = db.superuser();
@@ -93,7 +92,8 @@ fn a_session_whose_slots_are_taken_fails_closed_and_recovers() {
     }
     app.batch_execute("SET statement_timeout = 0").unwrap();
     for call in [Call::Fetch, Call::Rotate, Call::Init] {
-        expect_vault_error(ledger.call(&mut app, "alice", call), "53400");
+        let refusal = expect_vault_error(ledger.call(&mut app, "alice", call), "55000");
+        assert!(refusal.detail.is_some_and(|detail| detail.contains("waits for a lock")), "{}", refusal.message);
     }
     locker.batch_execute("ROLLBACK").unwrap();
     eventually(SOON, "the slots are free again", || ledger.call(&mut app, "alice", Call::Rotate).is_ok());

@@ -93,7 +93,9 @@ fn no_call_reaches_a_twin_in_the_caller_s_path() {
         "SELECT * FROM vault_ext.rewrap_progress",
         "SELECT * FROM vault_ext.audit_stats",
         "SELECT * FROM vault_ext.keks",
-        "SELECT vault_erase('alice')",
+        "SELECT * FROM vault_health()",
+        "SELECT vault_rename_user('alice', 'alicia')",
+        "SELECT vault_erase('alicia')",
         "SELECT vault_purge_audit('1 day')",
     ] {
         admin.simple_query(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
@@ -198,7 +200,9 @@ fn what_stood_in_the_target_schema_before_the_install_is_not_used() {
         "SELECT * FROM vault_ext.rewrap_progress",
         "SELECT * FROM vault_check()",
         "SELECT * FROM vault_kek_status()",
-        "SELECT vault_erase('alice')",
+        "SELECT * FROM vault_health()",
+        "SELECT vault_rename_user('alice', 'alicia')",
+        "SELECT vault_erase('alicia')",
         "SELECT vault_purge_audit('1 day')",
     ] {
         admin.simple_query(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));

@@ -235,8 +235,8 @@ fn what_a_statement_reads_again_is_not_another_user_s() {
 fn an_erased_vault_is_gone_within_the_same_statement() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
-    db.force("GRANT vault_ext_user TO wire_admin");
-    let mut admin = db.conn("wire_admin");
+    db.force("CREATE ROLE statements_both LOGIN; GRANT vault_ext_user, vault_ext_admin TO statements_both");
+    let mut admin = db.conn("statements_both");
     set_user(&mut admin, "alice");
     let result = admin.query("SELECT vault_get_master_key(), vault_erase('alice'), vault_get_master_key()", &[]);
     expect_vault_error(result, "P0002");

@@ -38,6 +38,8 @@ fn calls(name: &str) -> &'static str {
         "vault_get_master_key()" => "SELECT vault_get_master_key()",
         "vault_rotate()" => "SELECT vault_rotate()",
         "vault_status()" => "SELECT vault_status()",
+        "vault_health()" => "SELECT * FROM vault_health()",
+        "vault_rename_user(text,text)" => "SELECT vault_rename_user('carol', 'caroline')",
         "vault_erase(text)" => "SELECT vault_erase('carol')",
         "vault_erase_on_delete()" => {
             "CREATE TEMP TABLE users (id text); CREATE TRIGGER erase AFTER DELETE ON users FOR EACH ROW

@@ -1,0 +1,282 @@
+//! Quiet changes that would break a promise: refused at the statement, and where they get past it calls fail with an error
+//! that names them.
+
+use std::process::Command;
+
+use crate::harness::{
+    Db, Refusal, VaultKey, eventually, expect_error, expect_vault_error, fetch, init, rotate, scratch_dir, shared_db,
+    status, succeed,
+};
+
+const TRAIL: &str = "vault_ext.encryption_vault_audit";
+const VAULTS: &str = "vault_ext.encryption_vaults";
+
+/// A change, how it is mended, and what the error says of it. Each breaks a promise at once.
+fn changes() -> Vec<(String, String, &'static str)> {
+    let mut changes = Vec::new();
+    for table in [TRAIL, VAULTS] {
+        let mut alter = |change: &str, mend: &str, says| {
+            changes.push((format!("ALTER TABLE {table} {change}"), format!("ALTER TABLE {table} {mend}"), says));
+        };
+        alter("SET UNLOGGED", "SET LOGGED", "not logged");
+        alter("OWNER TO postgres", "OWNER TO vault_ext_owner", "belongs to postgres");
+        alter("DISABLE ROW LEVEL SECURITY", "ENABLE ROW LEVEL SECURITY", "no row-level security");
+        alter("NO FORCE ROW LEVEL SECURITY", "FORCE ROW LEVEL SECURITY", "does not force");
+        changes.push((
+            format!("CREATE RULE r AS ON INSERT TO {table} DO ALSO NOTHING"),
+            format!("DROP RULE r ON {table}"),
+            "has a rule",
+        ));
+        changes.push((
+            format!("CREATE POLICY open ON {table} USING (true) WITH CHECK (true)"),
+            format!("DROP POLICY open ON {table}"),
+            "policy open",
+        ));
+    }
+    changes.push((
+        format!("ALTER POLICY encryption_vaults_user_isolation ON {VAULTS} USING (true)"),
+        format!(
+            "ALTER POLICY encryption_vaults_user_isolation ON {VAULTS}
+                USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''))"
+        ),
+        "policy encryption_vaults_user_isolation",
+    ));
+    changes.push((
+        format!("ALTER POLICY encryption_vault_audit_writer ON {TRAIL} WITH CHECK (true)"),
+        format!("ALTER POLICY encryption_vault_audit_writer ON {TRAIL} WITH CHECK (vault_ext.is_audit_writer())"),
+        "policy encryption_vault_audit_writer",
+    ));
+    changes.push((
+        "ALTER FUNCTION vault_rotate() OWNER TO postgres".into(),
+        "ALTER FUNCTION vault_rotate() OWNER TO vault_ext_owner".into(),
+        "vault_rotate() belongs to postgres",
+    ));
+    changes
+}
+
+fn allowed(sql: &str) -> String {
+    format!("SET vault_ext.allow_alter = on; {sql}")
+}
+
+#[track_caller]
+fn broken(result: Result<impl std::fmt::Debug, postgres::Error>, says: &str) -> Refusal {
+    let refusal = expect_vault_error(result, "55000");
+    assert!(refusal.message.contains(says), "{says:?} is not in {refusal:?}");
+    refusal
+}
+
+/// Every call fails and names the change; nothing is released and nothing altered.
+#[track_caller]
+fn nothing_is_released(db: &Db, says: &str) {
+    broken(fetch(&mut db.app_for("alice")), says);
+    broken(rotate(&mut db.app_for("alice")), says);
+    broken(init(&mut db.app_for("new")), says);
+    assert_eq!(db.vault_row("new"), None);
+}
+
+#[test]
+fn a_statement_that_breaks_a_promise_is_refused() {
+    let db = shared_db();
+    let key = init(&mut db.app_for("alice")).unwrap();
+    let mut superuser = db.superuser();
+    for (change, _, says) in changes() {
+        let refusal = broken(superuser.batch_execute(&change), says);
+        assert!(refusal.hint.is_some_and(|hint| hint.contains("vault_ext.allow_alter")), "{change}");
+        assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key, "after {change}");
+    }
+    for (change, says) in [
+        (format!("ALTER TABLE {TRAIL} ADD COLUMN note text"), "other columns"),
+        (format!("ALTER TABLE {VAULTS} ADD COLUMN note text"), "other columns"),
+        ("ALTER TABLE vault_ext.keks ADD COLUMN note text".into(), "other columns"),
+        (format!("ALTER TABLE {VAULTS} RENAME COLUMN kek_id TO kek"), "other columns"),
+        (format!("ALTER TABLE {TRAIL} RENAME TO old_trail"), "no table"),
+        (format!("ALTER TABLE {TRAIL} SET SCHEMA public"), "no table"),
+        ("ALTER SCHEMA vault_ext RENAME TO elsewhere".into(), "no table"),
+        ("REASSIGN OWNED BY vault_ext_owner TO postgres".into(), "belongs to postgres"),
+        ("ALTER ROLE vault_ext_owner BYPASSRLS".into(), "BYPASSRLS"),
+        (format!("DROP POLICY encryption_vaults_user_isolation ON {VAULTS}"), "policy"),
+        (format!("DO $$ BEGIN ALTER TABLE {TRAIL} SET UNLOGGED; END $$"), "not logged"),
+    ] {
+        broken(superuser.batch_execute(&change), says);
+        assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key, "after {change}");
+    }
+}
+
+#[test]
+fn what_breaks_no_promise_is_nobody_s_business() {
+    let db = shared_db();
+    init(&mut db.app_for("alice")).unwrap();
+    db.force(&format!(
+        "ALTER TABLE {TRAIL} SET (fillfactor = 90);
+         ALTER TABLE {TRAIL} ALTER user_agent SET STATISTICS 10;
+         CREATE INDEX by_action ON {TRAIL} (action);
+         CREATE ROLE integrity_report; CREATE POLICY reporting ON {TRAIL} FOR SELECT TO integrity_report USING (true);
+         CREATE POLICY not_at_night ON {VAULTS} AS RESTRICTIVE FOR SELECT USING (true);
+         CREATE TABLE encryption_vaults (id int); ALTER TABLE encryption_vaults ADD note text, SET UNLOGGED;
+         DROP POLICY reporting ON {TRAIL}; DROP POLICY not_at_night ON {VAULTS}; DROP ROLE integrity_report;
+         CREATE ROLE integrity_a; CREATE ROLE integrity_b; REASSIGN OWNED BY integrity_a TO integrity_b; ALTER ROLE integrity_a LOGIN;
+         DROP ROLE integrity_a, integrity_b"
+    ));
+    fetch(&mut db.app_for("alice")).unwrap();
+    // Who may not alter the tables is told so, as ever.
+    for role in ["wire_app", "wire_admin", "wire_stranger"] {
+        expect_error(db.conn(role).batch_execute(&format!("ALTER TABLE {TRAIL} SET UNLOGGED")), "42501");
+        expect_error(db.conn(role).batch_execute("REASSIGN OWNED BY vault_ext_owner TO CURRENT_USER"), "42501");
+    }
+}
+
+#[test]
+fn a_change_that_gets_past_is_named_by_every_call_until_it_is_mended() {
+    let db = shared_db();
+    let key = init(&mut db.app_for("alice")).unwrap();
+    // An open session, and its writer, from before.
+    let mut open = db.app_for("alice");
+    for (change, mend, says) in changes() {
+        assert_eq!(fetch(&mut open).unwrap(), key, "before {change}");
+        db.force(&allowed(&change));
+        broken(fetch(&mut open), says);
+        nothing_is_released(&db, says);
+        db.force(&mend);
+        assert_eq!(fetch(&mut open).unwrap(), key, "after {mend}");
+    }
+    db.force(&allowed("REASSIGN OWNED BY vault_ext_owner TO postgres"));
+    nothing_is_released(&db, "belongs to postgres");
+}
+
+#[test]
+fn two_changes_can_be_mended_one_after_the_other() {
+    let db = shared_db();
+    let key = init(&mut db.app_for("alice")).unwrap();
+    db.force(&allowed(&format!("ALTER TABLE {TRAIL} SET UNLOGGED; ALTER TABLE {VAULTS} NO FORCE ROW LEVEL SECURITY")));
+    nothing_is_released(&db, "vault_ext.");
+    broken(db.superuser().batch_execute(&format!("ALTER TABLE {VAULTS} SET UNLOGGED")), "not logged");
+    db.force(&format!("ALTER TABLE {TRAIL} SET LOGGED"));
+    nothing_is_released(&db, "does not force");
+    db.force(&format!("ALTER TABLE {VAULTS} FORCE ROW LEVEL SECURITY"));
+    assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
+}
+
+#[test]
+fn a_trail_that_was_swapped_takes_no_rows() {
+    let db = shared_db();
+    init(&mut db.app_for("alice")).unwrap();
+    for make in [
+        format!(
+            "CREATE TABLE {TRAIL} (LIKE vault_ext.mine INCLUDING ALL) PARTITION BY RANGE (id);
+            CREATE TABLE vault_ext.part PARTITION OF {TRAIL} DEFAULT"
+        ),
+        format!("CREATE TABLE {TRAIL} (LIKE vault_ext.mine INCLUDING ALL)"),
+        format!("CREATE VIEW {TRAIL} AS SELECT * FROM vault_ext.mine"),
+        format!("CREATE TABLE {TRAIL} () INHERITS (vault_ext.mine)"),
+    ] {
+        db.force(&allowed(&format!(
+            "ALTER TABLE {TRAIL} RENAME TO mine; {make}; ALTER TABLE {TRAIL} OWNER TO vault_ext_owner"
+        )));
+        nothing_is_released(&db, "not the one that CREATE EXTENSION made");
+        let kind = if make.starts_with("CREATE VIEW") { "VIEW" } else { "TABLE" };
+        db.force(&allowed(&format!(
+            "DROP {kind} {TRAIL}; ALTER TABLE vault_ext.mine RENAME TO encryption_vault_audit"
+        )));
+        fetch(&mut db.app_for("alice")).unwrap();
+    }
+    // A child of the trail is a place for rows past its policies.
+    db.force(&format!("CREATE TABLE child () INHERITS ({TRAIL})"));
+    nothing_is_released(&db, "inheritance");
+    db.force("DROP TABLE child");
+    fetch(&mut db.app_for("alice")).unwrap();
+}
+
+#[test]
+fn another_column_from_before_is_named_by_vault_check() {
+    let db = shared_db();
+    init(&mut db.app_for("alice")).unwrap();
+    db.force(&allowed(&format!("ALTER TABLE {TRAIL} ADD COLUMN note text")));
+    // Nothing is broken yet: a dump would not restore.
+    fetch(&mut db.app_for("alice")).unwrap();
+    let warnings = || {
+        let mut psql = db.cluster.program("psql", "wire_admin");
+        let output = psql.args(["-X", "-d", &db.name, "-c", "SELECT * FROM vault_check()"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = warnings();
+    assert!(said.contains("WARNING") && said.contains("other columns"), "{said}");
+    db.force(&format!("ALTER TABLE {TRAIL} DROP COLUMN note"));
+    assert_eq!(warnings(), "");
+}
+
+#[test]
+fn a_dump_of_a_trail_that_could_not_be_changed_restores_every_row() {
+    let db = shared_db();
+    init(&mut db.app_for("alice")).unwrap();
+    broken(db.superuser().batch_execute(&format!("ALTER TABLE {TRAIL} ADD COLUMN note text")), "other columns");
+    let file = scratch_dir().join("dump");
+    succeed(db.cluster.program("pg_dump", "postgres").args(["-Fc", "-f"]).arg(&file).arg(&db.name));
+    let copy = db.cluster.empty_database(&format!("{}_copy", db.name));
+    let restore: &mut Command = &mut db.cluster.program("pg_restore", "postgres");
+    succeed(restore.args(["-d", &copy.name]).arg(&file));
+    assert_eq!(copy.audit(), db.audit());
+}
+
+#[test]
+fn vault_check_names_what_is_broken() {
+    let db = shared_db();
+    init(&mut db.app_for("alice")).unwrap();
+    db.force(&allowed(&format!("ALTER TABLE {VAULTS} SET UNLOGGED")));
+    broken(db.conn("wire_admin").query("SELECT * FROM vault_check()", &[]), "not logged");
+}
+
+#[test]
+fn row_security_that_is_off_is_refused_with_the_right_advice() {
+    let db = shared_db();
+    let key = init(&mut db.app_for("alice")).unwrap();
+    let mut app = db.app_for("alice");
+    let mut admin = db.conn("wire_admin");
+    for client in [&mut app, &mut admin] {
+        client.batch_execute("SET row_security = off").unwrap();
+    }
+    let mut refused = vec![
+        expect_vault_error(fetch(&mut app), "55000"),
+        expect_vault_error(init(&mut app), "55000"),
+        expect_vault_error(rotate(&mut app), "55000"),
+        expect_vault_error(status(&mut app), "55000"),
+    ];
+    for sql in [
+        "SELECT vault_erase('alice')",
+        "SELECT vault_rename_user('alice', 'bob')",
+        "SELECT vault_purge_audit('1 day')",
+        "SELECT * FROM vault_kek_status()",
+        "SELECT * FROM vault_check()",
+        "CALL vault_rewrap()",
+        "SELECT vault_retire_kek('spare')",
+        "SELECT * FROM vault_reload_kek()",
+    ] {
+        refused.push(expect_vault_error(admin.batch_execute(sql), "55000"));
+    }
+    for refusal in refused {
+        let hint = refusal.hint.clone().unwrap_or_default();
+        assert!(hint.contains("SET row_security = on") && !hint.contains("NO FORCE"), "{refusal:?}");
+    }
+    app.batch_execute("RESET row_security").unwrap();
+    assert_eq!(fetch(&mut app).unwrap(), key);
+    let rows = db.audit_where("context = 'row-security-off'");
+    assert!(rows.iter().any(|row| row.action == "failed_fetch" && row.status == 500), "{rows:?}");
+}
+
+#[test]
+fn a_change_while_the_writer_waits_for_the_table_counts() {
+    let db = shared_db();
+    init(&mut db.app_for("alice")).unwrap();
+    let mut changing = db.superuser();
+    changing.batch_execute(&allowed("BEGIN")).unwrap();
+    changing.batch_execute(&format!("ALTER TABLE {TRAIL} SET UNLOGGED")).unwrap();
+    let mut app = db.app_for("alice");
+    let waiting = std::thread::spawn(move || -> Result<VaultKey, postgres::Error> { fetch(&mut app) });
+    eventually(std::time::Duration::from_secs(30), "the writer waits", || {
+        db.value("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'vault%writer' AND wait_event_type = 'Lock' AND datname = current_database())")
+    });
+    changing.batch_execute("COMMIT").unwrap();
+    broken(waiting.join().unwrap(), "not logged");
+    let rows: i64 = db.value(&format!("SELECT count(*) FROM {TRAIL}"));
+    assert_eq!(rows, 1, "nothing went into a table that a crash empties");
+}

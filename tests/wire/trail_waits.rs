@@ -1,0 +1,226 @@
+//! Waiting for the trail: as long as documented, no longer than its cause, and with that cause named.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{
+    Cluster, Db, Refusal, eventually, expect_vault_error, fetch, init, rotate, set_user, shared_db, status,
+};
+use crate::load::Load;
+
+const SOON: Duration = Duration::from_secs(30);
+const LOCK: &str = "BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE";
+const WRITERS: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'vault%writer' AND datname = current_database()";
+
+fn server(timeout: &str) -> Cluster {
+    let conf = format!("vault_ext.audit_timeout = '{timeout}'");
+    Cluster::builder().with_wire_kek().without_fsync().conf(&conf).conf("max_worker_processes = 20").start()
+}
+
+fn pid(client: &mut postgres::Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0)
+}
+
+/// The writer waits for a lock.
+#[track_caller]
+fn writer_is_blocked(db: &Db) {
+    eventually(SOON, "the writer waits for the lock", || {
+        db.value::<i64>(&format!("{WRITERS} AND wait_event_type = 'Lock'")) == 1
+    });
+}
+
+#[track_caller]
+fn timed_out(result: Result<impl std::fmt::Debug, postgres::Error>) -> Refusal {
+    expect_vault_error(result, "55000")
+}
+
+#[test]
+fn a_call_waits_for_as_long_as_the_setting_says_and_no_less() {
+    let cluster = server("4s");
+    let db = cluster.database("d");
+    let key = init(&mut db.app_for("alice")).unwrap();
+    let mut locker = db.superuser();
+    locker.batch_execute(LOCK).unwrap();
+    let start = Instant::now();
+    let refusal = timed_out(fetch(&mut db.app_for("alice")));
+    assert!(start.elapsed() >= Duration::from_secs(4), "gave up after {:?}", start.elapsed());
+    assert!(refusal.message.contains("4000 ms"), "{refusal:?}");
+    locker.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
+}
+
+#[test]
+fn a_session_s_own_longer_wait_counts() {
+    let cluster = server("300ms");
+    let db = cluster.database("d");
+    db.force("ALTER ROLE wire_app2 SET vault_ext.audit_timeout = '5min'");
+    let key = init(&mut db.app_for("alice")).unwrap();
+    let mut locker = db.superuser();
+    locker.batch_execute(LOCK).unwrap();
+    let mut patient = db.conn("wire_app2");
+    set_user(&mut patient, "alice");
+    let waiting = std::thread::spawn(move || fetch(&mut patient));
+    writer_is_blocked(&db);
+    // Others give up meanwhile, several times as long as the server's own wait.
+    for _ in 0..4 {
+        timed_out(fetch(&mut db.app_for("alice")));
+    }
+    assert!(!waiting.is_finished());
+    locker.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(waiting.join().unwrap().unwrap(), key);
+}
+
+#[test]
+fn the_error_names_who_holds_the_lock() {
+    let cluster = server("1s");
+    let db = cluster.database("d");
+    init(&mut db.app_for("alice")).unwrap();
+    // An idle reader, an ALTER TABLE behind it, and the writer behind that.
+    let mut reader = db.superuser();
+    reader.batch_execute("BEGIN; SELECT count(*) FROM vault_ext.encryption_vault_audit").unwrap();
+    let mut altering = db.superuser();
+    let (reader_pid, altering_pid) = (pid(&mut reader), pid(&mut altering));
+    let cancel = altering.cancel_token();
+    let alter = std::thread::spawn(move || {
+        altering.batch_execute("ALTER TABLE vault_ext.encryption_vault_audit ADD CONSTRAINT c CHECK (true) NOT VALID")
+    });
+    eventually(SOON, "ALTER TABLE waits", || {
+        db.value(&format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {altering_pid} AND NOT granted)"))
+    });
+    let refusal = timed_out(fetch(&mut db.app_for("alice")));
+    let detail = refusal.detail.as_deref().unwrap_or_default();
+    for named in [reader_pid, altering_pid] {
+        assert!(detail.contains(&named.to_string()), "{named} is not in {refusal:?}");
+    }
+    // More calls than a session has slots for say the same.
+    let mut app = db.app_for("alice");
+    for _ in 0..6 {
+        let refusal = timed_out(fetch(&mut app));
+        assert!(refusal.detail.is_some_and(|detail| detail.contains(&altering_pid.to_string())), "{}", refusal.message);
+    }
+    cancel.cancel_query(postgres::NoTls).unwrap();
+    assert!(alter.join().unwrap().is_err());
+    fetch(&mut db.app_for("alice")).unwrap();
+}
+
+#[test]
+fn a_session_that_is_already_there_goes_on_when_others_are_kept_out() {
+    let cluster = server("5s");
+    let db = cluster.database("d");
+    let mut app = db.app_for("alice");
+    let key = init(&mut app).unwrap();
+    let mut superuser = db.superuser();
+    cluster.superuser("postgres").batch_execute("ALTER DATABASE d ALLOW_CONNECTIONS false").unwrap();
+    eventually(SOON, "the writer has left", || superuser.query_one(WRITERS, &[]).unwrap().get::<_, i64>(0) == 0);
+    assert_eq!(fetch(&mut app).unwrap(), key);
+    assert_eq!(rotate(&mut app).unwrap().key_version, 2);
+    let log = cluster.log();
+    assert!(!log.contains("FATAL"), "{log}");
+}
+
+#[test]
+fn a_database_that_turns_the_writer_away_is_asked_again_less_and_less_often() {
+    let cluster = server("4s");
+    let db = cluster.database("d");
+    let mut app = db.app_for("alice");
+    let key = init(&mut app).unwrap();
+    let mut superuser = db.superuser();
+    eventually(SOON, "the writer has left", || superuser.query_one(WRITERS, &[]).unwrap().get::<_, i64>(0) == 0);
+    // What an interrupted DROP DATABASE leaves: nobody can connect any more.
+    superuser.batch_execute("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'd'").unwrap();
+    let refusal = expect_vault_error(fetch(&mut app), "55000");
+    assert!(refusal.message.contains("cannot connect"), "{refusal:?}");
+    assert!(!refusal.text().contains("lock"), "{refusal:?}");
+    let attempts = cluster.log().matches("FATAL").count();
+    assert!((1..=8).contains(&attempts), "{attempts} attempts in four seconds");
+    superuser.batch_execute("UPDATE pg_database SET datconnlimit = -1 WHERE datname = 'd'").unwrap();
+    assert_eq!(fetch(&mut app).unwrap(), key, "within the wait of one call");
+}
+
+/// Sessions whose plans were made while a rule swallowed their statement, with calls going on all the while.
+#[test]
+fn a_rule_that_is_gone_leaves_nothing_behind() {
+    let db = shared_db();
+    init(&mut db.app_for("alice")).unwrap();
+    let load = Load::start(&db, 4);
+    load.let_through(20);
+    for _ in 0..2 {
+        db.force(
+            "SET vault_ext.allow_alter = on;
+             CREATE RULE swallow AS ON INSERT TO vault_ext.encryption_vault_audit DO INSTEAD NOTHING",
+        );
+        let refusal = expect_vault_error(fetch(&mut db.app_for("alice")), "55000");
+        assert!(refusal.message.contains("rule"), "{refusal:?}");
+        db.force("DROP RULE swallow ON vault_ext.encryption_vault_audit");
+        // The load goes on, so that the writer stays; it must notice by itself.
+        fetch(&mut db.app_for("alice")).unwrap();
+        load.let_through(20);
+    }
+    load.stop();
+}
+
+/// The same for the statements of a caller: with each command swallowed in turn, and the calls that run it.
+#[test]
+fn a_session_forgets_a_plan_that_a_rule_has_emptied() {
+    let db = shared_db();
+    let mut app = db.app_for("alice");
+    let mut admin = db.conn("wire_admin");
+    init(&mut app).unwrap();
+    for (event, user) in [("UPDATE", "alice"), ("INSERT", "bob"), ("DELETE", "carol")] {
+        init(&mut db.app_for("carol")).unwrap();
+        for _ in 0..3 {
+            db.force(&format!(
+                "SET vault_ext.allow_alter = on;
+                 CREATE RULE swallow AS ON {event} TO vault_ext.encryption_vaults DO INSTEAD NOTHING"
+            ));
+            set_user(&mut app, user);
+            match event {
+                "UPDATE" => drop(expect_vault_error(rotate(&mut app), "55000")),
+                "INSERT" => drop(expect_vault_error(init(&mut app), "55000")),
+                _ => drop(expect_vault_error(admin.query("SELECT vault_erase('carol')", &[]), "55000")),
+            }
+            assert!(db.vault_row("carol").is_some() && (event == "DELETE" || db.vault_row("bob").is_none()));
+            db.force("DROP RULE swallow ON vault_ext.encryption_vaults");
+        }
+        match event {
+            "UPDATE" => assert_eq!(rotate(&mut app).unwrap().key_version, 2),
+            "INSERT" => assert_eq!(init(&mut app).unwrap().key_version, 1),
+            _ => assert!(admin.query_one("SELECT vault_erase('carol')", &[]).unwrap().get::<_, bool>(0)),
+        }
+        assert_eq!(status(&mut app).unwrap().exists, event != "DELETE");
+    }
+}
+
+/// Each statement that a session keeps, while its table is renamed away and back, and its function replaced.
+#[test]
+fn kept_plans_follow_what_becomes_of_their_objects() {
+    let db = shared_db();
+    let mut app = db.app_for("alice");
+    let key = init(&mut app).unwrap();
+    for (away, back) in [
+        (
+            "ALTER TABLE vault_ext.encryption_vaults RENAME TO elsewhere",
+            "ALTER TABLE vault_ext.elsewhere RENAME TO encryption_vaults",
+        ),
+        (
+            "ALTER TABLE vault_ext.encryption_vaults RENAME COLUMN wrap_iv TO iv",
+            "ALTER TABLE vault_ext.encryption_vaults RENAME COLUMN iv TO wrap_iv",
+        ),
+        ("ALTER SCHEMA vault_ext RENAME TO elsewhere", "ALTER SCHEMA elsewhere RENAME TO vault_ext"),
+        ("ALTER TABLE vault_ext.keks RENAME TO elsewhere", "ALTER TABLE vault_ext.elsewhere RENAME TO keks"),
+        (
+            "ALTER FUNCTION vault_ext.audit_batch() RENAME TO elsewhere",
+            "ALTER FUNCTION vault_ext.elsewhere() RENAME TO audit_batch",
+        ),
+    ] {
+        for _ in 0..2 {
+            assert_eq!(fetch(&mut app).unwrap(), key);
+            assert!(status(&mut app).unwrap().exists);
+            db.force(&format!("SET vault_ext.allow_alter = on; {away}"));
+            assert!(fetch(&mut app).is_err(), "after {away}");
+            db.force(&format!("SET vault_ext.allow_alter = on; {back}"));
+        }
+    }
+    assert_eq!(fetch(&mut app).unwrap(), key);
+    assert_eq!(rotate(&mut app).unwrap().key_version, 2);
+}
