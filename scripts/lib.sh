@@ -29,7 +29,8 @@ export VAULT_EXT_WORK=$WORK
 export USER=${USER:-$(id -un)} # pgrx's tests read it, containers often lack it
 PATH=$WORK/tools/bin:$PATH     # scripts/setup puts cargo-pgrx there when cargo's own folder holds another version
 
-unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS # they would override the link argument that keeps pgrx's SQL section
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS # with other flags everything would be compiled once more
+export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1 # the same; build.rs does it for the one crate that needs it
 
 # Runs a command as the server's user, from a folder that everybody can enter.
 as_server() {
