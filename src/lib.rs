@@ -2,25 +2,20 @@
 
 mod api;
 mod audit;
-mod check;
-mod crypto;
 mod error;
 mod guard;
 mod identity;
-#[cfg(any(test, feature = "pg_test"))]
-mod in_server_tests;
 mod kek;
-mod keks;
-mod maintenance;
+mod keyring;
 #[cfg(feature = "bench")]
 mod micro_benchmarks;
 #[allow(unsafe_code)]
 mod pg;
-mod rewrap;
+#[cfg(any(test, feature = "pg_test"))]
+mod pg_tests;
 mod settings;
 mod store;
 mod vault;
-mod version;
 
 pgrx::pg_module_magic!(name, version);
 
@@ -35,6 +30,12 @@ pgrx::extension_sql_file!("../sql/050_grants.sql", name = "grants", requires = [
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
     pg::process::forbid_backtraces();
+    pg::entry::set(pg::entry::Entries {
+        audit_writer: audit::writer::run,
+        keyring_listener: keyring::reload::listen,
+        rewrap: api::admin::vault_rewrap,
+        erase_on_delete: api::admin::vault_erase_on_delete,
+    });
     if !pg::process::is_preloading() {
         return;
     }
@@ -42,17 +43,21 @@ extern "C-unwind" fn _PG_init() {
     if pg::process::is_binary_upgrade() {
         return;
     }
-    pg::shmem::request(settings::audit_slots());
+    audit::memory::request(settings::audit_slots());
     pg::utility::listen(pg::utility::Callbacks {
-        before_database_statement: audit::ask_idle_writers_to_leave,
+        before_database_statement: audit::submit::ask_idle_writers_to_leave,
         around_alteration: guard::alter::around,
-        guarded: pg::utility::Guarded { schema: store::SCHEMA, tables: &guard::integrity::TABLES, owner: store::OWNER },
+        guarded: pg::utility::Guarded {
+            schema: store::SCHEMA,
+            tables: &vault_core::integrity::TABLES,
+            owner: store::OWNER,
+        },
     });
-    pg::drop::before_drop_of(store::SCHEMA, store::VAULTS, guard::drop::before_drop);
-    if kek::startup::is_reloadable() {
+    pg::drop::before_drop_of(store::SCHEMA, store::vaults::VAULTS, guard::drop::before_drop);
+    if keyring::startup::is_reloadable() {
         pg::worker::start_keyring_listener();
     }
-    if let Err(bad) = kek::startup::load() {
+    if let Err(bad) = keyring::startup::load() {
         error::VaultError::RefusedStart(bad.message, bad.hint).raise();
     }
 }

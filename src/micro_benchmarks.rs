@@ -9,17 +9,18 @@ use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::AeadInOut;
 use pgrx::prelude::*;
 
-use crate::crypto::secret::{KekBytes, MasterKey};
-use crate::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, Nonce, WrapContext};
-use crate::pg::row::Row;
-use crate::{identity, store};
+use crate::identity;
+use crate::pg::composite::Row;
+use crate::store::vaults;
+use vault_core::crypto::secret::{KekBytes, MasterKey};
+use vault_core::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, Nonce, WrapContext};
 
 /// The user's row as `vault_get_master_key()` looks it up and in the shape of its result, but with the wrap for the key:
 /// no subtransaction, no audit, nothing opened.
 #[pg_extern(sql = false)]
 fn bench_lookup() -> Row<4> {
     let user = identity::current_user().expect("an identity");
-    let vault = store::find(&user).expect("a vault");
+    let vault = vaults::find(&user).expect("a vault");
     Row([
         vault.wrapped_mk.as_str().into_datum(),
         vault.format_version.into_datum(),

@@ -4,21 +4,21 @@ use pgrx::datum::{Date, Interval};
 use pgrx::prelude::*;
 
 use super::or_raise;
-use crate::audit::writer;
-use crate::crypto::wrap::USER_ID_MAX;
 use crate::error::VaultError;
+use crate::kek::{check, reload, retire, rewrap, status};
+use crate::pg::composite::Row;
 use crate::pg::procedure::Transactions;
-use crate::pg::row::{Row, RowSet};
 use crate::pg::trigger::DeletedRow;
-use crate::rewrap::{self, Totals};
 use crate::store::catalog;
-use crate::{check, keks, maintenance, vault, version};
+use crate::store::version;
+use crate::vault::{rename, service};
+use vault_core::crypto::wrap::USER_ID_MAX;
 
 /// Deletes one user's vault; false if there was none. 22023 for an impossible user id.
 #[pg_extern(sql = false)]
 fn vault_erase(user_id: String) -> bool {
     check_user_id(&user_id);
-    or_raise(vault::erase(user_id))
+    or_raise(service::erase(user_id))
 }
 
 /// Gives one user's vault to another user id. P0002 if there is none, 23505 if the other has one, 22023 for impossible ids.
@@ -29,7 +29,7 @@ fn vault_rename_user(old_user_id: String, new_user_id: &str) {
     if old_user_id == new_user_id {
         VaultError::BadArgument("the two user ids are the same", "Ids are compared byte by byte.").raise();
     }
-    or_raise(vault::rename(old_user_id, new_user_id));
+    or_raise(rename::rename(old_user_id, new_user_id));
 }
 
 fn check_user_id(user_id: &str) {
@@ -39,8 +39,12 @@ fn check_user_id(user_id: &str) {
     }
 }
 
-/// AFTER DELETE … FOR EACH ROW on the application's users table; the argument names the column with the user's id.
-pub fn erase_on_delete(row: Option<DeletedRow>) -> Result<(), VaultError> {
+/// What the trigger function does: AFTER DELETE … FOR EACH ROW on the application's users table; the argument names the column with the user's id.
+pub fn vault_erase_on_delete(row: Option<DeletedRow>) {
+    or_raise(erase_on_delete(row));
+}
+
+fn erase_on_delete(row: Option<DeletedRow>) -> Result<(), VaultError> {
     const HINT: &str =
         "Use CREATE TRIGGER … AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION vault_erase_on_delete('id').";
     let row =
@@ -52,7 +56,7 @@ pub fn erase_on_delete(row: Option<DeletedRow>) -> Result<(), VaultError> {
         .column(column)
         .map_err(|()| VaultError::BadArgument("vault_erase_on_delete(): the table has no column of that name", HINT))?;
     match user {
-        Some(user) if !user.is_empty() && user.len() <= USER_ID_MAX => vault::erase_deleted(user),
+        Some(user) if !user.is_empty() && user.len() <= USER_ID_MAX => service::erase_deleted(user),
         // No vault can have such an id.
         _ => Ok(()),
     }
@@ -64,7 +68,7 @@ fn vault_purge_audit(older_than: Interval) -> i64 {
     if older_than.as_micros() < 0 {
         VaultError::BadArgument("older_than must not be negative", "Give an age, such as interval '1 year'.").raise();
     }
-    or_raise(vault::purge_audit(older_than)) as i64
+    or_raise(service::purge_audit(older_than)) as i64
 }
 
 /// Reads the keyring's source again: kek_id, active, change (added, kept, removed). F0000, 55000, 55P03, 25006.
@@ -72,7 +76,7 @@ fn vault_purge_audit(older_than: Interval) -> i64 {
 fn vault_reload_kek(
     keep_missing: bool,
 ) -> TableIterator<'static, (name!(kek_id, String), name!(active, bool), name!(change, &'static str))> {
-    let change = or_raise(keks::reload(keep_missing));
+    let change = or_raise(reload::reload(keep_missing));
     let mut rows: Vec<_> = Vec::new();
     for (position, entry) in change.entries.into_iter().enumerate() {
         let what = if change.added.contains(&entry.id) { "added" } else { "kept" };
@@ -100,7 +104,7 @@ fn vault_kek_status() -> TableIterator<
         name!(safe_to_remove, bool),
     ),
 > {
-    TableIterator::new(or_raise(keks::status()).into_iter().map(|kek| {
+    TableIterator::new(or_raise(status::status()).into_iter().map(|kek| {
         (
             kek.kek_id,
             kek.active,
@@ -119,7 +123,7 @@ fn vault_kek_status() -> TableIterator<
 /// Marks a KEK as gone; false if it was so already. 55000 while it is active or vaults need it, 22023 if it is unknown.
 #[pg_extern(sql = false)]
 fn vault_retire_kek(kek_id: &str) -> bool {
-    or_raise(keks::retire(kek_id))
+    or_raise(retire::retire(kek_id))
 }
 
 /// Opens every wrap and releases nothing: kek_id, format_version, outcome, vaults, user_ids of those that do not open.
@@ -147,20 +151,15 @@ fn vault_check(
     )
 }
 
-/// What the procedure does. 22023, 25001, 25006, 55000.
-pub fn rewrap(batch_size: Option<i32>, transactions: &Transactions) -> Totals {
-    match batch_size {
-        Some(batch_size @ 1..=100_000) => or_raise(rewrap::run(batch_size, transactions)),
-        _ => VaultError::BadArgument(
-            "batch_size must be from 1 to 100000",
-            "Leave it out, or give a number such as 1000.",
-        )
-        .raise(),
-    }
-}
-
-pub fn rewrap_in_transaction_block() -> ! {
-    VaultError::NotOnItsOwn("vault_rewrap()").raise()
+/// What the procedure vault_rewrap() does. 22023, 25001, 25006, 55000.
+pub fn vault_rewrap(batch_size: Option<i32>, transactions: Option<&Transactions>) -> [i64; 3] {
+    let Some(transactions) = transactions else { VaultError::NotOnItsOwn("vault_rewrap()").raise() };
+    let Some(batch_size @ 1..=100_000) = batch_size else {
+        VaultError::BadArgument("batch_size must be from 1 to 100000", "Leave it out, or give a number such as 1000.")
+            .raise()
+    };
+    let totals = or_raise(rewrap::run(batch_size, transactions));
+    [totals.done, totals.skipped, totals.failed]
 }
 
 /// library_version, sql_version, hint: what to do where they differ, else NULL.
@@ -169,38 +168,4 @@ fn vault_version() -> Row<3> {
     let sql = catalog::sql_version();
     let hint = sql.as_deref().and_then(version::hint);
     Row([version::LIBRARY.into_datum(), sql.into_datum(), hint.into_datum()])
-}
-
-/// Asked by policies; see `maintenance`.
-#[pg_extern(sql = false)]
-fn in_maintenance() -> bool {
-    maintenance::is_active()
-}
-
-/// Asked by the trail's INSERT policy.
-#[pg_extern(sql = false)]
-fn is_audit_writer() -> bool {
-    writer::is_this_process()
-}
-
-/// The records that the audit writer is about to insert; none in any other process.
-#[pg_extern(sql = false)]
-fn audit_batch() -> RowSet<11> {
-    RowSet(|rows| {
-        writer::batch(|record| {
-            rows.put([
-                record.user_id.into_datum(),
-                record.action.name().into_datum(),
-                i32::from(record.status).into_datum(),
-                record.kek_id.into_datum(),
-                record.key_version.into_datum(),
-                record.db_role.into_datum(),
-                record.ip_address.into_datum(),
-                record.user_agent.into_datum(),
-                record.request_id.into_datum(),
-                record.context.into_datum(),
-                record.created_at.into_datum(),
-            ]);
-        });
-    })
 }

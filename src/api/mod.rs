@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod monitor;
+pub mod policy;
 pub mod user;
 
 use crate::error::VaultError;

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pgrx::prelude::*;
 
+use crate::audit::memory;
 use crate::error::VaultError;
-use crate::pg::row::Row;
-use crate::pg::shmem;
+use crate::pg::composite::Row;
 use crate::pg::subxact::unpack_sqlstate;
 use crate::vault::health;
 
@@ -35,10 +35,10 @@ fn vault_health() -> Row<9> {
 /// Counters of all audit writers since the server started. 55000 where the library was not preloaded.
 #[pg_extern(sql = false)]
 fn audit_counters() -> Row<8> {
-    let Some(area) = shmem::area() else { VaultError::NotPreloaded.raise() };
-    let counters = area.counters;
+    let Some(memory) = memory::get() else { VaultError::NotPreloaded.raise() };
+    let counters = memory.counters;
     let of = |counter: &AtomicU64| (counter.load(Ordering::Relaxed) as i64).into_datum();
-    let queued = area.slots.iter().filter(|slot| slot.is_queued()).count() as i64;
+    let queued = memory.slots.iter().filter(|slot| slot.is_queued()).count() as i64;
     Row([
         of(&counters.calls),
         of(&counters.rows),

@@ -4,8 +4,9 @@ use pgrx::prelude::*;
 
 use super::or_raise;
 use crate::error::VaultError;
-use crate::pg::row::Row;
-use crate::vault::{self, UserKey};
+use crate::pg::composite::Row;
+use crate::vault::key::UserKey;
+use crate::vault::service;
 
 /// `vault_key`: master_key text, format_version smallint, kek_id text, key_version integer.
 fn vault_key(result: Result<UserKey, VaultError>) -> Row<4> {
@@ -21,25 +22,25 @@ fn vault_key(result: Result<UserKey, VaultError>) -> Row<4> {
 /// The user's key; minted if there is none. 28000, 55000, XX001, 53400.
 #[pg_extern(sql = false)]
 fn vault_init() -> Row<4> {
-    vault_key(vault::init())
+    vault_key(service::init())
 }
 
 /// The user's key. P0002 if there is none; 28000, 55000, XX001, 53400.
 #[pg_extern(sql = false)]
 fn vault_get_master_key() -> Row<4> {
-    vault_key(vault::get())
+    vault_key(service::get())
 }
 
 /// A fresh key in place of the old one. 28000, 55000, XX001, 53400.
 #[pg_extern(sql = false)]
 fn vault_rotate() -> Row<4> {
-    vault_key(vault::rotate())
+    vault_key(service::rotate())
 }
 
 /// exists, format_version, kek_id, key_version, created_at, rotated_at; all but the first NULL where there is no vault.
 #[pg_extern(sql = false)]
 fn vault_status() -> Row<6> {
-    match or_raise(vault::status()) {
+    match or_raise(service::status()) {
         None => Row([false.into_datum(), None, None, None, None, None]),
         Some(vault) => Row([
             true.into_datum(),

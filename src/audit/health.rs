@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::queue::{Kind, LastError};
-use super::record::{Action, RECORD_BYTES, Record};
-use super::{AuditFailure, my_queue, submit_and_wait};
-use crate::pg::{session, shmem};
+use super::memory;
+use super::submit::{my_queue, submit_and_wait, timed_out};
+use crate::error::AuditFailure;
+use crate::pg::session;
 use crate::settings;
+use vault_core::audit::queue::{Kind, LastError};
+use vault_core::audit::record::{Action, RECORD_BYTES, Record};
 
 /// The longest that a probe waits for the writer, and the longest that the writer may be at work on one batch before a probe
 /// says so without waiting in line.
@@ -30,7 +32,7 @@ pub fn probe() -> Result<(), AuditFailure> {
     if let Some(since) = queue.and_then(|queue| queue.busy_since()) {
         let busy = Duration::from_micros(session::now().saturating_sub(since).max(0) as u64);
         if busy > LONG_BATCH {
-            return Err(AuditFailure::timed_out(busy, queue));
+            return Err(timed_out(busy, queue));
         }
     }
     let record = Record {
@@ -55,7 +57,7 @@ pub fn probe() -> Result<(), AuditFailure> {
 pub fn progress() -> Progress {
     let queue = my_queue();
     let writer_pid = queue.and_then(|queue| queue.writer_pid());
-    let slots = shmem::area().map_or(&[][..], |area| area.slots);
+    let slots = memory::get().map_or(&[][..], |memory| memory.slots);
     Progress {
         writer_pid,
         blocked_by: writer_pid.map(session::blocking_pids).unwrap_or_default(),

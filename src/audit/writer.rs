@@ -11,16 +11,21 @@ use std::time::Instant;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::CaughtError;
 
-use super::queue::{Kind, LastError, Queue, Settled};
-use super::record::{RECORD_BYTES, Record};
-use super::registration::{Candidate, Known};
+use super::memory::{self, Memory};
+use super::submit;
 use crate::error::VaultError;
-use crate::guard::integrity::{self, Fact, Problem};
-use crate::kek::ring;
-use crate::pg::shmem::{self, Area};
+use crate::keyring::ring;
 use crate::pg::{inval, process, session, spi, subxact, wait, worker, xact};
+use crate::settings;
+use crate::store;
 use crate::store::catalog;
-use crate::{settings, store};
+use crate::store::keks;
+use crate::store::trail;
+use crate::store::vaults;
+use vault_core::audit::kek_registration::{Candidate, Known};
+use vault_core::audit::queue::{Kind, LastError, Queue, Settled};
+use vault_core::audit::record::{RECORD_BYTES, Record};
+use vault_core::integrity::{self, Fact, Problem};
 
 /// A batch that was cancelled from outside is tried this often: a cancel is nobody's fault in it.
 const ATTEMPTS: u32 = 3;
@@ -55,7 +60,7 @@ const SHORT_LOCK_TIMEOUT: &std::ffi::CStr = c"2000";
 
 #[derive(Clone, Copy)]
 struct State {
-    area: Area,
+    memory: Memory,
     queue: &'static Queue,
     epoch: u64,
 }
@@ -67,15 +72,15 @@ pub fn is_this_process() -> bool {
 
 /// The whole life of a writer. `number` is its queue's place in the table.
 pub fn run(number: u32) {
-    let Some(area) = shmem::area() else { return };
-    let Some(queue) = area.queues.get(number as usize) else { return };
+    let Some(memory) = memory::get() else { return };
+    let Some(queue) = memory.queues.get(number as usize) else { return };
     let epoch = worker::extra();
     worker::accept_signals();
     if !queue.writer_runs(epoch) {
         return;
     }
     queue.pin();
-    let state = State { area, queue, epoch };
+    let state = State { memory, queue, epoch };
     STATE.set(Some(state));
     // Before the connection is made, so that it runs after the server has rolled back what was open.
     process::on_exit(give_back);
@@ -117,7 +122,7 @@ fn serve(state: State) {
         worker::reload_configuration_if_asked();
         let rings = state.queue.bell().load(Ordering::SeqCst);
         taken.clear();
-        state.queue.take(state.area.slots, &mut taken);
+        state.queue.take(state.memory.slots, &mut taken);
         if !taken.is_empty() {
             worker::report_activity(true);
             state.queue.note_busy(session::now());
@@ -128,7 +133,7 @@ fn serve(state: State) {
             worker::report_statistics(false);
             worker::report_activity(false);
             idle_since = Instant::now();
-            super::spin_until(state.queue, || !state.queue.is_empty());
+            submit::spin_until(state.queue, || !state.queue.is_empty());
             continue;
         }
         let left = settings::audit_idle_exit().saturating_sub(idle_since.elapsed());
@@ -142,7 +147,7 @@ fn serve(state: State) {
         }
         wait::sleep_while(state.queue.bell(), rings, left);
         if state.queue.is_quiet() && state.queue.bell().load(Ordering::SeqCst) != rings {
-            super::spin(super::ANNOUNCED, || !state.queue.is_empty());
+            submit::spin(submit::ANNOUNCED, || !state.queue.is_empty());
         }
     }
 }
@@ -153,12 +158,12 @@ fn hold(taken: &[u32]) {
 }
 
 fn write(state: State, taken: &[u32]) {
-    let area = state.area;
-    area.counters.batches.fetch_add(1, Ordering::Relaxed);
+    let memory = state.memory;
+    memory.counters.batches.fetch_add(1, Ordering::Relaxed);
     let (records, others): (Vec<u32>, Vec<u32>) =
-        taken.iter().partition(|index| area.slots[**index as usize].kind() == Kind::Record);
+        taken.iter().partition(|index| memory.slots[**index as usize].kind() == Kind::Record);
     for index in others {
-        match area.slots[index as usize].kind() {
+        match memory.slots[index as usize].kind() {
             Kind::RegisterKek => register(state, index),
             Kind::Record | Kind::Probe => probe(state, index),
         }
@@ -174,7 +179,7 @@ fn insert(state: State, records: &[u32]) {
     for _ in 0..ATTEMPTS {
         match try_insert(records) {
             Ok(()) => {
-                state.area.counters.rows.fetch_add(records.len() as u64, Ordering::Relaxed);
+                state.memory.counters.rows.fetch_add(records.len() as u64, Ordering::Relaxed);
                 state.queue.note_commit(session::now());
                 return settle(state, records, committed_outcome(), None);
             }
@@ -236,7 +241,7 @@ fn settling_transaction<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
 }
 
 fn insert_batch(records: usize) {
-    let inserted = store::insert_audit_batch();
+    let inserted = trail::insert_audit_batch();
     // A trigger that swallows rows must not pass for a written trail.
     assert!(inserted == records as u64, "{inserted} of {records} audit rows were inserted");
 }
@@ -309,11 +314,11 @@ fn fail(state: State, records: &[u32], error: &CaughtError) {
 
 /// Shows each record of the batch that is being inserted; none in any process but the writer.
 pub fn batch(mut show: impl FnMut(&Record<'_>)) {
-    let Some(State { area, .. }) = STATE.get() else { return };
+    let Some(State { memory, .. }) = STATE.get() else { return };
     let mut bytes = [0; RECORD_BYTES];
     BATCH.with(|batch| {
         for index in batch.borrow().iter() {
-            let length = area.slots[*index as usize].read(&mut bytes);
+            let length = memory.slots[*index as usize].read(&mut bytes);
             show(&Record::decode(&bytes[..length]).expect("our own encoding"));
         }
     });
@@ -346,7 +351,7 @@ fn committed_outcome() -> Settled {
 }
 
 fn register(state: State, index: u32) {
-    let slot = &state.area.slots[index as usize];
+    let slot = &state.memory.slots[index as usize];
     let mut bytes = [0; RECORD_BYTES];
     let length = slot.read(&mut bytes);
     COMMITTED.set(false);
@@ -367,27 +372,27 @@ fn register(state: State, index: u32) {
 }
 
 fn known(candidate: &Candidate<'_>) -> Known {
-    if let Some(kek) = store::known_kek(candidate.kek_id) {
+    if let Some(kek) = keks::known_kek(candidate.kek_id) {
         return kek.compare(candidate.check);
     }
     if !opens_its_vaults(candidate) {
         return Known::OpensNothing;
     }
-    store::register_kek(candidate.kek_id, candidate.check);
-    store::known_kek(candidate.kek_id).map_or(Known::Same, |kek| kek.compare(candidate.check))
+    keks::register_kek(candidate.kek_id, candidate.check);
+    keks::known_kek(candidate.kek_id).map_or(Known::Same, |kek| kek.compare(candidate.check))
 }
 
 /// Vaults may stand under an id that has no check value yet: rows taken over from the predecessor. A KEK that opens none
 /// of a handful of them is the wrong one.
 fn opens_its_vaults(candidate: &Candidate<'_>) -> bool {
-    let vaults = store::some_vaults_of_kek(candidate.kek_id);
+    let vaults = vaults::some_vaults_of_kek(candidate.kek_id);
     let Ok(ring) = ring::current() else { return false };
     vaults.is_empty() || vaults.iter().any(|(user, vault)| ring.open(&vault.stored(user)).is_ok())
 }
 
 /// Settles slots, wakes those who wait, and lets go of them.
 fn settle(state: State, settled: &[u32], outcome: Settled, answer: Option<&[u8]>) {
-    let slots = settled.iter().map(|index| &state.area.slots[*index as usize]);
+    let slots = settled.iter().map(|index| &state.memory.slots[*index as usize]);
     state.queue.open_gates(slots.filter(|slot| slot.settle(outcome, answer))).for_each(wait::wake);
     IN_FLIGHT.with(|list| {
         let mut list = list.borrow_mut();
@@ -400,14 +405,14 @@ fn settle(state: State, settled: &[u32], outcome: Settled, answer: Option<&[u8]>
 /// At the end of the process, also by termination: what was taken and not committed goes back to the list, and its
 /// owners are woken to start the next writer.
 fn give_back() {
-    let Some(State { area, queue, epoch }) = STATE.take() else { return };
+    let Some(State { memory, queue, epoch }) = STATE.take() else { return };
     let in_flight = IN_FLIGHT.try_with(|list| list.try_borrow_mut().map(|mut list| std::mem::take(&mut *list)));
     let mut in_flight = in_flight.ok().and_then(Result::ok).unwrap_or_default();
     for &index in &in_flight {
         if COMMITTED.get() {
-            area.slots[index as usize].settle(committed_outcome(), None);
+            memory.slots[index as usize].settle(committed_outcome(), None);
         } else {
-            queue.push(area.slots, index);
+            queue.push(memory.slots, index);
         }
     }
     if CONNECTING.get() {
@@ -417,14 +422,14 @@ fn give_back() {
     }
     if CONNECTING.get() && queue.has_no_backend() {
         // What refused calls have left behind would hold their slots for ever. Nobody waits for it.
-        queue.take(area.slots, &mut in_flight);
+        queue.take(memory.slots, &mut in_flight);
         for &index in &in_flight {
-            area.slots[index as usize]
+            memory.slots[index as usize]
                 .settle(Settled::Failed(PgSqlErrorCode::ERRCODE_INVALID_CATALOG_NAME as i32), None);
-            area.counters.lost.fetch_add(1, Ordering::Relaxed);
+            memory.counters.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
     queue.writer_leaves(epoch);
-    queue.open_gates(in_flight.iter().map(|index| &area.slots[*index as usize])).for_each(wait::wake);
+    queue.open_gates(in_flight.iter().map(|index| &memory.slots[*index as usize])).for_each(wait::wake);
     queue.unpin();
 }

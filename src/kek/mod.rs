@@ -1,8 +1,9 @@
-//! Key-encryption keys: their text ([`keyring`]) and where the text comes from ([`source`]).
+//! What an administrator of one database does with KEKs: their status, a reload, a retirement, a check of all vaults and a
+//! rewrap. The ring in use is in `keyring`.
 
-pub mod change;
-pub mod keyring;
+pub mod check;
+mod exclusion;
 pub mod reload;
-pub mod ring;
-pub mod source;
-pub mod startup;
+pub mod retire;
+pub mod rewrap;
+pub mod status;

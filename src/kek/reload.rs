@@ -1,108 +1,99 @@
-//! Reading the configured source again while the server runs: by an administrator's call, which also looks at what the
-//! database needs, and by SIGHUP, once per server.
+//! Reading the keyring again by an administrator's call, which knows what the database needs.
 
-use std::time::Duration;
+use vault_core::audit::kek_registration::Known;
+use vault_core::audit::record::Action;
+use vault_core::keyring::change::Change;
 
-use super::change::Change;
-use super::keyring::{Keyring, MAX_KEKS};
-use super::ring::{self, Entry};
-use super::startup::{self, BadKek};
-use crate::crypto::check::CheckValue;
+use super::exclusion::{only_in_read_committed, without_writers};
 use crate::error::VaultError;
-use crate::pg::{process, secret, wait, worker};
+use crate::keyring::reload::Proposal;
+use crate::pg::{process, session, wait};
+use crate::store::{keks, vaults};
+use crate::vault::call::Call;
 
-/// A validated keyring that may replace the ring in use.
-pub struct Proposal {
-    generation: u64,
-    keyring: Keyring,
-    pub change: Change,
-    /// KEKs of the ring in use that stay, though the keyring lacks them.
-    pub kept: Vec<String>,
+/// How often a reload that was overtaken by another one is tried.
+const ATTEMPTS: u32 = 8;
+
+/// Reads the source again and makes it the ring of the whole server, or changes nothing. `keep_missing`: the KEKs that
+/// the source lacks stay loaded; after a loss that is the way to rewrap what is under them.
+pub fn reload(keep_missing: bool) -> Result<Change, VaultError> {
+    let call = Call::without_user(Action::Reload).map_err(|error| match error {
+        VaultError::Standby => VaultError::ReloadOnStandby,
+        error => error,
+    })?;
+    let (proposal, retired) = call.attempt(|_| try_reload(keep_missing))?;
+    let change = proposal.change;
+    let kept = if proposal.kept.is_empty() { String::new() } else { format!("; kept {}", proposal.kept.join(" ")) };
+    let description = change.describe() + &kept;
+    call.record(200, None, Some(&description))?;
+    pgrx::log!("vault_ext: keyring reloaded by {}: {description}", session::caller());
+    for kek_id in retired {
+        pgrx::warning!("the KEK \"{kek_id}\" is retired in this database and still in the keyring; remove it there");
+    }
+    for kek_id in proposal.kept {
+        pgrx::warning!("the KEK \"{kek_id}\" is in this server's memory only; CALL vault_rewrap() before it stops");
+    }
+    Ok(change)
 }
 
-impl Proposal {
-    /// Reads the source and compares it with the ring in use. `interrupted`: see `Source::read`.
-    pub fn read(interrupted: &mut dyn FnMut() -> bool) -> Result<Self, VaultError> {
-        // Before the source is read, so that another reload in between is noticed when this one is published.
-        let generation = ring::generation()?;
-        let keyring = startup::read_again(interrupted)
-            .map_err(|BadKek { message, hint }| VaultError::ReloadRefused(message, hint))?;
-        let new: Vec<Entry> = keyring
-            .entries()
-            .iter()
-            .map(|entry| Entry { id: entry.id.as_str().into(), check: CheckValue::of(&entry.key) })
-            .collect();
-        let old = ring::entries()?;
-        let change = Change::between(&old, &new).map_err(|differs| VaultError::ReloadDiffers {
-            kek_id: differs.new.id.clone(),
-            new: differs.new.check.to_hex(),
-            known: differs.old.check.to_hex(),
-            by: "the ring in use",
-        })?;
-        secret::scrub_stack();
-        Ok(Self { generation, keyring, change, kept: Vec::new() })
-    }
-
-    /// Keeps the KEKs loaded that the keyring lacks: they are lost but for this server's memory.
-    pub fn keep_missing(&mut self) -> Result<(), VaultError> {
-        self.kept = self.change.keep_removed(&ring::entries()?);
-        if self.change.entries.len() > MAX_KEKS {
-            return Err(VaultError::ReloadRefused(
-                format!("with those that are kept there are more than {MAX_KEKS} KEKs"),
-                "Rewrap the rows of old keys and remove these keys.".into(),
-            ));
+fn try_reload(keep_missing: bool) -> Result<(Proposal, Vec<String>), VaultError> {
+    for _ in 0..ATTEMPTS {
+        let proposal = Proposal::read(&mut process::is_interrupted);
+        // A termination that stopped the reading takes effect here.
+        wait::check_for_interrupts();
+        let mut proposal = proposal?;
+        if keep_missing {
+            proposal.keep_missing()?;
         }
-        Ok(())
-    }
-
-    /// Makes it the ring in use, at once for all processes. False if another reload was first: then it says nothing
-    /// about the ring of this moment and is to be read anew.
-    pub fn publish(&self) -> bool {
-        if self.change.is_any {
-            ring::replace(self.generation, &self.keyring, &self.kept)
-        } else {
-            ring::generation().is_ok_and(|generation| generation == self.generation)
+        let retired = compare_with_database(&proposal.change)?;
+        let published =
+            if proposal.change.removed.is_empty() { proposal.publish() } else { publish_removal(&proposal)? };
+        if published {
+            return Ok((proposal, retired));
         }
     }
+    Err(VaultError::Contended(ATTEMPTS))
 }
 
-/// The whole life of the worker that listens for SIGHUP. It has no database, so it cannot tell whether vaults need a
-/// KEK: a keyring that lacks a loaded one is refused here (it may also be a file that is only half written).
-pub fn listen() {
-    worker::accept_signals();
-    while !process::is_terminating() {
-        if worker::reload_configuration_if_asked() {
-            reload_by_signal();
-        }
-        wait::sleep_until_signal(Duration::from_secs(600));
-    }
-}
-
-fn reload_by_signal() {
-    loop {
-        let proposal = match Proposal::read(&mut process::is_terminating) {
-            Ok(proposal) => proposal,
-            Err(_) if process::is_terminating() => return,
-            Err(error) => return refused(&error.to_string(), error.detail().as_deref(), &error.hint()),
-        };
-        let change = &proposal.change;
-        if !change.removed.is_empty() {
-            let message =
-                format!("it lacks {}, and a signal cannot tell whether vaults need it", change.removed.join(", "));
-            return refused(&message, None, "Call vault_reload_kek() in each database, or put the KEK back.");
-        }
-        if proposal.publish() {
-            if change.is_any {
-                pgrx::log!("vault_ext: keyring reloaded: {}", change.describe());
-            } else {
-                pgrx::debug1!("vault_ext: the keyring is unchanged");
+/// Refuses what this database knows otherwise; gives the ids that it knows as retired.
+fn compare_with_database(change: &Change) -> Result<Vec<String>, VaultError> {
+    let mut retired = Vec::new();
+    for (position, entry) in change.entries.iter().enumerate() {
+        let Some(known) = keks::known_kek(&entry.id) else { continue };
+        match known.compare(entry.check) {
+            Known::Other(check) => {
+                return Err(VaultError::ReloadDiffers {
+                    kek_id: entry.id.clone(),
+                    new: entry.check.to_hex(),
+                    known: check.to_hex(),
+                    by: "this database",
+                });
             }
-            return;
+            Known::Retired if position == 0 => return Err(VaultError::ReloadRetired(entry.id.clone())),
+            Known::Retired => retired.push(entry.id.clone()),
+            Known::Same | Known::OpensNothing => {}
         }
     }
+    Ok(retired)
 }
 
-fn refused(message: &str, detail: Option<&str>, hint: &str) {
-    let detail = detail.map(|detail| format!(" {detail}")).unwrap_or_default();
-    pgrx::warning!("vault_ext: the keyring was not reloaded, the old one stays in use: {message}.{detail} {hint}");
+/// Publishes a ring that lacks KEKs of the present one, if no vault of this database needs them, committed or not.
+///
+/// Whoever writes a wrap first takes a lock on the vaults, and then the ring (`vaults::begin_write`). Once we have held
+/// the opposite lock, every wrap under an older ring is committed and counted, and all later ones use the present ring.
+/// The lock is held on only where the KEK that wraps is to go, since then new rows would need it while we count.
+fn publish_removal(proposal: &Proposal) -> Result<bool, VaultError> {
+    const CALL: &str = "vault_reload_kek()";
+    only_in_read_committed(CALL)?;
+    vaults::all_vaults_are_visible(CALL)?;
+    let count_and_publish = || {
+        let needed = vaults::vaults_by_kek(&proposal.change.removed);
+        if needed.is_empty() { Ok(proposal.publish()) } else { Err(VaultError::ReloadLacks(needed)) }
+    };
+    if proposal.change.removes_active {
+        without_writers(count_and_publish)?
+    } else {
+        without_writers(|| ())?;
+        count_and_publish()
+    }
 }

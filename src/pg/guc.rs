@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use zeroize::Zeroize;
 
-use crate::crypto::secret::SecretText;
+use vault_core::crypto::secret::SecretText;
 
 const MASK: &CStr = c"********";
 

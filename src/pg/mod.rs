@@ -1,12 +1,13 @@
 //! The only unsafe code of the project: thin wrappers over what PostgreSQL offers in C. Everything above this folder is
 //! safe Rust and reads like the design.
 
+pub mod composite;
 pub mod drop;
+pub mod entry;
 pub mod guc;
 pub mod inval;
 pub mod procedure;
 pub mod process;
-pub mod row;
 pub mod secret;
 pub mod session;
 pub mod shmem;

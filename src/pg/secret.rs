@@ -45,15 +45,15 @@ fn map(bytes: usize, sharing: libc::c_int) -> Option<(*mut u8, Protection)> {
 ///
 /// Two buffers and a generation: generation g lies in buffer g % 2, so a reader is only disturbed when two publications
 /// happen while it copies, and then sees that by the generation.
-pub struct Published<const N: usize> {
+pub struct SharedSecret<const N: usize> {
     generation: AtomicU64,
     buffers: [UnsafeCell<[u8; N]>; 2],
 }
 
 // SAFETY: the generation is atomic; the buffers are written under the caller's lock and read as described above.
-unsafe impl<const N: usize> Sync for Published<N> {}
+unsafe impl<const N: usize> Sync for SharedSecret<N> {}
 
-impl<const N: usize> Published<N> {
+impl<const N: usize> SharedSecret<N> {
     /// Maps the memory. None if the system gives none.
     pub fn map() -> Option<(&'static Self, Protection)> {
         let (address, protection) = map(size_of::<Self>(), libc::MAP_SHARED)?;

@@ -1,48 +1,71 @@
-//! PostgreSQL's shared memory: room for the audit slots and queues, sized from the server's limits.
+//! A piece of PostgreSQL's shared memory, and the lock that guards it. Whoever asks for it lays out what is in it.
 
-use std::cell::OnceCell;
-use std::sync::atomic::AtomicU64;
+use std::cell::Cell;
+use std::ffi::CStr;
 
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
-use crate::audit::queue::{Queue, Slot};
-use crate::pg::wait;
+use vault_core::audit::queue::{Counters, Queue, Slot};
 
-const AREA: &std::ffi::CStr = c"vault_ext";
+/// What may lie in shared memory, where other processes change it.
+///
+/// # Safety
+/// All zero bytes are a value of the type, it consists of atomics alone, its alignment is at most 8, and its size is a
+/// multiple of 8.
+pub unsafe trait Shared: Sync + 'static {}
 
-/// Counters of all audit writers since the server started.
-#[derive(Debug)]
-pub struct Counters {
-    pub calls: AtomicU64,
-    pub rows: AtomicU64,
-    pub failures: AtomicU64,
-    pub batches: AtomicU64,
-    pub longest_wait: AtomicU64,
-    pub lost: AtomicU64,
-    pub writers: AtomicU64,
-    _unused: AtomicU64,
+// SAFETY: structures of 32-bit and 64-bit atomics, whose sizes are checked below; their documentation says what zero means.
+unsafe impl Shared for Counters {}
+// SAFETY: as above.
+unsafe impl Shared for Queue {}
+// SAFETY: as above.
+unsafe impl Shared for Slot {}
+
+/// The memory, zeroed at server start, of which parts are taken one after the other.
+pub struct Region {
+    next: *mut u8,
+    left: usize,
 }
 
-/// The audit trail's part of shared memory.
-#[derive(Debug, Clone, Copy)]
-pub struct Area {
-    pub counters: &'static Counters,
-    /// One queue per database in use; never more databases in use than processes.
-    pub queues: &'static [Queue],
-    /// `slots_per_process` for each process number.
-    pub slots: &'static [Slot],
-    pub slots_per_process: u32,
+impl Region {
+    /// The next part. Each process takes the same parts in the same order.
+    pub fn take<T: Shared>(&mut self, count: usize) -> &'static [T] {
+        const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8) };
+        let bytes = count * size_of::<T>();
+        assert!(bytes <= self.left, "more is taken than was asked for");
+        // SAFETY: the memory lives as long as the server, it was zeroed before the first process took anything, and all
+        // zero bytes are a value of T. There is room for the part, and the sizes keep the next one aligned.
+        unsafe {
+            let part = std::slice::from_raw_parts(self.next.cast::<T>(), count);
+            self.next = self.next.add(bytes);
+            self.left -= bytes;
+            part
+        }
+    }
+}
+
+/// What somebody wants of the shared memory.
+#[derive(Clone, Copy)]
+pub struct Request {
+    /// The name of the memory and of its lock.
+    pub name: &'static CStr,
+    /// How much: asked when the server's limits are known.
+    pub bytes: fn() -> usize,
+    /// Called when it is there.
+    pub ready: fn(Region),
 }
 
 thread_local! {
-    static AREA_OF_SERVER: OnceCell<Area> = const { OnceCell::new() };
-    static SLOTS_PER_PROCESS: OnceCell<u32> = const { OnceCell::new() };
+    static REQUEST: Cell<Option<Request>> = const { Cell::new(None) };
 }
 
-/// Asks for the memory at server start. Only while preloading.
-pub fn request(slots_per_process: u32) {
-    SLOTS_PER_PROCESS.with(|cell| cell.set(slots_per_process)).ok();
+static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
+static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
+
+/// Asks for the memory at server start. Only while preloading, and once.
+pub fn request(request: Request) {
+    REQUEST.set(Some(request));
     // SAFETY: hooks are chained as the server's documentation asks, in the postmaster, before it starts others.
     unsafe {
         PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
@@ -52,36 +75,18 @@ pub fn request(slots_per_process: u32) {
     }
 }
 
-/// The area; None where the library was not preloaded.
-pub fn area() -> Option<Area> {
-    AREA_OF_SERVER.with(|cell| cell.get().copied())
-}
-
-/// Runs `work` under the lock of vault_ext. Nothing in it may fail, allocate from PostgreSQL, log or wait.
+/// Runs `work` under the lock of the memory. Nothing in it may fail, allocate from PostgreSQL, log or wait.
 pub fn locked<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: the tranche was requested at server start (callers have an Area), and the lock is released before we return;
-    // if `work` panics against its promise, the transaction's end releases it.
+    let request = REQUEST.get().expect("callers have checked that the library was preloaded");
+    // SAFETY: the tranche was requested at server start, and the lock is released before we return; if `work` panics
+    // against its promise, the transaction's end releases it.
     unsafe {
-        let lock = &raw mut (*pg_sys::GetNamedLWLockTranche(AREA.as_ptr())).lock;
+        let lock = &raw mut (*pg_sys::GetNamedLWLockTranche(request.name.as_ptr())).lock;
         pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
         let result = work();
         pg_sys::LWLockRelease(lock);
         result
     }
-}
-
-static mut PREVIOUS_REQUEST: pg_sys::shmem_request_hook_type = None;
-static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
-
-fn sizes() -> (usize, usize, u32) {
-    let processes = wait::max_processes() as usize;
-    let per_process = SLOTS_PER_PROCESS.with(|cell| cell.get().copied()).unwrap_or(2);
-    (processes, processes * per_process as usize, per_process)
-}
-
-fn bytes() -> usize {
-    let (queues, slots, _) = sizes();
-    size_of::<Counters>() + queues * size_of::<Queue>() + slots * size_of::<Slot>()
 }
 
 #[pg_guard]
@@ -91,34 +96,28 @@ unsafe extern "C-unwind" fn on_request() {
         if let Some(previous) = PREVIOUS_REQUEST {
             pg_guard_ffi_boundary(|| previous());
         }
-        pg_sys::RequestAddinShmemSpace(bytes());
-        pg_sys::RequestNamedLWLockTranche(AREA.as_ptr(), 1);
+        if let Some(request) = REQUEST.get() {
+            pg_sys::RequestAddinShmemSpace((request.bytes)());
+            pg_sys::RequestNamedLWLockTranche(request.name.as_ptr(), 1);
+        }
     }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn on_startup() {
-    let (queue_count, slot_count, slots_per_process) = sizes();
-    // SAFETY: called by the server in its startup phase. ShmemInitStruct gives zeroed memory of that size for the server's
-    // life (shared memory is new after a crash); its parts hold atomics only, of which all zero bytes are valid values,
-    // and each part's size is a multiple of 8, which keeps the next one aligned.
+    // SAFETY: called by the server in its startup phase. ShmemInitStruct gives memory of that size for the server's life
+    // (shared memory is new after a crash), which the first process zeroes.
     unsafe {
         if let Some(previous) = PREVIOUS_STARTUP {
             pg_guard_ffi_boundary(|| previous());
         }
+        let Some(request) = REQUEST.get() else { return };
+        let bytes = (request.bytes)();
         let mut found = false;
-        let start = pg_sys::ShmemInitStruct(AREA.as_ptr(), bytes(), &mut found).cast::<u8>();
+        let start = pg_sys::ShmemInitStruct(request.name.as_ptr(), bytes, &mut found).cast::<u8>();
         if !found {
-            start.write_bytes(0, bytes());
+            start.write_bytes(0, bytes);
         }
-        let queues = start.add(size_of::<Counters>());
-        let slots = queues.add(queue_count * size_of::<Queue>());
-        let area = Area {
-            counters: &*start.cast(),
-            queues: std::slice::from_raw_parts(queues.cast(), queue_count),
-            slots: std::slice::from_raw_parts(slots.cast(), slot_count),
-            slots_per_process,
-        };
-        AREA_OF_SERVER.with(|cell| cell.set(area)).ok();
+        (request.ready)(Region { next: start, left: bytes });
     }
 }

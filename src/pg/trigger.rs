@@ -1,10 +1,8 @@
-//! The entry point of the trigger function: what a trigger knows, taken out of the server's structures.
+//! What a trigger function knows, taken out of the server's structures.
 
 use std::ffi::CStr;
 
 use pgrx::prelude::*;
-
-use crate::api;
 
 /// A row that an AFTER DELETE trigger saw go.
 pub struct DeletedRow {
@@ -16,7 +14,7 @@ impl DeletedRow {
     ///
     /// # Safety
     /// `fcinfo` is that of a function called by the server.
-    unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> Option<Self> {
+    pub(super) unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> Option<Self> {
         // SAFETY: the context is checked to be trigger data before it is used as such.
         unsafe {
             let context = (*fcinfo).context;
@@ -55,20 +53,4 @@ impl DeletedRow {
             Ok((!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned()))
         }
     }
-}
-
-/// What PG_FUNCTION_INFO_V1 makes for a function in C; pgrx has no trigger function without generated SQL.
-#[unsafe(no_mangle)]
-pub extern "C" fn pg_finfo_vault_erase_on_delete_wrapper() -> &'static pg_sys::Pg_finfo_record {
-    const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
-    &V1
-}
-
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub unsafe extern "C-unwind" fn vault_erase_on_delete_wrapper(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server passes its own call structure.
-    let row = unsafe { DeletedRow::of(fcinfo) };
-    api::or_raise(api::admin::erase_on_delete(row));
-    pg_sys::Datum::null()
 }

@@ -6,14 +6,7 @@ use pgrx::PgTryBuilder;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
-/// The main function of an audit writer. `MAIN` is its name for the postmaster.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub extern "C-unwind" fn vault_ext_audit_writer(queue: pg_sys::Datum) {
-    crate::audit::writer::run(queue.value() as u32);
-}
-
-const MAIN: &CStr = c"vault_ext_audit_writer";
+use super::entry;
 
 /// Asks the postmaster to start a worker that runs an audit writer with `argument`. False if all worker slots
 /// (max_worker_processes) are taken.
@@ -28,20 +21,10 @@ pub fn start(name: &str, argument: u32, extra: u64) -> bool {
     copy(&mut worker.bgw_name, name.as_bytes());
     copy(&mut worker.bgw_type, b"vault_ext audit writer");
     copy(&mut worker.bgw_library_name, b"vault_ext");
-    copy(&mut worker.bgw_function_name, MAIN.to_bytes());
+    copy(&mut worker.bgw_function_name, entry::AUDIT_WRITER.to_bytes());
     copy(&mut worker.bgw_extra, format!("{extra}").as_bytes());
     // SAFETY: the structure is complete, and its texts are NUL-terminated.
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
-}
-
-/// The main function of the worker that listens for SIGHUP.
-#[unsafe(no_mangle)]
-#[pg_guard]
-pub extern "C-unwind" fn vault_ext_keyring_listener(_argument: pg_sys::Datum) {
-    crate::kek::reload::listen();
-    // An exit with 0 would tell the postmaster not to start it again.
-    // SAFETY: outside a transaction, holding nothing.
-    unsafe { pg_sys::proc_exit(1) };
 }
 
 /// Has the postmaster start the listener with the server, on a standby too, and again should it end. Only while
@@ -56,7 +39,7 @@ pub fn start_keyring_listener() {
     copy(&mut worker.bgw_name, b"vault_ext keyring listener");
     copy(&mut worker.bgw_type, b"vault_ext keyring listener");
     copy(&mut worker.bgw_library_name, b"vault_ext");
-    copy(&mut worker.bgw_function_name, b"vault_ext_keyring_listener");
+    copy(&mut worker.bgw_function_name, entry::KEYRING_LISTENER.to_bytes());
     // SAFETY: the structure is complete, and its texts are NUL-terminated.
     unsafe { pg_sys::RegisterBackgroundWorker(&mut worker) };
 }

@@ -1,7 +1,7 @@
 //! What the catalogs say of the extension's own objects.
 
-use crate::guard::integrity::{self, Fact, Kind, Policy, Problem};
 use crate::pg::spi::{Rows, Statement};
+use vault_core::integrity::{self, Fact, Kind, Policy, Problem};
 
 thread_local! {
     static LOCK_TRAIL: Statement = const { Statement::new(

@@ -1,17 +1,18 @@
 //! One audited call: who calls, what the trail says of it, and what it may hand out.
 
-use crate::audit::claims::Claims;
-use crate::audit::record::{Action, Record};
-use crate::audit::{self, rollback};
+use crate::audit::{memory, rolled_back, submit};
+use crate::error::IdentityError;
 use crate::error::VaultError;
-use crate::identity::{self, IdentityError};
-use crate::pg::{session, shmem, spi, subxact, xact};
+use crate::identity;
+use crate::pg::{session, spi, subxact, xact};
+use vault_core::audit::claims::Claims;
+use vault_core::audit::record::{Action, Record};
 
-use super::UserKey;
+use super::key::UserKey;
 
 /// Whether this server can write audit rows at all.
 pub fn can_be_audited() -> Result<(), VaultError> {
-    if shmem::area().is_none() {
+    if memory::get().is_none() {
         return Err(VaultError::NotPreloaded);
     }
     if session::is_standby() {
@@ -48,7 +49,7 @@ impl Call {
 
     pub fn without_user(action: Action) -> Result<Self, VaultError> {
         can_be_audited()?;
-        audit::announce();
+        submit::announce();
         let claims = Claims::gather(session::setting, session::connection_address);
         Ok(Self { action, user: None, db_role: session::caller(), claims })
     }
@@ -107,18 +108,18 @@ impl Call {
     pub fn record_change(&self, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
         // The caller is about to rely on the change; a commit that nobody waits for could take it back in a crash.
         xact::commit_durably();
-        rollback::watch(&self.as_record(self.action, status, key, context));
+        rolled_back::watch(&self.as_record(self.action, status, key, context));
         self.row(self.action, status, key, context)
     }
 
     /// A row on one user in the course of a call that concerns many.
     pub fn record_about(&self, action: Action, user: &str, status: u16, context: &str) -> Result<(), VaultError> {
         let record = Record { user_id: Some(user), ..self.as_record(action, status, None, Some(context)) };
-        Ok(audit::write(&record)?)
+        Ok(submit::write(&record)?)
     }
 
     fn row(&self, action: Action, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
-        Ok(audit::write(&self.as_record(action, status, key, context))?)
+        Ok(submit::write(&self.as_record(action, status, key, context))?)
     }
 
     fn as_record<'a>(

@@ -2,9 +2,9 @@
 
 use crate::audit::health::{self, Progress};
 use crate::error::VaultError;
-use crate::kek::ring;
+use crate::keyring::ring;
 
-use super::call;
+use super::{call, wrapping};
 
 /// What keeps the vault from releasing keys, and how the audit writer is getting on.
 pub struct Health {
@@ -24,6 +24,6 @@ pub fn health() -> Health {
 
 fn try_it() -> Result<(), VaultError> {
     let ring = ring::current()?;
-    super::wrapping::compare(ring.active().0)?;
+    wrapping::compare(ring.active().0)?;
     Ok(health::probe()?)
 }

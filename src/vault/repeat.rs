@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use crate::error::VaultError;
 use crate::pg::session::{self, Statement};
 use crate::pg::xact::{self, Callbacks};
-use crate::store::{self, Vault, VaultStatus};
+use crate::store::vaults::{self, Vault, VaultStatus};
 
 /// A change of a user's key by the transaction in progress.
 struct Change {
@@ -98,7 +98,7 @@ pub fn with_vault<T>(user: &str, work: impl FnOnce(Option<&Vault>) -> Result<T, 
         VAULT.set(Some(reading));
         return Ok(done);
     }
-    let vault = store::find(user);
+    let vault = vaults::find(user);
     let done = work(vault.as_ref())?;
     if let (Some(statement), Some(vault)) = (statement, vault) {
         VAULT.set(Some(Reading { statement, user: user.to_owned(), read: vault }));
@@ -114,7 +114,7 @@ pub fn status(user: &str) -> Option<VaultStatus> {
         STATUS.set(Some(reading));
         return status;
     }
-    let status = store::status(user);
+    let status = vaults::status(user);
     STATUS.set(statement.map(|statement| Reading { statement, user: user.to_owned(), read: status.clone() }));
     status
 }

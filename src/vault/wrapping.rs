@@ -1,27 +1,43 @@
 //! Opening wraps with the ring in use, and making new ones that open.
 
-use crate::audit::registration::{self, Candidate, Known};
-use crate::crypto::secret::MasterKey;
-use crate::crypto::wrap::{FORMAT_2, Kek, Nonce, Wrap, WrapContext};
+use crate::audit::kek_registration;
 use crate::error::VaultError;
-use crate::kek::ring::{Entry, Ring};
+use crate::keyring::ring::{self, Ring};
 use crate::pg::secret;
-use crate::store::{self, StoredWrap};
+use crate::store::keks;
+use crate::store::vaults;
+use vault_core::audit::kek_registration::{Candidate, Known};
+use vault_core::crypto::secret::MasterKey;
+use vault_core::crypto::wrap::StoredWrap;
+use vault_core::crypto::wrap::{FORMAT_2, Kek, Nonce, Wrap, WrapContext};
+use vault_core::keyring::Entry;
 
-use super::UserKey;
+use super::key::UserKey;
+
+/// Works with the newest ring, and again if a reload made it an old one: a row may have been rewrapped meanwhile under a
+/// KEK that only the newer ring has.
+pub(super) fn with_newest_ring<T>(work: impl Fn(&Ring) -> Result<T, VaultError>) -> Result<T, VaultError> {
+    loop {
+        let ring = ring::current()?;
+        match work(&ring) {
+            Err(VaultError::KekNotLoaded(_)) if !ring.is_newest() => {}
+            outcome => return outcome,
+        }
+    }
+}
 
 /// Opens a wrap. Where it does not open, the check values tell a wrong KEK from a damaged row.
 pub fn ring_opens(ring: &Ring, wrap: &StoredWrap<'_>) -> Result<MasterKey, VaultError> {
     ring.open(wrap).map_err(|error| {
         let entry = ring.find(wrap.kek_id).map(|(entry, _)| entry);
-        match (entry, store::known_kek(wrap.kek_id)) {
+        match (entry, keks::known_kek(wrap.kek_id)) {
             (Some(entry), Some(known)) => differs(entry, known.compare(entry.check)).err().unwrap_or(error),
             _ => error,
         }
     })
 }
 
-/// A fresh key and its wrap under the active KEK. Only after `store::begin_write` and with a ring taken after that.
+/// A fresh key and its wrap under the active KEK. Only after `vaults::begin_write` and with a ring taken after that.
 pub(super) fn mint(ring: &Ring, user: &str, key_version: i32) -> Result<(UserKey, Wrap), VaultError> {
     let (entry, kek) = ring.active();
     confirm(entry)?;
@@ -53,16 +69,16 @@ pub fn seal(
 
 /// Makes sure that this database knows the KEK that is about to wrap, and knows it as this very key.
 pub fn confirm(entry: &Entry) -> Result<(), VaultError> {
-    let known = match store::known_kek(&entry.id) {
+    let known = match keks::known_kek(&entry.id) {
         Some(known) => known.compare(entry.check),
-        None => registration::register(&Candidate { kek_id: &entry.id, check: entry.check })?,
+        None => kek_registration::register(&Candidate { kek_id: &entry.id, check: entry.check })?,
     };
     usable(entry, known)
 }
 
 /// The same without making it known: a KEK that this database has never seen may be used.
 pub fn compare(entry: &Entry) -> Result<(), VaultError> {
-    store::known_kek(&entry.id).map_or(Ok(()), |known| usable(entry, known.compare(entry.check)))
+    keks::known_kek(&entry.id).map_or(Ok(()), |known| usable(entry, known.compare(entry.check)))
 }
 
 fn usable(entry: &Entry, known: Known) -> Result<(), VaultError> {

@@ -1,7 +1,7 @@
 //! The library belongs to the server, the SQL to each database: once another version was installed they differ, until
 //! ALTER EXTENSION … UPDATE has run there.
 
-use crate::store::catalog;
+use super::catalog;
 
 pub const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 

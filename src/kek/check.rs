@@ -1,13 +1,17 @@
 //! Opening every wrap without releasing anything: is a restore, a standby or a rotation whole?
 
-use crate::audit::record::Action;
-use crate::audit::registration::Known;
 use crate::error::VaultError;
-use crate::kek::ring::{self, Ring};
+use crate::keyring::ring::{self, Ring};
 use crate::pg::session;
-use crate::store::{self, StoredWrap, catalog};
-use crate::vault::{Call, describe};
-use crate::version;
+use crate::store::catalog;
+use crate::store::keks;
+use crate::store::vaults;
+use crate::store::version;
+use crate::vault::call::{Call, describe};
+use vault_core::audit::kek_registration::Known;
+use vault_core::audit::record::Action;
+use vault_core::crypto::wrap::StoredWrap;
+use vault_core::keyring::Entry;
 
 const OPENS: &str = "opens";
 
@@ -44,12 +48,12 @@ pub fn run(max_user_ids: usize) -> Result<Vec<Finding>, VaultError> {
 }
 
 fn open_all(max_user_ids: usize) -> Result<Vec<Finding>, VaultError> {
-    store::all_vaults_are_visible("vault_check()")?;
+    vaults::all_vaults_are_visible("vault_check()")?;
     let ring = ring::current()?;
     let mut findings: Vec<Finding> = Vec::new();
     let mut last = 0;
     let mut differing = Differing::default();
-    store::for_each_wrap(|wrap| {
+    vaults::for_each_wrap(|wrap| {
         let outcome = outcome(&ring, &mut differing, &wrap);
         let fits = |finding: &Finding| {
             finding.outcome == outcome && finding.format_version == wrap.format_version && finding.kek_id == wrap.kek_id
@@ -94,11 +98,11 @@ fn outcome(ring: &Ring, differing: &mut Differing, wrap: &StoredWrap<'_>) -> &'s
 struct Differing(Vec<(String, bool)>);
 
 impl Differing {
-    fn contains(&mut self, entry: &ring::Entry) -> bool {
+    fn contains(&mut self, entry: &Entry) -> bool {
         if let Some((_, differs)) = self.0.iter().find(|(id, _)| *id == entry.id) {
             return *differs;
         }
-        let known = store::known_kek(&entry.id).map(|known| known.compare(entry.check));
+        let known = keks::known_kek(&entry.id).map(|known| known.compare(entry.check));
         let differs = matches!(known, Some(Known::Other(_)));
         self.0.push((entry.id.clone(), differs));
         differs

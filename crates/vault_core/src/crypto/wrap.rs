@@ -238,5 +238,22 @@ impl Aad {
     }
 }
 
+/// A wrap in place, with all that it is bound to.
+#[derive(Clone, Copy)]
+pub struct StoredWrap<'a> {
+    pub user_id: &'a str,
+    pub wrapped_mk: &'a str,
+    pub wrap_iv: &'a str,
+    pub format_version: i16,
+    pub kek_id: &'a str,
+    pub key_version: i32,
+}
+
+impl<'a> StoredWrap<'a> {
+    pub fn context(&self) -> WrapContext<'a> {
+        WrapContext { user_id: self.user_id, key_version: self.key_version, kek_id: self.kek_id }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,16 +4,19 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::panic::CaughtError;
 
-use crate::audit;
-use crate::audit::record::Action;
-use crate::crypto::wrap::Nonce;
+use crate::audit::submit;
 use crate::error::VaultError;
-use crate::kek::ring;
-use crate::maintenance;
+use crate::keyring::ring;
 use crate::pg::procedure::Transactions;
 use crate::pg::{session, subxact, wait};
-use crate::store::{self, LockedWrap, Rewrapped, Run};
-use crate::vault::{self, Call, describe};
+use crate::store;
+use crate::store::maintenance;
+use crate::store::rewraps::{self, Run};
+use crate::store::vaults::{self, LockedWrap, Rewrapped};
+use crate::vault::call::{Call, describe};
+use crate::vault::wrapping;
+use vault_core::audit::record::Action;
+use vault_core::crypto::wrap::Nonce;
 
 const CALL: &str = "vault_rewrap()";
 /// How often a long run tells how far it is.
@@ -84,12 +87,12 @@ fn begin() -> Result<Run, VaultError> {
     if session::has_old_snapshot() {
         return Err(VaultError::OldSnapshot(CALL));
     }
-    store::all_vaults_are_visible(CALL)?;
+    vaults::all_vaults_are_visible(CALL)?;
     let ring = ring::current()?;
     let (active, _) = ring.active();
-    vault::confirm(active)?;
-    let run = Run { started_at: session::now(), kek_id: active.id.clone(), total: store::count_to_rewrap(&active.id) };
-    store::begin_run(&run, &session::caller());
+    wrapping::confirm(active)?;
+    let run = Run { started_at: session::now(), kek_id: active.id.clone(), total: vaults::count_to_rewrap(&active.id) };
+    rewraps::begin_run(&run, &session::caller());
     Ok(run)
 }
 
@@ -103,13 +106,13 @@ fn batches(
     let mut after = String::new();
     let (started, mut noticed) = (Instant::now(), Instant::now());
     loop {
-        let (batch_started, calls_before) = (Instant::now(), audit::calls());
+        let (batch_started, calls_before) = (Instant::now(), submit::calls());
         let batch = subxact::catch(|| {
             wait::check_for_interrupts();
             session::as_role(store::OWNER, || {
                 let batch = batch(&after, batch_size)?;
                 let so_far = totals.plus(&batch);
-                store::update_run(run, so_far.done, so_far.failed);
+                rewraps::update_run(run, so_far.done, so_far.failed);
                 Ok(batch)
             })
         })
@@ -117,7 +120,7 @@ fn batches(
         .map_err(Stop::Refused)?;
         transactions.commit();
         // Whoever has calls to make gets three quarters of the time.
-        if audit::calls() != calls_before {
+        if submit::calls() != calls_before {
             std::thread::sleep((batch_started.elapsed() * 3).min(LONGEST_PAUSE));
         }
         *totals = totals.plus(&batch);
@@ -153,18 +156,18 @@ struct Batch {
 /// Rewraps the next vaults in the order of their users, without waiting for anybody: rows that others have locked are
 /// left out.
 fn batch(after: &str, size: i32) -> Result<Batch, VaultError> {
-    store::begin_write();
+    vaults::begin_write();
     let ring = ring::current()?;
     let (active, kek) = ring.active();
-    vault::confirm(active)?;
+    wrapping::confirm(active)?;
     let rewrap = |locked: &[LockedWrap<'_>]| {
         let mut failed = Vec::new();
         let mut rewrapped = Vec::with_capacity(locked.len());
         let nonces = Nonce::random_batch(locked.len()).map_err(|_| VaultError::NoRandomness)?;
         for (row, nonce) in locked.iter().zip(nonces) {
             let old = &row.wrap;
-            let sealed = vault::ring_opens(&ring, old)
-                .and_then(|master_key| vault::seal(active, kek, old.user_id, old.key_version, &master_key, nonce));
+            let sealed = wrapping::ring_opens(&ring, old)
+                .and_then(|master_key| wrapping::seal(active, kek, old.user_id, old.key_version, &master_key, nonce));
             match sealed {
                 Ok(wrap) => rewrapped.push(Rewrapped { old: row, wrap }),
                 // A newer ring may open it: the next run will see.
@@ -175,20 +178,20 @@ fn batch(after: &str, size: i32) -> Result<Batch, VaultError> {
                 Err(error) => return Err(error),
             }
         }
-        let done = store::rewrap(&active.id, &rewrapped);
+        let done = vaults::rewrap(&active.id, &rewrapped);
         let last = locked.last().filter(|_| locked.len() == size as usize).map(|row| row.wrap.user_id.to_owned());
         Ok(Batch { done, failed, last })
     };
-    maintenance::run(|| store::lock_to_rewrap(after, &active.id, size, rewrap))
+    maintenance::run(|| vaults::lock_to_rewrap(after, &active.id, size, rewrap))
 }
 
 /// Counts what is left to do and closes the run's record.
 fn end(run: &Run, totals: &mut Totals, finished: bool) -> Result<(), VaultError> {
     if finished {
         let ring = ring::current()?;
-        let left = store::count_to_rewrap(&ring.active().0.id);
+        let left = vaults::count_to_rewrap(&ring.active().0.id);
         totals.skipped = (left - totals.failed).max(0);
     }
-    store::end_run(run, totals.done, totals.skipped, totals.failed, if finished { "finished" } else { "stopped" });
+    rewraps::end_run(run, totals.done, totals.skipped, totals.failed, if finished { "finished" } else { "stopped" });
     Ok(())
 }

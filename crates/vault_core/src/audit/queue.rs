@@ -20,6 +20,19 @@ const ABANDONED: u32 = 2;
 const OK: u32 = 3;
 const FAILED: u32 = 4;
 
+/// Counters of all audit writers since the server started. All zero bytes are a fresh start.
+#[derive(Debug)]
+pub struct Counters {
+    pub calls: AtomicU64,
+    pub rows: AtomicU64,
+    pub failures: AtomicU64,
+    pub batches: AtomicU64,
+    pub longest_wait: AtomicU64,
+    pub lost: AtomicU64,
+    pub writers: AtomicU64,
+    _unused: AtomicU64,
+}
+
 /// What the writer is to do with a slot's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]

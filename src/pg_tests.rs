@@ -4,8 +4,8 @@
 mod tests {
     use pgrx::prelude::*;
 
-    use crate::maintenance;
     use crate::pg::subxact;
+    use crate::store::maintenance;
 
     fn be(user: &str) {
         Spi::run_with_args("SELECT set_config('app.current_user_id', $1, true)", &[user.into()]).unwrap();

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::keyring::MAX_TEXT;
+use super::text::MAX_TEXT;
 use crate::crypto::secret::SecretText;
 
 mod command;

@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::queue::Kind;
-use super::record::{RECORD_BYTES, Record};
+use super::{memory, submit};
 use crate::error::VaultError;
+use crate::pg::session;
 use crate::pg::xact::{self, Callbacks};
-use crate::pg::{session, shmem};
+use vault_core::audit::queue::Kind;
+use vault_core::audit::record::{RECORD_BYTES, Record};
 
 /// Status and context of the second row.
 const STATUS: u16 = 409;
@@ -67,12 +68,12 @@ fn before_prepare() {
 /// Queues one row; while all slots of this backend are taken it waits for one, without looking at cancel requests.
 fn submit(bytes: &[u8], deadline: Instant) -> bool {
     loop {
-        let submitted = super::submit(Kind::Record, bytes, true);
-        let _ = submitted.map_or_else(super::see_to_stranded, |(queue, _)| super::see_to_writer(queue));
+        let submitted = submit::submit(Kind::Record, bytes, true);
+        let _ = submitted.map_or_else(submit::see_to_stranded, |(queue, _)| submit::see_to_writer(queue));
         if submitted.is_some() || Instant::now() >= deadline {
             return submitted.is_some();
         }
-        std::thread::sleep(super::SLOT_RETRY);
+        std::thread::sleep(submit::SLOT_RETRY);
     }
 }
 
@@ -87,9 +88,9 @@ fn record_rollbacks(level: i32) {
     for mut pending in taken {
         pending.bytes[..8].copy_from_slice(&session::now().to_le_bytes());
         if !submit(&pending.bytes, deadline)
-            && let Some(area) = shmem::area()
+            && let Some(memory) = memory::get()
         {
-            area.counters.lost.fetch_add(1, Ordering::Relaxed);
+            memory.counters.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -1,12 +1,6 @@
-//! Making a KEK known to a database. The first use of an id records its check value, and every later use is compared with
-//! it. The audit writer does it: in a transaction of its own, so that no open transaction of a caller can hold up others
-//! or take it back, and not in a READ ONLY one.
+//! The question that goes to the audit writer when a KEK is about to wrap in a database for the first time, and its answer.
 
-use super::queue::Kind;
-use super::record::RECORD_BYTES;
-use super::{AuditFailure, submit_and_wait};
 use crate::crypto::check::CheckValue;
-use crate::settings;
 
 /// What the database knows of a KEK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +22,7 @@ pub struct Candidate<'a> {
 }
 
 impl<'a> Candidate<'a> {
-    fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         [self.check.to_hex().as_bytes(), self.kek_id.as_bytes()].concat()
     }
 
@@ -48,7 +42,7 @@ impl Known {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [0] => Some(Self::Same),
             [1] => Some(Self::Retired),
@@ -57,16 +51,6 @@ impl Known {
             _ => None,
         }
     }
-}
-
-/// Makes the KEK known to this database, or says what the database knows instead.
-pub fn register(candidate: &Candidate<'_>) -> Result<Known, AuditFailure> {
-    submit_and_wait(Kind::RegisterKek, &candidate.encode(), settings::audit_timeout(), |slot| {
-        let mut answer = [0; RECORD_BYTES];
-        let length = slot.read(&mut answer);
-        Known::decode(&answer[..length])
-    })?
-    .ok_or_else(|| AuditFailure::Rejected { sqlstate: "XX000".into() })
 }
 
 #[cfg(test)]

@@ -1,33 +1,12 @@
 //! Who is the user of this transaction: the one place that answers it. Today the application asserts it in a setting;
 //! verified tokens plug in here.
 
-use crate::crypto::wrap::USER_ID_MAX;
+use crate::error::IdentityError;
 use crate::pg::session;
+use vault_core::crypto::wrap::USER_ID_MAX;
 
 /// The setting that names the user.
 pub const USER_ID_SETTING: &std::ffi::CStr = c"app.current_user_id";
-
-/// Why there is no user. SQLSTATE 28000 for each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum IdentityError {
-    #[error("app.current_user_id is not set")]
-    Missing,
-    #[error("app.current_user_id is longer than {USER_ID_MAX} bytes")]
-    TooLong,
-    #[error("app.current_user_id is not valid UTF-8")]
-    NotText,
-}
-
-impl IdentityError {
-    /// What the audit row says.
-    pub fn context(self) -> &'static str {
-        match self {
-            Self::Missing => "no-identity",
-            Self::TooLong => "identity-too-long",
-            Self::NotText => "identity-not-text",
-        }
-    }
-}
 
 /// The user of the current transaction, 1 to 255 bytes of UTF-8.
 ///

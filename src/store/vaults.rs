@@ -1,25 +1,13 @@
-//! All SQL on the vault's tables. Plain SQL through SPI with `user_id = …`, the schema of every operator, function and type
-//! named: a caller's search_path cannot lead it elsewhere, and row-level security, triggers and partitioning all apply.
+//! The table of vaults: one wrapped master key for each user.
 
-pub mod catalog;
+use vault_core::crypto::wrap::{StoredWrap, Wrap};
 
-use std::ffi::CStr;
-
-use pgrx::datum::{Date, Interval};
-
-use crate::audit::registration::Known;
-use crate::crypto::check::CheckValue;
-use crate::crypto::wrap::{Wrap, WrapContext};
+use super::maintenance;
 use crate::error::VaultError;
-use crate::maintenance;
 use crate::pg::spi::{Arg, Rows, Statement, Tid};
 
-/// The role that owns the tables and the definer functions; row-level security binds it.
-pub const OWNER: &CStr = c"vault_ext_owner";
-
-/// The schema that CREATE EXTENSION makes, and the table in it that holds the keys.
-pub const SCHEMA: &CStr = c"vault_ext";
-pub const VAULTS: &CStr = c"encryption_vaults";
+/// The table's name in the extension's schema.
+pub const VAULTS: &std::ffi::CStr = c"encryption_vaults";
 
 /// A user's row.
 pub struct Vault {
@@ -51,22 +39,6 @@ impl Vault {
             format_version: self.format_version,
             kek_id: &self.kek_id,
             key_version: self.key_version,
-        }
-    }
-}
-
-/// What a database knows of a KEK.
-pub struct KnownKek {
-    check: Option<CheckValue>,
-    retired: bool,
-}
-
-impl KnownKek {
-    pub fn compare(&self, check: CheckValue) -> Known {
-        match self.check {
-            Some(known) if known != check => Known::Other(known),
-            _ if self.retired => Known::Retired,
-            _ => Known::Same,
         }
     }
 }
@@ -107,17 +79,6 @@ thread_local! {
     static OF_KEK: Statement = const { Statement::new(concat!(
         "SELECT ", columns!(), ", user_id FROM vault_ext.encryption_vaults WHERE kek_id OPERATOR(pg_catalog.=) $1 LIMIT 8"
     )) };
-    static KNOWN_KEK: Statement = const { Statement::planned_once(
-        "SELECT check_value, retired_at IS NOT NULL FROM vault_ext.keks WHERE kek_id OPERATOR(pg_catalog.=) $1"
-    ) };
-    static REGISTER_KEK: Statement = const { Statement::new(
-        "INSERT INTO vault_ext.keks (kek_id, check_value) VALUES ($1, $2) ON CONFLICT (kek_id) DO NOTHING"
-    ) };
-    static INSERT_AUDIT: Statement = const { Statement::new(
-        "INSERT INTO vault_ext.encryption_vault_audit (user_id, action, status, kek_id, key_version, db_role, \
-         ip_address, user_agent, request_id, context, created_at) \
-         SELECT * FROM vault_ext.audit_batch()"
-    ) };
     static BEGIN_WRITE: Statement = const { Statement::new(
         "LOCK TABLE vault_ext.encryption_vaults IN ROW EXCLUSIVE MODE"
     ) };
@@ -150,18 +111,6 @@ thread_local! {
         "SELECT kek_id, pg_catalog.count(*) FROM vault_ext.encryption_vaults \
          WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1) GROUP BY kek_id ORDER BY kek_id"
     ) };
-    static KEK_USAGE: Statement = const { Statement::new(
-        "SELECT COALESCE(k.kek_id, v.kek_id), k.check_value, COALESCE(v.vaults, 0), v.oldest::pg_catalog.date, \
-         k.first_seen::pg_catalog.date, k.retired_at::pg_catalog.date \
-         FROM vault_ext.keks k FULL JOIN ( \
-            SELECT kek_id, pg_catalog.count(*) AS vaults, pg_catalog.min(COALESCE(rotated_at, created_at)) AS oldest \
-            FROM vault_ext.encryption_vaults GROUP BY kek_id) v ON v.kek_id OPERATOR(pg_catalog.=) k.kek_id \
-         ORDER BY k.first_seen DESC, 1"
-    ) };
-    static RETIRE_KEK: Statement = const { Statement::new(
-        "UPDATE vault_ext.keks SET retired_at = pg_catalog.clock_timestamp() \
-         WHERE kek_id OPERATOR(pg_catalog.=) $1 AND retired_at IS NULL"
-    ) };
     static EVERY_WRAP: Statement = const { Statement::new(
         "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.encryption_vaults"
     ) };
@@ -181,23 +130,6 @@ thread_local! {
          FROM (SELECT pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) \
          AS n (place, old_wrapped_mk, wrapped_mk, wrap_iv) \
          WHERE v.ctid OPERATOR(pg_catalog.=) n.place AND v.wrapped_mk OPERATOR(pg_catalog.=) n.old_wrapped_mk"
-    ) };
-    static BEGIN_RUN: Statement = const { Statement::new(
-        "INSERT INTO vault_ext.rewraps (started_at, pid, db_role, kek_id, total) \
-         VALUES ($1, pg_catalog.pg_backend_pid(), $2, $3, $4)"
-    ) };
-    static UPDATE_RUN: Statement = const { Statement::new(
-        "UPDATE vault_ext.rewraps SET done = $2, failed = $3 \
-         WHERE started_at OPERATOR(pg_catalog.=) $1 AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
-    ) };
-    static END_RUN: Statement = const { Statement::new(
-        "UPDATE vault_ext.rewraps SET done = $2, skipped = $3, failed = $4, outcome = $5, \
-         ended_at = pg_catalog.clock_timestamp() \
-         WHERE started_at OPERATOR(pg_catalog.=) $1 AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
-    ) };
-    static PURGE_AUDIT: Statement = const { Statement::new(
-        "DELETE FROM vault_ext.encryption_vault_audit \
-         WHERE created_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) $1)"
     ) };
 }
 
@@ -295,35 +227,6 @@ pub fn some_vaults_of_kek(kek_id: &str) -> Vec<(String, Vault)> {
     })
 }
 
-/// What this database knows of a KEK.
-pub fn known_kek(kek_id: &str) -> Option<KnownKek> {
-    KNOWN_KEK.with(|statement| {
-        statement.run(&[Arg::Text(kek_id)], |rows| {
-            (rows.count() > 0).then(|| KnownKek {
-                check: rows.get::<String>(0, 0).and_then(|text| CheckValue::from_hex(&text)),
-                retired: rows.get(0, 1).unwrap_or(false),
-            })
-        })
-    })
-}
-
-/// Records the check value of a KEK, unless one is recorded.
-pub fn register_kek(kek_id: &str, check: CheckValue) {
-    let hex = check.to_hex();
-    REGISTER_KEK.with(|statement| statement.run(&[Arg::Text(kek_id), Arg::Text(&hex)], |_| ()));
-}
-
-/// Inserts the batch that the audit writer holds (`writer::batch`) and says how many rows that were. Only in the audit
-/// writer does the policy let it.
-pub fn insert_audit_batch() -> u64 {
-    INSERT_AUDIT.with(|statement| statement.run(&[], Rows::count))
-}
-
-/// Deletes audit rows older than that and says how many. Only in maintenance does the policy let it.
-pub fn purge_audit(older_than: Interval) -> u64 {
-    maintenance::run(|| PURGE_AUDIT.with(|statement| statement.run(&[Arg::Interval(older_than)], Rows::count)))
-}
-
 /// To be called before a wrap is made, and the ring taken only after it: whoever wants to take a KEK away waits for this
 /// transaction's end (`exclude_writers`).
 pub fn begin_write() {
@@ -352,65 +255,6 @@ pub fn vaults_by_kek(kek_ids: &[String]) -> Vec<(String, i64)> {
             })
         })
     })
-}
-
-/// What this database has of a KEK.
-pub struct KekUsage {
-    pub kek_id: String,
-    pub check_value: Option<String>,
-    pub vaults: i64,
-    pub oldest: Option<Date>,
-    pub first_seen: Option<Date>,
-    pub retired: Option<Date>,
-}
-
-impl KekUsage {
-    pub fn none(kek_id: &str) -> Self {
-        Self { kek_id: kek_id.into(), check_value: None, vaults: 0, oldest: None, first_seen: None, retired: None }
-    }
-}
-
-/// Every KEK that this database knows or has vaults under, the newest first.
-pub fn kek_usage() -> Vec<KekUsage> {
-    maintenance::run(|| {
-        KEK_USAGE.with(|statement| {
-            statement.run(&[], |rows| {
-                let usage = |row| {
-                    Some(KekUsage {
-                        kek_id: rows.get(row, 0)?,
-                        check_value: rows.get(row, 1),
-                        vaults: rows.get(row, 2)?,
-                        oldest: rows.get(row, 3),
-                        first_seen: rows.get(row, 4),
-                        retired: rows.get(row, 5),
-                    })
-                };
-                (0..rows.count()).filter_map(usage).collect()
-            })
-        })
-    })
-}
-
-/// Marks a KEK as retired; false if it was so already.
-pub fn retire_kek(kek_id: &str) -> bool {
-    RETIRE_KEK.with(|statement| statement.run(&[Arg::Text(kek_id)], Rows::count)) == 1
-}
-
-/// A wrap in place, with all that it is bound to.
-#[derive(Clone, Copy)]
-pub struct StoredWrap<'a> {
-    pub user_id: &'a str,
-    pub wrapped_mk: &'a str,
-    pub wrap_iv: &'a str,
-    pub format_version: i16,
-    pub kek_id: &'a str,
-    pub key_version: i32,
-}
-
-impl<'a> StoredWrap<'a> {
-    pub fn context(&self) -> WrapContext<'a> {
-        WrapContext { user_id: self.user_id, key_version: self.key_version, kek_id: self.kek_id }
-    }
 }
 
 fn stored_wrap(rows: &Rows, row: u64) -> Option<StoredWrap<'_>> {
@@ -474,28 +318,4 @@ pub fn rewrap(kek_id: &str, rewrapped: &[Rewrapped<'_>]) -> i64 {
         Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrap_iv())),
     ];
     REWRAP.with(|statement| statement.run(&args, Rows::count)) as i64
-}
-
-/// One CALL of vault_rewrap(), as others see it.
-pub struct Run {
-    /// Microseconds since 2000-01-01 00:00 UTC.
-    pub started_at: i64,
-    pub kek_id: String,
-    pub total: i64,
-}
-
-pub fn begin_run(run: &Run, db_role: &str) {
-    let args = [Arg::Timestamp(run.started_at), Arg::Text(db_role), Arg::Text(&run.kek_id), Arg::Int8(run.total)];
-    BEGIN_RUN.with(|statement| statement.run(&args, |_| ()));
-}
-
-pub fn update_run(run: &Run, done: i64, failed: i64) {
-    let args = [Arg::Timestamp(run.started_at), Arg::Int8(done), Arg::Int8(failed)];
-    UPDATE_RUN.with(|statement| statement.run(&args, |_| ()));
-}
-
-pub fn end_run(run: &Run, done: i64, skipped: i64, failed: i64, outcome: &str) {
-    let args =
-        [Arg::Timestamp(run.started_at), Arg::Int8(done), Arg::Int8(skipped), Arg::Int8(failed), Arg::Text(outcome)];
-    END_RUN.with(|statement| statement.run(&args, |_| ()));
 }

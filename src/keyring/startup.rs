@@ -3,12 +3,12 @@
 
 use std::path::PathBuf;
 
-use super::keyring::{KekId, Keyring};
 use super::ring;
-use super::source::Source;
-use crate::crypto::secret::SecretText;
 use crate::pg::{guc, process, secret};
 use crate::settings::{self, OnBadKek};
+use vault_core::crypto::secret::SecretText;
+use vault_core::keyring::source::Source;
+use vault_core::keyring::text::{KekId, Keyring};
 
 /// The KEK of vault_ext.dev_mode.
 const DEV_KEK_ID: &str = "dev-insecure";

@@ -5,24 +5,24 @@ use std::rc::Rc;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::keyring::{KekId, Keyring, MAX_KEKS};
-use crate::crypto::check::CheckValue;
-use crate::crypto::secret::{KekBytes, MasterKey};
-use crate::crypto::wrap::Kek;
 use crate::error::VaultError;
-use crate::pg::secret::{self, Protection, Published, SecretPages};
+use crate::pg::secret::{self, Protection, SecretPages, SharedSecret};
 use crate::pg::shmem;
-use crate::store::StoredWrap;
+use vault_core::crypto::check::CheckValue;
+use vault_core::crypto::secret::{KekBytes, MasterKey};
+use vault_core::crypto::wrap::{Kek, StoredWrap};
+use vault_core::keyring::Entry;
+use vault_core::keyring::text::{KekId, Keyring, MAX_KEKS};
 
 /// Bytes of one KEK as published: length of the id, the id, the key.
 const ENTRY_BYTES: usize = 1 + KekId::MAX + 32;
 /// Number of KEKs, then the KEKs; or 0, then a text that says why there are none.
 const RING_BYTES: usize = 1 + MAX_KEKS * ENTRY_BYTES;
 
-type Area = Published<RING_BYTES>;
+type SharedRing = SharedSecret<RING_BYTES>;
 
 thread_local! {
-    static AREA: Cell<Option<&'static Area>> = const { Cell::new(None) };
+    static SHARED: Cell<Option<&'static SharedRing>> = const { Cell::new(None) };
     static EXPANDED: RefCell<Option<Rc<Ring>>> = const { RefCell::new(None) };
 }
 
@@ -33,35 +33,28 @@ pub struct Ring {
     keks: SecretPages<Kek>,
 }
 
-/// What is public of a KEK.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub id: String,
-    pub check: CheckValue,
-}
-
 /// Makes the memory that holds the ring. In the postmaster, before any other process is started. None if the system
 /// gives no memory.
 pub fn create() -> Option<Protection> {
-    let (area, protection) = Area::map()?;
-    AREA.set(Some(area));
+    let (shared, protection) = SharedRing::map()?;
+    SHARED.set(Some(shared));
     Some(protection)
 }
 
 /// Publishes a ring to all processes. In the postmaster, at start.
 pub fn publish(keyring: &Keyring) {
-    if let Some(area) = AREA.get() {
-        area.publish(&encode(keyring));
+    if let Some(shared) = SHARED.get() {
+        shared.publish(&encode(keyring));
     }
 }
 
 /// Publishes a ring in place of that generation, with those KEKs of it behind the new ones. False if that generation is
 /// not the newest any more. There must be room for all.
 pub fn replace(generation: u64, keyring: &Keyring, keep: &[String]) -> bool {
-    let Some(area) = AREA.get() else { return false };
+    let Some(shared) = SHARED.get() else { return false };
     let mut bytes = encode(keyring);
     let mut old = Zeroizing::new([0; RING_BYTES]);
-    if !keep.is_empty() && area.read(&mut old) != generation {
+    if !keep.is_empty() && shared.read(&mut old) != generation {
         return false;
     }
     for room in old[1..].chunks_exact(ENTRY_BYTES).take(usize::from(old[0])) {
@@ -72,9 +65,9 @@ pub fn replace(generation: u64, keyring: &Keyring, keep: &[String]) -> bool {
         }
     }
     let replaced = shmem::locked(|| {
-        let is_newest = area.generation() == generation;
+        let is_newest = shared.generation() == generation;
         if is_newest {
-            area.publish(&bytes);
+            shared.publish(&bytes);
         }
         is_newest
     });
@@ -100,14 +93,14 @@ pub fn publish_reason(reason: &str) {
     let reason = &reason.as_bytes()[..reason.floor_char_boundary(RING_BYTES - 3)];
     bytes[1..3].copy_from_slice(&(reason.len() as u16).to_le_bytes());
     bytes[3..3 + reason.len()].copy_from_slice(reason);
-    if let Some(area) = AREA.get() {
-        area.publish(&bytes);
+    if let Some(shared) = SHARED.get() {
+        shared.publish(&bytes);
     }
 }
 
 /// Counts the publications.
 pub fn generation() -> Result<u64, VaultError> {
-    AREA.get().map(Area::generation).ok_or(VaultError::NotPreloaded)
+    SHARED.get().map(SharedRing::generation).ok_or(VaultError::NotPreloaded)
 }
 
 /// What is public of the ring of this moment; empty where there is none.
@@ -121,21 +114,21 @@ pub fn entries() -> Result<Vec<Entry>, VaultError> {
 
 /// The ring of this moment.
 pub fn current() -> Result<Rc<Ring>, VaultError> {
-    let area = AREA.get().ok_or(VaultError::NotPreloaded)?;
-    let generation = area.generation();
+    let shared = SHARED.get().ok_or(VaultError::NotPreloaded)?;
+    let generation = shared.generation();
     EXPANDED.with(|cached| {
         if let Some(ring) = cached.borrow().as_ref().filter(|ring| ring.generation == generation) {
             return Ok(Rc::clone(ring));
         }
-        let ring = Rc::new(expand(area)?);
+        let ring = Rc::new(expand(shared)?);
         *cached.borrow_mut() = Some(Rc::clone(&ring));
         Ok(ring)
     })
 }
 
-fn expand(area: &Area) -> Result<Ring, VaultError> {
+fn expand(shared: &SharedRing) -> Result<Ring, VaultError> {
     let mut bytes = Zeroizing::new([0; RING_BYTES]);
-    let generation = area.read(&mut bytes);
+    let generation = shared.read(&mut bytes);
     let count = usize::from(bytes[0]);
     if count == 0 {
         let length = usize::from(u16::from_le_bytes([bytes[1], bytes[2]]));

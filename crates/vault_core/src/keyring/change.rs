@@ -1,6 +1,6 @@
 //! What a new ring changes in the ring in use. Pure: no server.
 
-use super::ring::Entry;
+use super::Entry;
 
 /// The difference between the ring in use and the one that is to replace it.
 #[derive(Debug, PartialEq, Eq)]

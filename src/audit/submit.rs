@@ -1,0 +1,256 @@
+//! Handing a record to the audit writer of this database and waiting until it is settled; starting the writer.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use vault_core::audit::queue::{Kind, Queue, Settled, Slot, Writer};
+use vault_core::audit::record::{RECORD_BYTES, Record};
+
+use crate::audit::memory;
+use crate::error::AuditFailure;
+use crate::pg::{process, session, shmem, wait, worker};
+use crate::settings;
+
+/// With vault_ext.audit_spin, how long either side looks for the other before it sleeps: an fsync and a way to the client
+/// and back fit in.
+const SPIN: Duration = Duration::from_micros(300);
+/// How long a writer looks for the record that was announced.
+pub(super) const ANNOUNCED: Duration = Duration::from_micros(100);
+/// How often a call without a free slot, and a rollback that has rows to write, looks for one.
+pub(super) const SLOT_RETRY: Duration = Duration::from_millis(1);
+/// After this long without a writer showing up, its start counts as lost.
+const START_IS_STALE_AFTER: Duration = Duration::from_secs(3);
+
+/// How many processes an error names that the writer waits for.
+const BLOCKERS_NAMED: usize = 8;
+
+/// Why a record is not written in time.
+pub fn timed_out(limit: Duration, queue: Option<&Queue>) -> AuditFailure {
+    match queue {
+        Some(queue) if queue.failed_starts() > 0 => AuditFailure::CannotConnect,
+        _ => AuditFailure::TimedOut { limit, waits_for: queue.and_then(Queue::writer_pid).and_then(waits_for) },
+    }
+}
+
+/// Names the processes that keep the writer waiting for a lock, and those that keep them waiting. None if it waits for none.
+fn waits_for(writer: i32) -> Option<String> {
+    let (mut seen, mut next) = (vec![writer], 0);
+    let mut sentences = Vec::new();
+    while let Some(&waiting) = seen.get(next).filter(|_| next < BLOCKERS_NAMED) {
+        let blockers = session::blocking_pids(waiting);
+        if !blockers.is_empty() {
+            let pids: Vec<_> = blockers.iter().map(i32::to_string).collect();
+            let who = if waiting == writer {
+                format!("The audit writer, process {writer},")
+            } else {
+                format!("Process {waiting}")
+            };
+            sentences
+                .push(format!("{who} waits for a lock that process {} holds or asked for first.", pids.join(", ")));
+        }
+        let unseen: Vec<_> = blockers.into_iter().filter(|pid| *pid != 0 && !seen.contains(pid)).collect();
+        seen.extend(unseen);
+        next += 1;
+    }
+    (!sentences.is_empty()).then(|| sentences.join(" "))
+}
+
+thread_local! {
+    static MY_QUEUE: Cell<Option<&'static Queue>> = const { Cell::new(None) };
+}
+
+/// Says that a record will follow shortly. Where one caller calls at a time, the writer then wakes up while the call is
+/// still at work, and not after it.
+pub fn announce() {
+    if let Some(queue) = MY_QUEUE.get().filter(|queue| queue.is_quiet()) {
+        wait::wake(queue.ring());
+    }
+}
+
+/// Writes one row and returns when it is committed.
+pub fn write(record: &Record<'_>) -> Result<(), AuditFailure> {
+    let mut bytes = [0; RECORD_BYTES];
+    let length = record.encode(&mut bytes);
+    submit_and_wait(Kind::Record, &bytes[..length], settings::audit_timeout(), |_| ())
+}
+
+/// Audited calls of the whole server since it started.
+pub fn calls() -> u64 {
+    memory::get().map_or(0, |memory| memory.counters.calls.load(Ordering::Relaxed))
+}
+
+/// Hands bytes to the writer and waits until they are settled; `read` then sees the slot with the writer's answer.
+pub(super) fn submit_and_wait<T>(
+    kind: Kind,
+    bytes: &[u8],
+    timeout: Duration,
+    read: impl FnOnce(&Slot) -> T,
+) -> Result<T, AuditFailure> {
+    let memory = memory::get().expect("callers have checked that the library was preloaded");
+    let started = Instant::now();
+    if kind != Kind::Probe {
+        memory.counters.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    // Calls that were cancelled, of this session or of the one that had its place before, may still hold the slots.
+    let (queue, index) = loop {
+        if let Some(submitted) = submit(kind, bytes, false) {
+            break submitted;
+        }
+        let writer = see_to_stranded();
+        if started.elapsed() >= timeout {
+            memory.counters.failures.fetch_add(1, Ordering::Relaxed);
+            // Most often calls hold the slots that were given up while the writer waits for a lock.
+            return Err(writer.err().unwrap_or_else(|| match timed_out(timeout, MY_QUEUE.get()) {
+                AuditFailure::TimedOut { waits_for: None, .. } => AuditFailure::NoSlot,
+                failure => failure,
+            }));
+        }
+        std::thread::sleep(SLOT_RETRY);
+        wait::check_for_interrupts();
+    };
+    let slot = Lease(&memory.slots[index as usize]);
+    let outcome = loop {
+        let (gate, openings) = queue.gate(slot.0);
+        if let Some(settled) = slot.0.settled() {
+            break match settled {
+                Settled::Written => Ok(()),
+                Settled::Failed(sqlstate) => Err(AuditFailure::rejected(sqlstate, slot.0.reason())),
+            };
+        }
+        let writer = see_to_writer(queue);
+        let left = timeout.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            break Err(writer.err().unwrap_or_else(|| timed_out(timeout, Some(queue))));
+        }
+        if !spin_until(queue, || slot.0.settled().is_some()) {
+            wait::sleep_while(gate, openings, left);
+        }
+        wait::check_for_interrupts();
+    };
+    memory.counters.longest_wait.fetch_max(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+    if outcome.is_err() {
+        memory.counters.failures.fetch_add(1, Ordering::Relaxed);
+    }
+    outcome.map(|()| read(slot.0))
+}
+
+/// With vault_ext.audit_spin and one caller at a time, looks for a while whether `done`; false if it did not come true.
+pub(super) fn spin_until(queue: &Queue, done: impl Fn() -> bool) -> bool {
+    settings::audit_spin() && queue.is_quiet() && spin(SPIN, done)
+}
+
+pub(super) fn spin(limit: Duration, done: impl Fn() -> bool) -> bool {
+    let started = Instant::now();
+    while !done() {
+        if started.elapsed() >= limit {
+            return false;
+        }
+        // Where both share a processor, the other one must get on.
+        std::thread::yield_now();
+    }
+    true
+}
+
+/// Gives the slot back however the wait ends; an unsettled one stays with the writer.
+struct Lease(&'static Slot);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// Fills a free slot of this backend and queues it. None if there is none, or no queue. Fails in no other way: it also runs
+/// while a transaction aborts.
+pub(super) fn submit(kind: Kind, bytes: &[u8], fire_and_forget: bool) -> Option<(&'static Queue, u32)> {
+    let memory = memory::get()?;
+    let queue = my_queue()?;
+    let first = wait::my_process_number() * memory.slots_per_process;
+    let index = (first..first + memory.slots_per_process)
+        .find(|index| memory.slots[*index as usize].fill(kind, bytes, fire_and_forget))?;
+    queue.choose_gate(&memory.slots[index as usize]);
+    if queue.push(memory.slots, index) {
+        wait::wake(queue.ring());
+    }
+    Some((queue, index))
+}
+
+/// Makes sure that every record has a writer. What refused calls have left in a database that nobody calls any more would
+/// else keep its slots and its queue from all others.
+pub(super) fn see_to_stranded() -> Result<(), AuditFailure> {
+    let memory = memory::get().expect("callers have checked that the library was preloaded");
+    memory.queues.iter().filter(|queue| !queue.is_empty()).try_for_each(see_to_writer)
+}
+
+/// Makes sure that a writer runs or is being started.
+pub(super) fn see_to_writer(queue: &'static Queue) -> Result<(), AuditFailure> {
+    if queue.writer().1 == Writer::Running {
+        return Ok(());
+    }
+    let memory = memory::get().expect("queues lie in shared memory");
+    let Some(epoch) = queue.claim_start(session::now(), START_IS_STALE_AFTER.as_micros() as i64) else {
+        return Ok(());
+    };
+    let number = queue_number(queue, memory.queues);
+    let name = format!("vault_ext audit writer of database {}", queue.database());
+    if worker::start(&name, number, epoch) {
+        memory.counters.writers.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    } else {
+        queue.start_failed(epoch);
+        ask_idle_writers_to_leave();
+        Err(AuditFailure::NoWorkerSlot)
+    }
+}
+
+fn queue_number(queue: &Queue, queues: &[Queue]) -> u32 {
+    queues.iter().position(|candidate| std::ptr::eq(candidate, queue)).expect("one of them") as u32
+}
+
+/// Rings every writer and tells it to go if it has nothing to do: a database is about to be dropped, renamed or copied,
+/// or another database needs the worker slot.
+pub fn ask_idle_writers_to_leave() {
+    let Some(memory) = memory::get() else { return };
+    for queue in memory.queues {
+        if queue.writer().1 == Writer::Running {
+            queue.ask_to_leave();
+            wait::wake(queue.ring());
+        }
+    }
+}
+
+/// The queue of this backend's database; the first call takes a place in the table of queues. None while each of them is
+/// in use or has records of another database.
+pub(super) fn my_queue() -> Option<&'static Queue> {
+    if let Some(queue) = MY_QUEUE.get() {
+        return Some(queue);
+    }
+    let memory = memory::get().expect("callers have checked that the library was preloaded");
+    let database = session::database();
+    let queue = shmem::locked(|| {
+        let queue = memory
+            .queues
+            .iter()
+            .find(|queue| queue.database() == database)
+            .or_else(|| memory.queues.iter().find(|queue| queue.database() == 0))
+            .or_else(|| memory.queues.iter().find(|queue| queue.is_idle()))?;
+        queue.assign(database);
+        queue.pin();
+        Some(queue)
+    })?;
+    MY_QUEUE.set(Some(queue));
+    process::on_exit(let_go);
+    Some(queue)
+}
+
+/// What a backend leaves to the writer when it ends.
+fn let_go() {
+    let (Some(memory), Some(queue)) = (memory::get(), MY_QUEUE.take()) else { return };
+    let first = wait::my_process_number() * memory.slots_per_process;
+    for index in first..first + memory.slots_per_process {
+        memory.slots[index as usize].release();
+    }
+    queue.unpin();
+}

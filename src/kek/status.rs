@@ -1,0 +1,70 @@
+//! Every KEK as an administrator of one database sees it.
+
+use pgrx::datum::Date;
+
+use crate::error::VaultError;
+use crate::keyring::ring;
+use crate::pg::session;
+use crate::store::keks::KekUsage;
+use crate::store::{keks, vaults, version};
+
+/// A KEK that the ring or the database knows.
+pub struct Status {
+    pub kek_id: String,
+    pub active: bool,
+    pub loaded: bool,
+    /// The database's where it knows the KEK, else the ring's.
+    pub check_value: Option<String>,
+    /// Whether both have the same; None where one of them does not have the KEK.
+    pub matches: Option<bool>,
+    pub vaults: i64,
+    pub oldest: Option<Date>,
+    pub first_seen: Option<Date>,
+    pub retired: Option<Date>,
+    pub safe_to_remove: bool,
+}
+
+/// One row per KEK: the active one, the others of the ring in its order, then those that are not loaded.
+pub fn status() -> Result<Vec<Status>, VaultError> {
+    version::warn_if_they_differ();
+    if !session::has_row_security() {
+        return Err(VaultError::RowSecurityOff);
+    }
+    vaults::all_vaults_are_visible("vault_kek_status()")?;
+    let entries = ring::entries()?;
+    if let (true, Err(reason)) = (entries.is_empty(), ring::current()) {
+        pgrx::warning!("{reason}");
+    }
+    let mut rows = keks::kek_usage();
+    let loaded = entries.iter().enumerate().map(|(position, entry)| {
+        let at = rows.iter().position(|usage| usage.kek_id == entry.id);
+        let usage = at.map_or_else(|| KekUsage::none(&entry.id), |at| rows.remove(at));
+        let check = entry.check.to_hex();
+        Status {
+            active: position == 0,
+            loaded: true,
+            matches: usage.check_value.as_ref().map(|known| *known == check),
+            check_value: Some(usage.check_value.unwrap_or(check)),
+            safe_to_remove: position != 0 && usage.vaults == 0,
+            kek_id: usage.kek_id,
+            vaults: usage.vaults,
+            oldest: usage.oldest,
+            first_seen: usage.first_seen,
+            retired: usage.retired,
+        }
+    });
+    let mut status: Vec<_> = loaded.collect();
+    status.extend(rows.into_iter().map(|usage| Status {
+        active: false,
+        loaded: false,
+        matches: None,
+        safe_to_remove: usage.vaults == 0,
+        kek_id: usage.kek_id,
+        check_value: usage.check_value,
+        vaults: usage.vaults,
+        oldest: usage.oldest,
+        first_seen: usage.first_seen,
+        retired: usage.retired,
+    }));
+    Ok(status)
+}

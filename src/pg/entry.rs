@@ -1,0 +1,99 @@
+//! What the server calls by name: the main functions of the workers, the procedure and the trigger function. What they do is
+//! handed down by whoever does it.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+
+use pgrx::prelude::*;
+
+use super::procedure::Transactions;
+use super::trigger::DeletedRow;
+
+/// The functions behind the names.
+#[derive(Clone, Copy)]
+pub struct Entries {
+    /// The whole life of an audit writer; its argument is the one that it was started with.
+    pub audit_writer: fn(u32),
+    /// The whole life of the worker that listens for SIGHUP.
+    pub keyring_listener: fn(),
+    /// What the procedure vault_rewrap() does with its batch size: three counts. No transactions: it was called where it
+    /// cannot commit.
+    pub rewrap: fn(Option<i32>, Option<&Transactions>) -> [i64; 3],
+    /// What the trigger function does; None: it was not called as AFTER DELETE … FOR EACH ROW.
+    pub erase_on_delete: fn(Option<DeletedRow>),
+}
+
+thread_local! {
+    static ENTRIES: Cell<Option<Entries>> = const { Cell::new(None) };
+}
+
+/// Sets the functions, when the library is loaded. Workers inherit them from the postmaster.
+pub fn set(entries: Entries) {
+    ENTRIES.set(Some(entries));
+}
+
+fn entries() -> Entries {
+    ENTRIES.get().expect("_PG_init sets the entries whenever the library is loaded")
+}
+
+/// The names of the workers' main functions, for the postmaster.
+pub const AUDIT_WRITER: &CStr = c"vault_ext_audit_writer";
+pub const KEYRING_LISTENER: &CStr = c"vault_ext_keyring_listener";
+
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub extern "C-unwind" fn vault_ext_audit_writer(argument: pg_sys::Datum) {
+    (entries().audit_writer)(argument.value() as u32);
+}
+
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub extern "C-unwind" fn vault_ext_keyring_listener(_argument: pg_sys::Datum) {
+    (entries().keyring_listener)();
+    // An exit with 0 would tell the postmaster not to start it again.
+    // SAFETY: outside a transaction, holding nothing.
+    unsafe { pg_sys::proc_exit(1) };
+}
+
+/// What PG_FUNCTION_INFO_V1 makes for a function in C.
+const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_vault_rewrap_wrapper() -> &'static pg_sys::Pg_finfo_record {
+    &V1
+}
+
+/// pgrx has no procedure with transaction control.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn vault_rewrap_wrapper(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server passes its own call structure, whose first argument is declared as integer; the result's columns
+    // are declared as three bigint.
+    unsafe {
+        let batch_size = pgrx::fcinfo::pg_getarg::<i32>(fcinfo, 0);
+        let rewrap = entries().rewrap;
+        let counts = Transactions::with(fcinfo, |transactions| rewrap(batch_size, Some(transactions)))
+            .unwrap_or_else(|| rewrap(batch_size, None));
+        let mut values = counts.map(pg_sys::Datum::from);
+        let mut descriptor = std::ptr::null_mut();
+        pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
+        let tuple =
+            pg_sys::heap_form_tuple(pg_sys::BlessTupleDesc(descriptor), values.as_mut_ptr(), [false; 3].as_mut_ptr());
+        pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+    }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_vault_erase_on_delete_wrapper() -> &'static pg_sys::Pg_finfo_record {
+    &V1
+}
+
+/// pgrx has no trigger function without generated SQL.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn vault_erase_on_delete_wrapper(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server passes its own call structure.
+    let row = unsafe { DeletedRow::of(fcinfo) };
+    (entries().erase_on_delete)(row);
+    pg_sys::Datum::null()
+}

@@ -1,0 +1,18 @@
+//! All SQL of the extension, a file for each table. Plain SQL through SPI, the schema of every operator, function and type
+//! named: a caller's search_path cannot lead it elsewhere, and row-level security, triggers and partitioning all apply.
+
+pub mod catalog;
+pub mod keks;
+pub mod maintenance;
+pub mod rewraps;
+pub mod trail;
+pub mod vaults;
+pub mod version;
+
+use std::ffi::CStr;
+
+/// The role that owns the tables and the definer functions; row-level security binds it.
+pub const OWNER: &CStr = c"vault_ext_owner";
+
+/// The schema that CREATE EXTENSION makes.
+pub const SCHEMA: &CStr = c"vault_ext";

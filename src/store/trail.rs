@@ -1,0 +1,29 @@
+//! The audit trail's table.
+
+use pgrx::datum::Interval;
+
+use super::maintenance;
+use crate::pg::spi::{Arg, Rows, Statement};
+
+thread_local! {
+    static INSERT_AUDIT: Statement = const { Statement::new(
+        "INSERT INTO vault_ext.encryption_vault_audit (user_id, action, status, kek_id, key_version, db_role, \
+         ip_address, user_agent, request_id, context, created_at) \
+         SELECT * FROM vault_ext.audit_batch()"
+    ) };
+    static PURGE_AUDIT: Statement = const { Statement::new(
+        "DELETE FROM vault_ext.encryption_vault_audit \
+         WHERE created_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) $1)"
+    ) };
+}
+
+/// Inserts the batch that the audit writer holds (`writer::batch`) and says how many rows that were. Only in the audit
+/// writer does the policy let it.
+pub fn insert_audit_batch() -> u64 {
+    INSERT_AUDIT.with(|statement| statement.run(&[], Rows::count))
+}
+
+/// Deletes audit rows older than that and says how many. Only in maintenance does the policy let it.
+pub fn purge_audit(older_than: Interval) -> u64 {
+    maintenance::run(|| PURGE_AUDIT.with(|statement| statement.run(&[Arg::Interval(older_than)], Rows::count)))
+}

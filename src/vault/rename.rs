@@ -1,0 +1,56 @@
+//! Giving a user's vault to another user id.
+
+use vault_core::audit::record::{Action, MAX_CONTEXT, sanitized};
+use vault_core::crypto::wrap::{FORMAT_2, Nonce};
+
+use super::call::Call;
+use super::key::UserKey;
+use super::repeat;
+use super::service::ATTEMPTS;
+use super::wrapping::{confirm, ring_opens, seal, with_newest_ring};
+use crate::error::VaultError;
+use crate::pg::subxact;
+use crate::store::{maintenance, vaults};
+
+/// Gives a user's vault, with the key as it is, to another user id.
+pub fn rename(old_user: String, new_user: &str) -> Result<(), VaultError> {
+    let from = Call::on_behalf_of(Action::Rename, old_user)?;
+    let key = from.attempt(|old_user| move_to(old_user, new_user))?;
+    let to = Call::on_behalf_of(Action::Rename, new_user.to_owned())?;
+    for user in [from.user(), to.user()] {
+        repeat::note_change(user);
+    }
+    let context = |word, user: &str| sanitized(format!("{word} {user}").as_bytes(), MAX_CONTEXT);
+    from.record_change(200, Some(&key), context("to", new_user).as_deref())?;
+    to.record_change(200, Some(&key), context("from", from.user()).as_deref())
+}
+
+/// Wraps the key of one user's vault for another user id. 23505 where that one has a vault.
+fn move_to(old_user: &str, new_user: &str) -> Result<UserKey, VaultError> {
+    vaults::begin_write();
+    let is_taken = || VaultError::UserHasVault(new_user.to_owned());
+    for _ in 0..ATTEMPTS {
+        let moved = with_newest_ring(|ring| {
+            let vault = maintenance::run(|| vaults::lock(old_user)).ok_or(VaultError::NoVault)?;
+            if maintenance::run(|| vaults::find(new_user)).is_some() {
+                return Err(is_taken());
+            }
+            let master_key = ring_opens(ring, &vault.stored(old_user))?;
+            let (entry, kek) = ring.active();
+            confirm(entry)?;
+            let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
+            let wrap = seal(entry, kek, new_user, vault.key_version, &master_key, nonce)?;
+            let rename = || maintenance::run(|| vaults::rename(old_user, new_user, &vault, &wrap, &entry.id));
+            let renamed = subxact::catch(rename).or_else(|raised| {
+                // Somebody has given the other user a vault since we looked.
+                if subxact::sqlstate(&raised) == "23505" { Err(is_taken()) } else { raised.rethrow() }
+            })?;
+            let (kek_id, key_version) = (entry.id.clone(), vault.key_version);
+            Ok(renamed.then_some(UserKey { master_key, format_version: FORMAT_2, kek_id, key_version }))
+        })?;
+        if let Some(key) = moved {
+            return Ok(key);
+        }
+    }
+    Err(VaultError::Contended(ATTEMPTS))
+}

@@ -1,0 +1,173 @@
+//! The service: init, get, rotate, status, erase, purge. What is looked up and written, and what the trail says of it.
+
+use pgrx::datum::Interval;
+
+use super::call::Call;
+use super::key::UserKey;
+use super::repeat;
+use super::wrapping::{mint, ring_opens, with_newest_ring};
+use crate::error::VaultError;
+use crate::identity;
+use crate::keyring::ring::{self, Ring};
+use crate::pg::session;
+use crate::store::trail;
+use crate::store::vaults::{self, Vault, VaultStatus};
+use vault_core::audit::record::Action;
+
+/// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
+pub(super) const ATTEMPTS: u32 = 8;
+
+/// A user's key and whether this call made it.
+enum Outcome {
+    Existing(UserKey),
+    Created(UserKey),
+    Rotated(UserKey),
+    /// Made by an earlier call of the same statement.
+    Repeated(UserKey),
+}
+
+/// The user's key; minted if there is none.
+pub fn init() -> Result<UserKey, VaultError> {
+    let call = Call::begin(Action::Init)?;
+    match call.attempt(create_or_open)? {
+        Outcome::Created(key) => {
+            repeat::note_change(call.user());
+            call.change(key, 201, Some("created"))
+        }
+        Outcome::Existing(key) | Outcome::Rotated(key) | Outcome::Repeated(key) => {
+            call.release(key, 200, Some("already-exists"))
+        }
+    }
+}
+
+/// The user's key.
+pub fn get() -> Result<UserKey, VaultError> {
+    let call = Call::begin(Action::Fetch)?;
+    let key = call.attempt(|user| {
+        with_newest_ring(|ring| repeat::with_vault(user, |vault| open(ring, user, vault.ok_or(VaultError::NoVault)?)))
+    })?;
+    call.release(key, 200, None)
+}
+
+/// A fresh key in place of the old one, which must open first; acts as init where there is none. Gives the same key again
+/// when a statement that has made it calls once more.
+pub fn rotate() -> Result<UserKey, VaultError> {
+    let call = Call::begin(Action::Rotate)?;
+    let outcome = call.attempt(replace_or_create)?;
+    if !matches!(outcome, Outcome::Repeated(_)) {
+        repeat::note_change(call.user());
+    }
+    match outcome {
+        Outcome::Created(key) => call.change(key, 201, Some("init-on-rotate")),
+        Outcome::Existing(key) | Outcome::Rotated(key) => call.change(key, 200, None),
+        Outcome::Repeated(key) => call.release(key, 200, Some("same-statement")),
+    }
+}
+
+/// The user's row without any key; not audited.
+pub fn status() -> Result<Option<VaultStatus>, VaultError> {
+    ring::current()?;
+    if !session::has_row_security() {
+        return Err(VaultError::RowSecurityOff);
+    }
+    Ok(repeat::status(&identity::current_user()?))
+}
+
+/// Deletes one user's vault; false if there was none.
+pub fn erase(user: String) -> Result<bool, VaultError> {
+    let call = Call::on_behalf_of(Action::Erase, user)?;
+    let erased = call.attempt(|user| Ok(vaults::erase(user)))?;
+    if erased {
+        repeat::note_change(call.user());
+        call.record_change(200, None, None)?;
+    } else {
+        call.record(200, None, Some("not-initialised"))?;
+    }
+    Ok(erased)
+}
+
+/// Deletes the vault of a user whose account was deleted. No vault is no event: nothing is recorded then.
+pub fn erase_deleted(user: String) -> Result<(), VaultError> {
+    let call = Call::on_behalf_of(Action::Erase, user)?;
+    if call.attempt(|user| Ok(vaults::erase(user)))? {
+        repeat::note_change(call.user());
+        call.record_change(200, None, Some("account-deleted"))?;
+    }
+    Ok(())
+}
+
+/// Deletes old audit rows and says how many.
+pub fn purge_audit(older_than: Interval) -> Result<u64, VaultError> {
+    let call = Call::without_user(Action::Purge)?;
+    let age = older_than.to_string();
+    let purged = call.attempt(|_| Ok(trail::purge_audit(older_than)))?;
+    call.record_change(200, None, Some(&format!("{purged} rows older than {age}")))?;
+    Ok(purged)
+}
+
+fn create_or_open(user: &str) -> Result<Outcome, VaultError> {
+    for _ in 0..ATTEMPTS {
+        let opened = with_newest_ring(|ring| {
+            repeat::with_vault(user, |vault| vault.map(|vault| open(ring, user, vault)).transpose())
+        })?;
+        if let Some(key) = opened {
+            return Ok(Outcome::Existing(key));
+        }
+        if let Some(key) = create(user)? {
+            return Ok(Outcome::Created(key));
+        }
+    }
+    Err(VaultError::Contended(ATTEMPTS))
+}
+
+fn replace_or_create(user: &str) -> Result<Outcome, VaultError> {
+    if repeat::was_changed_by_this_statement(user) {
+        let open =
+            |ring: &Ring| repeat::with_vault(user, |vault| vault.map(|vault| open(ring, user, vault)).transpose());
+        if let Some(key) = with_newest_ring(open)? {
+            return Ok(Outcome::Repeated(key));
+        }
+    }
+    vaults::begin_write();
+    for _ in 0..ATTEMPTS {
+        let replaced = with_newest_ring(|ring| match vaults::lock(user) {
+            Some(vault) => replace(ring, user, &vault).map(Some),
+            None => Ok(None),
+        })?;
+        match replaced {
+            Some(Some(key)) => return Ok(Outcome::Rotated(key)),
+            Some(None) => {}
+            None => {
+                if let Some(key) = create(user)? {
+                    return Ok(Outcome::Created(key));
+                }
+            }
+        }
+    }
+    Err(VaultError::Contended(ATTEMPTS))
+}
+
+/// Puts a fresh key in the place of one that opens; None if the row changed meanwhile.
+fn replace(ring: &Ring, user: &str, vault: &Vault) -> Result<Option<UserKey>, VaultError> {
+    ring_opens(ring, &vault.stored(user))?;
+    let version = vault.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?;
+    let (key, wrap) = mint(ring, user, version)?;
+    Ok(vaults::replace(user, vault, &wrap, &key.kek_id, version).then_some(key))
+}
+
+/// Inserts a fresh key; None if another transaction was first.
+fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
+    vaults::begin_write();
+    let (key, wrap) = mint(&*ring::current()?, user, 1)?;
+    Ok(vaults::insert(user, &wrap, &key.kek_id, key.key_version).then_some(key))
+}
+
+fn open(ring: &Ring, user: &str, vault: &Vault) -> Result<UserKey, VaultError> {
+    let master_key = ring_opens(ring, &vault.stored(user))?;
+    Ok(UserKey {
+        master_key,
+        format_version: vault.format_version,
+        kek_id: vault.kek_id.clone(),
+        key_version: vault.key_version,
+    })
+}
