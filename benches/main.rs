@@ -25,7 +25,8 @@ use options::Options;
 use report::Report;
 
 fn main() -> ExitCode {
-    let options = Options::from_env();
+    let names: Vec<_> = sections::ALL.iter().map(|section| section.name).collect();
+    let options = Options::from_env(&names);
     let mut report = Report::begin(&options);
     let mut failed = Vec::new();
     for section in sections::ALL.iter().filter(|section| options.wants(section.name)) {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
-
 use vault_core::crypto::wrap::USER_ID_MAX;
 use vault_core::integrity::Problem;
 

@@ -8,12 +8,12 @@ use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::AeadInOut;
 use pgrx::prelude::*;
+use vault_core::crypto::secret::{KekBytes, MasterKey};
+use vault_core::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, Nonce, WrapContext};
 
 use crate::identity;
 use crate::pg::composite::Row;
 use crate::store::vaults;
-use vault_core::crypto::secret::{KekBytes, MasterKey};
-use vault_core::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, Nonce, WrapContext};
 
 /// The user's row as `vault_get_master_key()` looks it up and in the shape of its result, but with the wrap for the key:
 /// no subtransaction, no audit, nothing opened.

@@ -5,10 +5,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vault_ext_fuzz::audit::record::{
+use vault_core::audit::record::{
     Action, Damaged, MAX_CONTEXT, MAX_DB_ROLE, MAX_IP_ADDRESS, MAX_REQUEST_ID, MAX_USER_AGENT, RECORD_BYTES, Record,
 };
-use vault_ext_fuzz::crypto::wrap::{KEK_ID_MAX, USER_ID_MAX};
+use vault_core::crypto::wrap::{KEK_ID_MAX, USER_ID_MAX};
 
 fuzz_target!(|input: &[u8]| {
     if let Ok(record) = Record::decode(input) {

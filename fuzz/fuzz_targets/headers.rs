@@ -8,8 +8,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use vault_ext_fuzz::audit::claims::Claims;
-use vault_ext_fuzz::audit::record::{MAX_IP_ADDRESS, MAX_REQUEST_ID, MAX_USER_AGENT, sanitized};
+use vault_core::audit::claims::Claims;
+use vault_core::audit::record::{MAX_IP_ADDRESS, MAX_REQUEST_ID, MAX_USER_AGENT, sanitized};
 
 fuzz_target!(|input: &[u8]| {
     let mut values = input.split(|&byte| byte == 0);

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use base64ct::{Base64, Encoding};
 use libfuzzer_sys::fuzz_target;
-use vault_ext_fuzz::kek::keyring::{BadKekId, KekId, Keyring, KeyringError, MAX_KEKS, MAX_TEXT};
+use vault_core::keyring::text::{BadKekId, KekId, Keyring, KeyringError, MAX_KEKS, MAX_TEXT};
 
 static BARE_ID: LazyLock<KekId> = LazyLock::new(|| KekId::new("env-v1").expect("an id"));
 

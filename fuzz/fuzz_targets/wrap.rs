@@ -9,8 +9,8 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use vault_ext_fuzz::crypto::secret::{KekBytes, MasterKey};
-use vault_ext_fuzz::crypto::wrap::{FORMAT_1, FORMAT_2, KEK_ID_MAX, Kek, Nonce, USER_ID_MAX, WrapContext};
+use vault_core::crypto::secret::{KekBytes, MasterKey};
+use vault_core::crypto::wrap::{FORMAT_1, FORMAT_2, KEK_ID_MAX, Kek, Nonce, USER_ID_MAX, WrapContext};
 
 static KEK: LazyLock<Kek> = LazyLock::new(|| Kek::new(&KekBytes::from_slice(&counting(1)).expect("32 bytes")));
 static OTHER_KEK: LazyLock<Kek> = LazyLock::new(|| Kek::new(&KekBytes::from_slice(&[7; 32]).expect("32 bytes")));

@@ -2,6 +2,7 @@
 
 use pgrx::datum::{Date, Interval};
 use pgrx::prelude::*;
+use vault_core::crypto::wrap::USER_ID_MAX;
 
 use super::or_raise;
 use crate::error::VaultError;
@@ -9,10 +10,8 @@ use crate::kek::{check, reload, retire, rewrap, status};
 use crate::pg::composite::Row;
 use crate::pg::procedure::Transactions;
 use crate::pg::trigger::DeletedRow;
-use crate::store::catalog;
-use crate::store::version;
+use crate::store::{catalog, version};
 use crate::vault::{rename, service};
-use vault_core::crypto::wrap::USER_ID_MAX;
 
 /// Deletes one user's vault; false if there was none. 22023 for an impossible user id.
 #[pg_extern(sql = false)]

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use vault_core::audit::queue::{Kind, LastError};
+use vault_core::audit::record::{Action, RECORD_BYTES, Record};
+
 use super::memory;
 use super::submit::{my_queue, submit_and_wait, timed_out};
 use crate::error::AuditFailure;
 use crate::pg::session;
 use crate::settings;
-use vault_core::audit::queue::{Kind, LastError};
-use vault_core::audit::record::{Action, RECORD_BYTES, Record};
 
 /// The longest that a probe waits for the writer, and the longest that the writer may be at work on one batch before a probe
 /// says so without waiting in line.

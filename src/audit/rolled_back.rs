@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use vault_core::audit::queue::Kind;
+use vault_core::audit::record::{RECORD_BYTES, Record};
+
 use super::{memory, submit};
 use crate::error::VaultError;
 use crate::pg::session;
 use crate::pg::xact::{self, Callbacks};
-use vault_core::audit::queue::Kind;
-use vault_core::audit::record::{RECORD_BYTES, Record};
 
 /// Status and context of the second row.
 const STATUS: u16 = 409;

@@ -10,6 +10,10 @@ use std::time::Instant;
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::CaughtError;
+use vault_core::audit::kek_registration::{Candidate, Known};
+use vault_core::audit::queue::{Kind, LastError, Queue, Settled};
+use vault_core::audit::record::{RECORD_BYTES, Record};
+use vault_core::integrity::{self, Fact, Problem};
 
 use super::memory::{self, Memory};
 use super::submit;
@@ -18,14 +22,7 @@ use crate::keyring::ring;
 use crate::pg::{inval, process, session, spi, subxact, wait, worker, xact};
 use crate::settings;
 use crate::store;
-use crate::store::catalog;
-use crate::store::keks;
-use crate::store::trail;
-use crate::store::vaults;
-use vault_core::audit::kek_registration::{Candidate, Known};
-use vault_core::audit::queue::{Kind, LastError, Queue, Settled};
-use vault_core::audit::record::{RECORD_BYTES, Record};
-use vault_core::integrity::{self, Fact, Problem};
+use crate::store::{catalog, keks, trail, vaults};
 
 /// A batch that was cancelled from outside is tried this often: a cancel is nobody's fault in it.
 const ATTEMPTS: u32 = 3;

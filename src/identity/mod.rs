@@ -1,9 +1,10 @@
 //! Who is the user of this transaction: the one place that answers it. Today the application asserts it in a setting;
 //! verified tokens plug in here.
 
+use vault_core::crypto::wrap::USER_ID_MAX;
+
 use crate::error::IdentityError;
 use crate::pg::session;
-use vault_core::crypto::wrap::USER_ID_MAX;
 
 /// The setting that names the user.
 pub const USER_ID_SETTING: &std::ffi::CStr = c"app.current_user_id";

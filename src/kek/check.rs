@@ -1,17 +1,15 @@
 //! Opening every wrap without releasing anything: is a restore, a standby or a rotation whole?
 
-use crate::error::VaultError;
-use crate::keyring::ring::{self, Ring};
-use crate::pg::session;
-use crate::store::catalog;
-use crate::store::keks;
-use crate::store::vaults;
-use crate::store::version;
-use crate::vault::call::{Call, describe};
 use vault_core::audit::kek_registration::Known;
 use vault_core::audit::record::Action;
 use vault_core::crypto::wrap::StoredWrap;
 use vault_core::keyring::Entry;
+
+use crate::error::VaultError;
+use crate::keyring::ring::{self, Ring};
+use crate::pg::session;
+use crate::store::{catalog, keks, vaults, version};
+use crate::vault::call::{Call, describe};
 
 const OPENS: &str = "opens";
 

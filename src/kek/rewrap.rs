@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::panic::CaughtError;
+use vault_core::audit::record::Action;
+use vault_core::crypto::wrap::Nonce;
 
 use crate::audit::submit;
 use crate::error::VaultError;
@@ -15,8 +17,6 @@ use crate::store::rewraps::{self, Run};
 use crate::store::vaults::{self, LockedWrap, Rewrapped};
 use crate::vault::call::{Call, describe};
 use crate::vault::wrapping;
-use vault_core::audit::record::Action;
-use vault_core::crypto::wrap::Nonce;
 
 const CALL: &str = "vault_rewrap()";
 /// How often a long run tells how far it is.

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use super::ring;
-use super::startup::{self, BadKek};
-use crate::error::VaultError;
-use crate::pg::{process, secret, wait, worker};
 use vault_core::crypto::check::CheckValue;
 use vault_core::keyring::Entry;
 use vault_core::keyring::change::Change;
 use vault_core::keyring::text::{Keyring, MAX_KEKS};
+
+use super::ring;
+use super::startup::{self, BadKek};
+use crate::error::VaultError;
+use crate::pg::{process, secret, wait, worker};
 
 /// A validated keyring that may replace the ring in use.
 pub struct Proposal {

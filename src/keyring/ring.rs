@@ -3,16 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use zeroize::{Zeroize, Zeroizing};
-
-use crate::error::VaultError;
-use crate::pg::secret::{self, Protection, SecretPages, SharedSecret};
-use crate::pg::shmem;
 use vault_core::crypto::check::CheckValue;
 use vault_core::crypto::secret::{KekBytes, MasterKey};
 use vault_core::crypto::wrap::{Kek, StoredWrap};
 use vault_core::keyring::Entry;
 use vault_core::keyring::text::{KekId, Keyring, MAX_KEKS};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::error::VaultError;
+use crate::pg::secret::{self, Protection, SecretPages, SharedSecret};
+use crate::pg::shmem;
 
 /// Bytes of one KEK as published: length of the id, the id, the key.
 const ENTRY_BYTES: usize = 1 + KekId::MAX + 32;

@@ -3,12 +3,13 @@
 
 use std::path::PathBuf;
 
-use super::ring;
-use crate::pg::{guc, process, secret};
-use crate::settings::{self, OnBadKek};
 use vault_core::crypto::secret::SecretText;
 use vault_core::keyring::source::Source;
 use vault_core::keyring::text::{KekId, Keyring};
+
+use super::ring;
+use crate::pg::{guc, process, secret};
+use crate::settings::{self, OnBadKek};
 
 /// The KEK of vault_ext.dev_mode.
 const DEV_KEK_ID: &str = "dev-insecure";

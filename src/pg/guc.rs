@@ -5,9 +5,8 @@ use std::ffi::CStr;
 
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
-use zeroize::Zeroize;
-
 use vault_core::crypto::secret::SecretText;
+use zeroize::Zeroize;
 
 const MASK: &CStr = c"********";
 

@@ -5,7 +5,6 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
-
 use vault_core::audit::queue::{Counters, Queue, Slot};
 
 /// What may lie in shared memory, where other processes change it.

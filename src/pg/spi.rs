@@ -51,24 +51,8 @@ impl Arg<'_> {
     }
 }
 
-/// Without an allocation for each text, which counts in batches of thousands.
 fn text_array(texts: &[&str]) -> pg_sys::Datum {
-    const WORD: usize = size_of::<u32>();
-    let words = |text: &str| (pg_sys::VARHDRSZ + text.len()).div_ceil(WORD);
-    let mut room = vec![0_u32; texts.iter().map(|text| words(text)).sum()];
-    let mut rest = room.as_mut_slice();
-    let mut values = Vec::with_capacity(texts.len());
-    for text in texts {
-        let (place, after) = rest.split_at_mut(words(text));
-        rest = after;
-        let varlena = place.as_mut_ptr().cast::<pg_sys::varlena>();
-        // SAFETY: the words have room for the header and the text, and are aligned as a header must be.
-        unsafe {
-            pgrx::varlena::set_varsize_4b(varlena, (pg_sys::VARHDRSZ + text.len()) as i32);
-            varlena.cast::<u8>().add(pg_sys::VARHDRSZ).copy_from_nonoverlapping(text.as_ptr(), text.len());
-        }
-        values.push(pg_sys::Datum::from(varlena));
-    }
+    let mut values: Vec<_> = texts.iter().filter_map(|text| text.into_datum()).collect();
     // SAFETY: a text is of variable length and aligned as an int.
     unsafe { array(&mut values, pg_sys::TEXTOID, -1, pg_sys::TYPALIGN_INT) }
 }
@@ -274,6 +258,11 @@ impl Rows {
     /// Rows returned or touched.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// What `read` makes of each row, by its number counted from 0; those of which it makes nothing are left out.
+    pub fn collect<T>(&self, read: impl FnMut(u64) -> Option<T>) -> Vec<T> {
+        (0..self.count).filter_map(read).collect()
     }
 
     /// A text in place, in a row and a column counted from 0; None for NULL.

@@ -1,7 +1,8 @@
 //! What the catalogs say of the extension's own objects.
 
-use crate::pg::spi::{Rows, Statement};
 use vault_core::integrity::{self, Fact, Kind, Policy, Problem};
+
+use crate::pg::spi::{Rows, Statement};
 
 thread_local! {
     static LOCK_TRAIL: Statement = const { Statement::new(
@@ -94,7 +95,7 @@ pub fn lock_vaults() {
 ///
 /// Reading a policy's expression locks its table.
 pub fn facts() -> Vec<Fact> {
-    FACTS.with(|statement| statement.run(&[], |rows| (0..rows.count()).filter_map(|row| fact(rows, row)).collect()))
+    FACTS.with(|statement| statement.run(&[], |rows| rows.collect(|row| fact(rows, row))))
 }
 
 fn fact(rows: &Rows, row: u64) -> Option<Fact> {

@@ -93,7 +93,7 @@ pub fn kek_usage() -> Vec<KekUsage> {
                         retired: rows.get(row, 5),
                     })
                 };
-                (0..rows.count()).filter_map(usage).collect()
+                rows.collect(usage)
             })
         })
     })

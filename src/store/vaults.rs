@@ -221,7 +221,7 @@ pub fn some_vaults_of_kek(kek_id: &str) -> Vec<(String, Vault)> {
     maintenance::run(|| {
         OF_KEK.with(|statement| {
             statement.run(&[Arg::Text(kek_id)], |rows| {
-                (0..rows.count()).filter_map(|row| Some((rows.get::<String>(row, 5)?, vault(rows, row)?))).collect()
+                rows.collect(|row| Some((rows.get::<String>(row, 5)?, vault(rows, row)?)))
             })
         })
     })
@@ -251,7 +251,7 @@ pub fn vaults_by_kek(kek_ids: &[String]) -> Vec<(String, i64)> {
     maintenance::run(|| {
         VAULTS_BY_KEK.with(|statement| {
             statement.run(&[Arg::TextArray(&kek_ids)], |rows| {
-                (0..rows.count()).filter_map(|row| Some((rows.get(row, 0)?, rows.get(row, 1)?))).collect()
+                rows.collect(|row| Some((rows.get(row, 0)?, rows.get(row, 1)?)))
             })
         })
     })
@@ -293,7 +293,7 @@ pub fn lock_to_rewrap<T>(after: &str, kek_id: &str, limit: i32, work: impl FnOnc
     LOCK_TO_REWRAP.with(|statement| {
         statement.run(&[Arg::Text(after), Arg::Text(kek_id), Arg::Int4(limit)], |rows| {
             let locked = |row| Some(LockedWrap { wrap: stored_wrap(rows, row)?, place: rows.tid(row, 6)? });
-            work(&(0..rows.count()).filter_map(locked).collect::<Vec<_>>())
+            work(&rows.collect(locked))
         })
     })
 }

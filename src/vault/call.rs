@@ -1,14 +1,14 @@
 //! One audited call: who calls, what the trail says of it, and what it may hand out.
 
+use vault_core::audit::claims::Claims;
+use vault_core::audit::record::{Action, Record};
+
+use super::key::UserKey;
 use crate::audit::{memory, rolled_back, submit};
 use crate::error::IdentityError;
 use crate::error::VaultError;
 use crate::identity;
 use crate::pg::{session, spi, subxact, xact};
-use vault_core::audit::claims::Claims;
-use vault_core::audit::record::{Action, Record};
-
-use super::key::UserKey;
 
 /// Whether this server can write audit rows at all.
 pub fn can_be_audited() -> Result<(), VaultError> {

@@ -1,10 +1,9 @@
 //! Whether keys can be released now: for monitoring and load balancers.
 
+use super::{call, wrapping};
 use crate::audit::health::{self, Progress};
 use crate::error::VaultError;
 use crate::keyring::ring;
-
-use super::{call, wrapping};
 
 /// What keeps the vault from releasing keys, and how the audit writer is getting on.
 pub struct Health {

@@ -1,6 +1,7 @@
 //! The service: init, get, rotate, status, erase, purge. What is looked up and written, and what the trail says of it.
 
 use pgrx::datum::Interval;
+use vault_core::audit::record::Action;
 
 use super::call::Call;
 use super::key::UserKey;
@@ -12,7 +13,6 @@ use crate::keyring::ring::{self, Ring};
 use crate::pg::session;
 use crate::store::trail;
 use crate::store::vaults::{self, Vault, VaultStatus};
-use vault_core::audit::record::Action;
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
 pub(super) const ATTEMPTS: u32 = 8;

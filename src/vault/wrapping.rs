@@ -1,11 +1,5 @@
 //! Opening wraps with the ring in use, and making new ones that open.
 
-use crate::audit::kek_registration;
-use crate::error::VaultError;
-use crate::keyring::ring::{self, Ring};
-use crate::pg::secret;
-use crate::store::keks;
-use crate::store::vaults;
 use vault_core::audit::kek_registration::{Candidate, Known};
 use vault_core::crypto::secret::MasterKey;
 use vault_core::crypto::wrap::StoredWrap;
@@ -13,6 +7,11 @@ use vault_core::crypto::wrap::{FORMAT_2, Kek, Nonce, Wrap, WrapContext};
 use vault_core::keyring::Entry;
 
 use super::key::UserKey;
+use crate::audit::kek_registration;
+use crate::error::VaultError;
+use crate::keyring::ring::{self, Ring};
+use crate::pg::secret;
+use crate::store::keks;
 
 /// Works with the newest ring, and again if a reload made it an old one: a row may have been rewrapped meanwhile under a
 /// KEK that only the newer ring has.
