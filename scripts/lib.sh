@@ -66,7 +66,7 @@ use_tree() {
   find_postgres
   PROFILE=$1 TREE=$WORK/pg$PG-$1
   TREE_PG_CONFIG=$(scripts/pg-tree "$PG_CONFIG" "$TREE")
-  export VAULT_EXT_PG_CONFIG=$TREE_PG_CONFIG PGRX_HOME=$TREE/pgrx
+  export VAULT_EXT_PG_CONFIG=$TREE_PG_CONFIG PGRX_HOME=$TREE/pgrx PGRX_PG_CONFIG_PATH=$TREE_PG_CONFIG
   local config; config=$(printf '[configs]\npg%s = "%s"' "$PG" "$TREE_PG_CONFIG")
   mkdir -p "$PGRX_HOME"
   [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$config" ] || echo "$config" > "$PGRX_HOME/config.toml"
