@@ -1,4 +1,4 @@
-//! Whether the trail can be written, found out by trying, and how the writer is getting on.
+//! Tests whether the trail can be written, and reports the state of the writer.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ use crate::settings;
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONG_BATCH: Duration = Duration::from_secs(1);
 
-/// How the writer of this database is getting on. Times are microseconds since 2000-01-01 00:00 UTC.
+/// The state of this database's writer. Times are microseconds since 2000-01-01 00:00 UTC.
 pub struct Progress {
     pub writer_pid: Option<i32>,
     /// Processes whose locks the writer waits for.
     pub blocked_by: Vec<i32>,
-    /// Records that wait for this database's writer, and those of the whole server.
+    /// Records of the whole server that are not written yet.
     pub queued: i64,
     pub last_commit_at: Option<i64>,
     pub last_error: Option<LastError>,
 }
 
-/// Has the writer insert a row and take it back.
+/// Asks the writer to insert a row and roll it back.
 pub fn probe() -> Result<(), AuditFailure> {
     let queue = my_queue();
     if let Some(since) = queue.and_then(|queue| queue.busy_since()) {
@@ -54,7 +54,7 @@ pub fn probe() -> Result<(), AuditFailure> {
     submit_and_wait(Kind::Probe, &bytes[..length], settings::audit_timeout().min(PATIENCE), |_| ())
 }
 
-/// What can be seen from outside.
+/// Reads the state without asking the writer.
 pub fn progress() -> Progress {
     let queue = my_queue();
     let writer_pid = queue.and_then(|queue| queue.writer_pid());

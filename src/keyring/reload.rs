@@ -68,8 +68,8 @@ impl Proposal {
     }
 }
 
-/// The whole life of the worker that listens for SIGHUP. It has no database, so it cannot tell whether vaults need a
-/// KEK: a keyring that lacks a loaded one is refused here (it may also be a file that is only half written).
+/// Runs the worker that listens for SIGHUP. It has no database connection, so it cannot tell whether vaults need a KEK: it
+/// refuses a keyring that lacks a loaded one (which may also be a file that is only half written).
 pub fn listen() {
     worker::accept_signals();
     while !process::is_terminating() {

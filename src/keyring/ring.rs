@@ -48,8 +48,8 @@ pub fn publish(keyring: &Keyring) {
     }
 }
 
-/// Publishes a ring in place of that generation, with those KEKs of it behind the new ones. False if that generation is
-/// not the newest any more. There must be room for all.
+/// Replaces the ring of that generation and appends the KEKs of it that are named in `keep`. Returns false if that generation
+/// is no longer the newest. There must be room for all of them.
 pub fn replace(generation: u64, keyring: &Keyring, keep: &[String]) -> bool {
     let Some(shared) = SHARED.get() else { return false };
     let mut bytes = encode(keyring);
@@ -103,7 +103,7 @@ pub fn generation() -> Result<u64, VaultError> {
     SHARED.get().map(SharedRing::generation).ok_or(VaultError::NotPreloaded)
 }
 
-/// What is public of the ring of this moment; empty where there is none.
+/// The public part of the current ring; empty if there is none.
 pub fn entries() -> Result<Vec<Entry>, VaultError> {
     match current() {
         Ok(ring) => Ok(ring.entries.clone()),
@@ -112,7 +112,7 @@ pub fn entries() -> Result<Vec<Entry>, VaultError> {
     }
 }
 
-/// The ring of this moment.
+/// The current ring.
 pub fn current() -> Result<Rc<Ring>, VaultError> {
     let shared = SHARED.get().ok_or(VaultError::NotPreloaded)?;
     let generation = shared.generation();

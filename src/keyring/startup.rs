@@ -1,5 +1,5 @@
-//! The KEK at server start: one source, read, validated and published, or the server does as vault_ext.on_bad_kek says.
-//! And the same source read again.
+//! Loading the keyring at server start: the one configured source is read, validated and published. If that fails,
+//! vault_ext.on_bad_kek decides. Also reads the same source again for a reload.
 
 use std::path::PathBuf;
 

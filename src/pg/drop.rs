@@ -1,4 +1,4 @@
-//! Hearing of a table that is about to be dropped, whatever statement leads there.
+//! A hook that is called before a table is dropped, whatever statement drops it.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -69,7 +69,7 @@ unsafe fn is_name(found: *mut c_char, name: &CStr) -> bool {
     }
 }
 
-/// Called for every function of every statement, too: what is no drop goes on at once.
+/// This hook is also called for every function of every statement, so it returns at once if nothing is dropped.
 unsafe extern "C-unwind" fn on_access(
     access: pg_sys::ObjectAccessType::Type,
     class: pg_sys::Oid,

@@ -1,5 +1,5 @@
-//! What the server calls by name: the main functions of the workers, the procedure and the trigger function. What they do is
-//! handed down by whoever does it.
+//! The entry points that the server looks up by name: the main functions of the workers, the procedure and the trigger function.
+//! `_PG_init` registers the functions that do the work.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -12,14 +12,14 @@ use super::trigger::DeletedRow;
 /// The functions behind the names.
 #[derive(Clone, Copy)]
 pub struct Entries {
-    /// The whole life of an audit writer; its argument is the one that it was started with.
+    /// Runs an audit writer until it exits. The argument is the one that it was started with.
     pub audit_writer: fn(u32),
-    /// The whole life of the worker that listens for SIGHUP.
+    /// Runs the worker that listens for SIGHUP until it exits.
     pub keyring_listener: fn(),
-    /// What the procedure vault_rewrap() does with its batch size: three counts. No transactions: it was called where it
-    /// cannot commit.
+    /// Does the work of the procedure vault_rewrap() for a batch size and returns three counts. `None` instead of the
+    /// transactions means that it was called where it cannot commit.
     pub rewrap: fn(Option<i32>, Option<&Transactions>) -> [i64; 3],
-    /// What the trigger function does; None: it was not called as AFTER DELETE … FOR EACH ROW.
+    /// Does the work of the trigger function. `None` means that it was not called as AFTER DELETE … FOR EACH ROW.
     pub erase_on_delete: fn(Option<DeletedRow>),
 }
 

@@ -1,11 +1,11 @@
-//! Hearing that the catalogs have changed: PostgreSQL's invalidation messages, which reach a process at the latest when it
-//! has locked the object that changed.
+//! Notices of catalog changes. PostgreSQL sends invalidation messages, which a process receives at the latest when it locks
+//! the object that has changed.
 
 use std::cell::Cell;
 
 use pgrx::prelude::*;
 
-/// So many tables can be watched.
+/// The number of tables that can be watched.
 const TABLES: usize = 4;
 
 thread_local! {
@@ -21,23 +21,23 @@ pub fn has_changed() -> bool {
     TABLE_CHANGED.get() || OBJECT_CHANGED.get()
 }
 
-/// The same for the tables alone. A process that has just locked a table has heard of all changes of it.
+/// The same for the tables only. A process that has just locked a table has received every change of it.
 pub fn has_table_changed() -> bool {
     TABLE_CHANGED.get()
 }
 
-/// What changed so far is about to be looked at.
+/// Call this before looking at the catalogs.
 pub fn forget_changes() {
     TABLE_CHANGED.set(false);
     OBJECT_CHANGED.set(false);
 }
 
-/// Asks again at the next look: what was found before is not to be relied on.
+/// Makes `has_changed` true: what was found before cannot be relied on.
 pub fn set_changed() {
     TABLE_CHANGED.set(true);
 }
 
-/// Watches these tables, given by their OIDs, from here on, in place of those before.
+/// Watches the tables with these OIDs from now on, instead of the previous ones.
 pub fn watch(tables: &[u32]) {
     let mut watched = [0; TABLES];
     watched.iter_mut().zip(tables).for_each(|(place, table)| *place = *table);

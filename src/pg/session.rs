@@ -62,8 +62,8 @@ pub fn has_row_security() -> bool {
     unsafe { pg_sys::row_security }
 }
 
-/// What a statement sees: two calls with equal values are calls of one statement, or of two between which nothing that
-/// they can see has changed.
+/// Identifies a statement by what it sees. Two calls with equal values belong to one statement, or to two statements that
+/// see the same rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statement {
     transaction: u32,
@@ -75,7 +75,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// The statement that calls; None where there is no snapshot.
+    /// The calling statement. None if there is no snapshot.
     pub fn current() -> Option<Self> {
         // SAFETY: the active snapshot, if there is one, is valid until it is popped, and is read at once.
         unsafe {
@@ -93,7 +93,7 @@ impl Statement {
         }
     }
 
-    /// Whether it began before that command of its own transaction, and so does not see what was done before it.
+    /// Whether the statement began before that command of its own transaction, and so does not see the commands before it.
     pub fn began_before(&self, command: u32) -> bool {
         self.command < command
     }
@@ -116,8 +116,8 @@ pub fn next_command() -> u32 {
     unsafe { pg_sys::GetCurrentCommandId(false) }
 }
 
-/// The processes whose locks that one waits for, or that wait for the same lock before it (pg_blocking_pids). 0 stands
-/// for a prepared transaction.
+/// The processes that block this one: they hold a conflicting lock, or are ahead of it in the queue (pg_blocking_pids).
+/// 0 stands for a prepared transaction.
 pub fn blocking_pids(pid: i32) -> Vec<i32> {
     // SAFETY: pg_blocking_pids takes an integer and gives an array of integers, none of them NULL.
     let pids = unsafe { pgrx::direct_function_call::<Vec<i32>>(pg_sys::pg_blocking_pids, &[pid.into_datum()]) };

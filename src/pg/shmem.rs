@@ -1,4 +1,4 @@
-//! A piece of PostgreSQL's shared memory, and the lock that guards it. Whoever asks for it lays out what is in it.
+//! A region of PostgreSQL's shared memory and the lock that guards it. The caller that requests it decides what is in it.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -7,7 +7,7 @@ use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 use vault_core::audit::queue::{Counters, Queue, Slot};
 
-/// What may lie in shared memory, where other processes change it.
+/// A type that can lie in shared memory, where other processes change it.
 ///
 /// # Safety
 /// All zero bytes are a value of the type, it consists of atomics alone, its alignment is at most 8, and its size is a
@@ -21,7 +21,7 @@ unsafe impl Shared for Queue {}
 // SAFETY: as above.
 unsafe impl Shared for Slot {}
 
-/// The memory, zeroed at server start, of which parts are taken one after the other.
+/// The memory, zeroed at server start. Its parts are taken one after the other.
 pub struct Region {
     next: *mut u8,
     left: usize,
@@ -44,14 +44,14 @@ impl Region {
     }
 }
 
-/// What somebody wants of the shared memory.
+/// A request for shared memory.
 #[derive(Clone, Copy)]
 pub struct Request {
     /// The name of the memory and of its lock.
     pub name: &'static CStr,
-    /// How much: asked when the server's limits are known.
+    /// Returns the size. Called when the server's limits are known.
     pub bytes: fn() -> usize,
-    /// Called when it is there.
+    /// Called when the memory has been allocated.
     pub ready: fn(Region),
 }
 

@@ -87,27 +87,27 @@ unsafe fn array(values: &mut [pg_sys::Datum], of: pg_sys::Oid, type_length: i32,
 }
 
 thread_local! {
-    /// Plans of an earlier generation are made anew before they are used again.
+    /// A plan of an earlier generation is prepared again before it is used.
     static GENERATION: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Has every statement of this process planned anew at its next run. PostgreSQL itself notices when an object changes that
-/// a plan depends on. This is for after a failure, whose cause may be one that no dependency shows.
+/// Makes every statement of this process prepare its plan again at its next run. PostgreSQL itself invalidates a plan when an
+/// object changes that the plan depends on. Call this after a failure, whose cause no dependency may show.
 pub fn forget_plans() {
     GENERATION.set(GENERATION.get().wrapping_add(1));
 }
 
-/// One SQL statement with its plan, which is made at the first run. Keep it in a `thread_local!`.
+/// One SQL statement and its plan, which is prepared at the first run. Keep it in a `thread_local!`.
 pub struct Statement {
     sql: &'static str,
     options: u32,
     plan: Cell<pg_sys::SPIPlanPtr>,
     generation: Cell<u32>,
-    /// Runs under way: more than one where a trigger on the statement's table comes back here.
+    /// The number of runs in progress: more than one if a trigger on the statement's table calls back.
     running: Cell<u32>,
 }
 
-/// Counts a run of a statement, also when an error ends it.
+/// Counts a run of a statement until it ends, also by an error.
 struct Run<'a>(&'a Cell<u32>);
 
 impl<'a> Run<'a> {
@@ -133,8 +133,8 @@ impl Statement {
         Self { sql, options, plan, generation, running }
     }
 
-    /// Planned once, without a look at the arguments: for a row by its key, where a session's first calls would be planned
-    /// anew one by one for the same plan, and for long arrays, which a planner would copy each time.
+    /// Always uses a generic plan: for a row by its key, where the first runs in a session would each be planned again with
+    /// the same result, and for long arrays, which the planner would copy each time.
     pub const fn planned_once(sql: &'static str) -> Self {
         Self::with_options(sql, pg_sys::CURSOR_OPT_GENERIC_PLAN)
     }
@@ -151,7 +151,7 @@ impl Statement {
             let mut values: Vec<pg_sys::Datum> = args.iter().map(Arg::datum).collect();
             let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), std::ptr::null(), false, 0);
             assert!(code > 0, "SPI_execute_plan failed with code {code}");
-            // A rule has left nothing of the statement. Such a plan depends on no object and would outlive the rule.
+            // A rule rewrote the statement to nothing. Such a plan depends on no object and would outlive the rule.
             if code == pg_sys::SPI_OK_REWRITTEN as i32 {
                 self.generation.set(GENERATION.get().wrapping_sub(1));
             }
@@ -162,7 +162,7 @@ impl Statement {
         }
     }
 
-    /// The plan, made now if there is none yet or if it is to be made anew.
+    /// The plan. Prepares it if there is none or if it has to be prepared again.
     ///
     /// # Safety
     /// Within an SPI connection.
@@ -260,7 +260,7 @@ impl Rows {
         self.count
     }
 
-    /// What `read` makes of each row, by its number counted from 0; those of which it makes nothing are left out.
+    /// Calls `read` with the number of each row, counted from 0, and collects what it returns.
     pub fn collect<T>(&self, read: impl FnMut(u64) -> Option<T>) -> Vec<T> {
         (0..self.count).filter_map(read).collect()
     }

@@ -1,4 +1,4 @@
-//! Hearing of utility statements: those on whole databases, and those that may alter certain objects.
+//! A hook for utility statements: those on whole databases, and those that may alter guarded objects.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char};
@@ -6,7 +6,7 @@ use std::ffi::{CStr, c_char};
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 
-/// Objects that somebody wants to guard, by their names.
+/// The names of the guarded objects.
 #[derive(Clone, Copy)]
 pub struct Guarded {
     pub schema: &'static CStr,
@@ -14,14 +14,14 @@ pub struct Guarded {
     pub owner: &'static CStr,
 }
 
-/// What the server is asked to do at certain statements.
+/// What is called for these statements.
 #[derive(Clone, Copy)]
 pub struct Callbacks {
     /// Before CREATE, DROP, RENAME or ALTER … TABLESPACE of a database, each of which fails while another process is
     /// connected to it.
     pub before_database_statement: fn(),
-    /// In place of a statement that may alter a guarded object; it is to run what it is given, once. Statements of CREATE
-    /// and ALTER EXTENSION are not among them.
+    /// Called in place of a statement that may alter a guarded object. It must run its argument once, which executes the
+    /// statement. It is not called for the statements of CREATE EXTENSION and ALTER EXTENSION.
     pub around_alteration: fn(&mut dyn FnMut()),
     pub guarded: Guarded,
 }
@@ -32,7 +32,7 @@ thread_local! {
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
 
-/// Listens from here on. Only while preloading.
+/// Installs the hook. Only while preloading.
 pub fn listen(callbacks: Callbacks) {
     CALLBACKS.set(Some(callbacks));
     // SAFETY: the hook is chained, in the postmaster, before it starts others.
@@ -57,7 +57,7 @@ fn concerns_a_database(statement: *mut pg_sys::Node) -> bool {
     }
 }
 
-/// Whether the statement may alter a guarded object: rather too often than too rarely, since a look follows that decides.
+/// Whether the statement may alter a guarded object. When in doubt the answer is yes: the callback then compares the catalogs.
 fn may_alter(statement: *mut pg_sys::Node, guarded: &Guarded) -> bool {
     // SAFETY: a parse tree that the server hands to its hook; a node's tag says its type, and names in it are NULL or
     // NUL-terminated.

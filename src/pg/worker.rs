@@ -27,7 +27,7 @@ pub fn start(name: &str, argument: u32, extra: u64) -> bool {
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
 }
 
-/// Has the postmaster start the listener with the server, on a standby too, and again should it end. Only while
+/// Tells the postmaster to start the listener with the server, on a standby too, and to restart it if it exits. Only while
 /// preloading.
 pub fn start_keyring_listener() {
     let mut worker = pg_sys::BackgroundWorker {
@@ -96,8 +96,8 @@ pub fn reload_configuration_if_asked() -> bool {
     }
 }
 
-/// Connects this worker to a database as the bootstrap superuser; `act_as` narrows that down. It gets in where ALLOW_CONNECTIONS
-/// is false, too: sessions that were there before go on, and need it.
+/// Connects this worker to a database as the bootstrap superuser; `act_as` narrows that down. It connects even if
+/// ALLOW_CONNECTIONS is false: sessions that are already connected continue, and their calls need the worker.
 pub fn connect(database: u32) {
     let flags = pg_sys::BGWORKER_BYPASS_ALLOWCONN;
     // SAFETY: called once, in a worker with BGWORKER_BACKEND_DATABASE_CONNECTION.
@@ -106,7 +106,7 @@ pub fn connect(database: u32) {
     }
 }
 
-/// From here to the transaction's end acts as that role, unable to change it back: triggers and policies run as it, too.
+/// Acts as that role until the transaction ends, and cannot change back: triggers and policies run as it, too.
 pub fn act_as(role: &CStr) {
     // SAFETY: within a transaction of this worker.
     unsafe {
@@ -138,7 +138,7 @@ pub fn commit_durably() {
     }
 }
 
-/// Runs `work` in a transaction of its own and commits it; any error rolls it back and comes back.
+/// Runs `work` in a transaction of its own and commits it. An error rolls the transaction back and is returned.
 ///
 /// SIGINT is blocked around the commit: a cancel that arrives while the commit waits for a synchronous standby would
 /// make the server return as if the standby had it.
@@ -178,7 +178,7 @@ fn with_sigint_blocked(work: impl FnOnce()) {
     unblock_sigint();
 }
 
-/// Puts off cancels of this worker until `work` has done with its first transaction.
+/// Delays cancel requests to this worker until the first transaction of `work` has ended.
 pub fn without_cancels<T>(work: impl FnOnce() -> T) -> T {
     mask_sigint(libc::SIG_BLOCK);
     let done = work();

@@ -1,12 +1,12 @@
-//! Hearing how transactions end.
+//! Callbacks for the end of transactions and subtransactions.
 
 use std::cell::Cell;
 use std::ffi::CStr;
 
 use pgrx::prelude::*;
 
-/// What a part of the library wants to hear. No function may fail but `before_prepare`: an error during commit or abort would
-/// take the whole server down.
+/// What is called when a transaction ends. Only `before_prepare` may fail: an error during commit or abort would take the
+/// whole server down.
 pub struct Callbacks {
     /// The transaction committed, durably.
     pub committed: fn(),
@@ -21,7 +21,7 @@ pub struct Callbacks {
 }
 
 impl Callbacks {
-    /// Hears nothing: for those who want to hear of a part only.
+    /// Does nothing: the base for those who need only a part.
     pub const NONE: Self = Self {
         committed: || (),
         aborted: || (),
@@ -31,14 +31,14 @@ impl Callbacks {
     };
 }
 
-/// So many parts of the library can listen in one process.
+/// The number of listeners that one process can have.
 const LISTENERS: usize = 4;
 
 thread_local! {
     static CALLBACKS: Cell<[Option<&'static Callbacks>; LISTENERS]> = const { Cell::new([None; LISTENERS]) };
 }
 
-/// Registers callbacks in this process; those that are registered already stay as they are.
+/// Registers callbacks in this process, unless they are registered already.
 pub fn listen(callbacks: &'static Callbacks) {
     let mut listeners = CALLBACKS.get();
     let is_first = listeners[0].is_none();
