@@ -7,7 +7,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
 use crate::pg::guc;
 
-/// What a server does whose KEK cannot be loaded.
+/// What the server does if the KEK cannot be loaded.
 #[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum OnBadKek {
     #[name = c"refuse_start"]
@@ -122,10 +122,10 @@ pub fn define() {
         GucContext::Sighup,
         GucFlags::default(),
     );
-    // Who may drop is PostgreSQL's to say. This asks whether they mean it, so whoever may drop may also say yes.
+    // PostgreSQL decides who may drop. These two only ask whether the statement is intended, so everybody may set them.
     GucRegistry::define_bool_guc(
         c"vault_ext.allow_drop",
-        c"Allows DROP EXTENSION, and whatever else drops the vaults, to destroy every key of the database.",
+        c"Allows DROP EXTENSION, and every other statement that drops the vaults, to destroy every key of the database.",
         c"An empty vault can always be dropped.",
         &ALLOW_DROP,
         GucContext::Userset,

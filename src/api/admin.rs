@@ -1,4 +1,4 @@
-//! For administrators and for the policies.
+//! For administrators: members of vault_ext_admin.
 
 use pgrx::datum::{Date, Interval};
 use pgrx::prelude::*;

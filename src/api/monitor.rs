@@ -10,8 +10,8 @@ use crate::pg::composite::Row;
 use crate::pg::subxact::unpack_sqlstate;
 use crate::vault::health;
 
-/// ok, problem, hint, writer_pid, blocked_by, queued, last_written_at, last_error_at, last_error. Raises nothing of its own:
-/// whatever is wrong stands in `problem`.
+/// Returns ok, problem, hint, writer_pid, blocked_by, queued, last_written_at, last_error_at, last_error. Raises no error of its
+/// own: `problem` says what is wrong.
 #[pg_extern(sql = false)]
 fn vault_health() -> Row<9> {
     let time = |at: i64| TimestampWithTimeZone::try_from(at).ok().into_datum();

@@ -1,4 +1,4 @@
-//! For our own SQL: what the policies and the audit writer's INSERT ask.
+//! For our own SQL only: functions that the policies and the audit writer's INSERT call.
 
 use pgrx::prelude::*;
 

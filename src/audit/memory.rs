@@ -34,7 +34,7 @@ pub fn get() -> Option<Memory> {
     MEMORY.with(|memory| memory.get().copied())
 }
 
-/// How many queues and slots: the server's limits are final when this is asked.
+/// The numbers of queues and slots. Call it only when the server's limits are final.
 fn counts() -> (usize, usize) {
     let processes = wait::max_processes() as usize;
     (processes, processes * SLOTS_PER_PROCESS.get() as usize)

@@ -1,4 +1,4 @@
-//! Handing a record to the audit writer of this database and waiting until it is settled; starting the writer.
+//! Hands a record to the audit writer of this database and waits until it is settled. Starts the writer if none runs.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -12,8 +12,8 @@ use crate::error::AuditFailure;
 use crate::pg::{process, session, shmem, wait, worker};
 use crate::settings;
 
-/// With vault_ext.audit_spin, how long either side looks for the other before it sleeps: an fsync and a way to the client
-/// and back fit in.
+/// With vault_ext.audit_spin, how long each side polls for the other before it sleeps: long enough for an fsync and a round
+/// trip to the client.
 const SPIN: Duration = Duration::from_micros(300);
 /// How long a writer looks for the record that was announced.
 pub(super) const ANNOUNCED: Duration = Duration::from_micros(100);
@@ -22,10 +22,10 @@ pub(super) const SLOT_RETRY: Duration = Duration::from_millis(1);
 /// After this long without a writer showing up, its start counts as lost.
 const START_IS_STALE_AFTER: Duration = Duration::from_secs(3);
 
-/// How many processes an error names that the writer waits for.
+/// The number of blocking processes that an error names.
 const BLOCKERS_NAMED: usize = 8;
 
-/// Why a record is not written in time.
+/// The reason why a record was not written in time.
 pub fn timed_out(limit: Duration, queue: Option<&Queue>) -> AuditFailure {
     match queue {
         Some(queue) if queue.failed_starts() > 0 => AuditFailure::CannotConnect,
@@ -33,7 +33,7 @@ pub fn timed_out(limit: Duration, queue: Option<&Queue>) -> AuditFailure {
     }
 }
 
-/// Names the processes that keep the writer waiting for a lock, and those that keep them waiting. None if it waits for none.
+/// Names the processes that block the writer, and those that block them in turn. None if the writer is not blocked.
 fn waits_for(writer: i32) -> Option<String> {
     let (mut seen, mut next) = (vec![writer], 0);
     let mut sentences = Vec::new();
@@ -101,7 +101,7 @@ pub(super) fn submit_and_wait<T>(
         let writer = see_to_stranded();
         if started.elapsed() >= timeout {
             memory.counters.failures.fetch_add(1, Ordering::Relaxed);
-            // Most often calls hold the slots that were given up while the writer waits for a lock.
+            // Usually the slots belong to calls that gave up while the writer waits for a lock.
             return Err(writer.err().unwrap_or_else(|| match timed_out(timeout, MY_QUEUE.get()) {
                 AuditFailure::TimedOut { waits_for: None, .. } => AuditFailure::NoSlot,
                 failure => failure,
@@ -177,8 +177,8 @@ pub(super) fn submit(kind: Kind, bytes: &[u8], fire_and_forget: bool) -> Option<
     Some((queue, index))
 }
 
-/// Makes sure that every record has a writer. What refused calls have left in a database that nobody calls any more would
-/// else keep its slots and its queue from all others.
+/// Makes sure that every record has a writer. Otherwise the records of refused calls would occupy slots and a queue for ever
+/// in a database that nobody calls any more.
 pub(super) fn see_to_stranded() -> Result<(), AuditFailure> {
     let memory = memory::get().expect("callers have checked that the library was preloaded");
     memory.queues.iter().filter(|queue| !queue.is_empty()).try_for_each(see_to_writer)
@@ -209,8 +209,8 @@ fn queue_number(queue: &Queue, queues: &[Queue]) -> u32 {
     queues.iter().position(|candidate| std::ptr::eq(candidate, queue)).expect("one of them") as u32
 }
 
-/// Rings every writer and tells it to go if it has nothing to do: a database is about to be dropped, renamed or copied,
-/// or another database needs the worker slot.
+/// Wakes every writer and asks it to exit if it is idle: a database is about to be dropped, renamed or copied, or another
+/// database needs the worker slot.
 pub fn ask_idle_writers_to_leave() {
     let Some(memory) = memory::get() else { return };
     for queue in memory.queues {
@@ -245,7 +245,7 @@ pub(super) fn my_queue() -> Option<&'static Queue> {
     Some(queue)
 }
 
-/// What a backend leaves to the writer when it ends.
+/// Leaves the unsettled slots of this backend to the writer. Called when the backend exits.
 fn let_go() {
     let (Some(memory), Some(queue)) = (memory::get(), MY_QUEUE.take()) else { return };
     let first = wait::my_process_number() * memory.slots_per_process;

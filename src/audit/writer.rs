@@ -1,8 +1,8 @@
 //! The audit writer: one background worker per database in use. It takes the whole list, inserts it in one transaction,
 //! commits durably and wakes the waiters; while it commits, the next batch collects.
 //!
-//! Before it writes it makes sure that the vault is as CREATE EXTENSION made it: at its start, and again whenever something
-//! of it has changed. Nothing is written, and so nothing released, while a promise does not hold.
+//! Before it writes, it makes sure that the vault is as CREATE EXTENSION made it: at its start, and whenever one of the vault's
+//! objects has changed. While a promise is broken it writes nothing, so that no key is released.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering;
@@ -24,31 +24,31 @@ use crate::settings;
 use crate::store;
 use crate::store::{catalog, keks, trail, vaults};
 
-/// A batch that was cancelled from outside is tried this often: a cancel is nobody's fault in it.
+/// The number of times that a cancelled batch is tried: no record in it is to blame.
 const ATTEMPTS: u32 = 3;
-/// A batch for which the catalogs have to be looked at once more is tried this often: somebody may make many functions.
+/// The number of times that a batch is tried because the catalogs changed meanwhile: a migration may create many functions.
 const LOOKS: u32 = 100;
 
 thread_local! {
     static STATE: Cell<Option<State>> = const { Cell::new(None) };
-    /// Slots taken from the list and not settled yet: what an exit has to give back.
+    /// Slots that were taken from the list and are not settled yet. They are given back when the process exits.
     static IN_FLIGHT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
     /// The slots whose records are being inserted.
     static BATCH: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
     /// Whether the transaction of these slots committed.
     static COMMITTED: Cell<bool> = const { Cell::new(false) };
-    /// True from the end of the work of such a transaction until it has committed. Others count for nothing.
+    /// True from the end of the work of such a transaction until it has committed. Other transactions settle nothing.
     static COUNTS: Cell<bool> = const { Cell::new(false) };
     static WRITING: Cell<bool> = const { Cell::new(false) };
-    /// True while it gets its connection: an exit meanwhile means that there is no such database any more.
+    /// True while the worker connects: if it exits then, it could not connect to the database.
     static CONNECTING: Cell<bool> = const { Cell::new(false) };
     /// What is not as CREATE EXTENSION made it and breaks a promise; None while all is well.
     static BROKEN: RefCell<Option<Problem>> = const { RefCell::new(None) };
-    /// Whether the look at the catalogs had to be put off.
+    /// Whether the check of the catalogs had to be postponed.
     static PUT_OFF: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Hears of commits.
+/// Notices commits.
 static CALLBACKS: xact::Callbacks =
     xact::Callbacks { committed: || COMMITTED.set(COUNTS.get()), ..xact::Callbacks::NONE };
 /// How long the registration of a KEK and a probe wait for a lock, in milliseconds: the calls of the whole database wait
@@ -67,7 +67,7 @@ pub fn is_this_process() -> bool {
     WRITING.get()
 }
 
-/// The whole life of a writer. `number` is its queue's place in the table.
+/// Runs a writer until it exits. `number` is its queue's place in the table.
 pub fn run(number: u32) {
     let Some(memory) = memory::get() else { return };
     let Some(queue) = memory.queues.get(number as usize) else { return };
@@ -99,8 +99,8 @@ fn prepare_session() {
         (c"row_security", c"on"),
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"session_replication_role", c"origin"),
-        // It waits for a lock as long as it takes: each caller has a time limit of its own, and a caller that holds the lock
-        // itself, which no deadlock detector sees, lets go of it then.
+        // The writer waits for a lock as long as necessary. Each caller has a time limit of its own: a caller that holds the
+        // lock itself (no deadlock detector sees that) releases it when it gives up.
         (c"lock_timeout", c"0"),
         (c"statement_timeout", c"0"),
     ] {
@@ -197,7 +197,7 @@ fn insert(state: State, records: &[u32]) {
     settle(state, records, Settled::Failed(PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32), None);
 }
 
-/// After a failure nothing that was planned or found before is relied on.
+/// Forgets what was planned and found before. Called after a failure.
 fn start_anew() {
     spi::forget_plans();
     inval::set_changed();
@@ -208,7 +208,7 @@ fn try_insert(records: &[u32]) -> Result<(), CaughtError> {
         BATCH.set(records.to_vec());
         make_sure_that_all_is_well()?;
         let outcome = settling_transaction(|| {
-            // A transaction hears of changes when it begins, and of those of a table when it has locked it.
+            // A transaction receives invalidation messages when it begins, and those of a table when it locks the table.
             if inval::has_changed() {
                 VaultError::ChangedMeanwhile.raise();
             }
@@ -243,11 +243,11 @@ fn insert_batch(records: usize) {
     assert!(inserted == records as u64, "{inserted} of {records} audit rows were inserted");
 }
 
-/// Fails while a promise does not hold. Looks at the catalogs only when something has changed, in a transaction of its own.
+/// Fails while a promise is broken. Reads the catalogs only after a change, in a transaction of its own.
 fn make_sure_that_all_is_well() -> Result<(), CaughtError> {
     if inval::has_changed() || PUT_OFF.get() {
         inval::forget_changes();
-        // A cancel is nobody's fault, and the look takes long enough to be hit again and again.
+        // Reading the catalogs takes long enough to be cancelled again and again, and no record is to blame for a cancel.
         worker::without_cancels(|| worker::transaction(look_at_the_catalogs)).inspect_err(|_| inval::set_changed())?;
     }
     match BROKEN.with_borrow(Clone::clone) {
@@ -257,12 +257,12 @@ fn make_sure_that_all_is_well() -> Result<(), CaughtError> {
 }
 
 fn look_at_the_catalogs() {
-    // Tables that cannot be locked since they are not what they should be are found below.
+    // If a table cannot be locked because it is not what it should be, the comparison below reports it.
     for lock in [catalog::lock_trail, catalog::lock_vaults] {
         match subxact::catch(lock) {
             Err(error) if is_cancel(&error) => error.rethrow(),
-            // A caller holds a lock on the vaults while it waits for this writer. If somebody waits to alter them, this one
-            // must not get in line behind. What they alter will be heard of.
+            // Callers hold a lock on the vaults while they wait for this writer. If a session waits to alter the vaults, the
+            // writer must not queue behind it. Once they are altered, an invalidation message arrives.
             Err(error) if subxact::sqlstate(&error) == "55P03" => return PUT_OFF.set(true),
             _ => {}
         }
@@ -280,7 +280,7 @@ fn look_at_the_catalogs() {
     BROKEN.set(broken.into_iter().next());
 }
 
-/// Inserts a record and takes it back: the transaction that commits is an empty one.
+/// Inserts a record and rolls it back. The transaction that then commits is empty.
 fn probe(state: State, index: u32) {
     BATCH.set(vec![index]);
     let outcome = make_sure_that_all_is_well().and_then(|()| {
@@ -299,7 +299,7 @@ fn probe(state: State, index: u32) {
     }
 }
 
-/// Settles records that were not written. The reason goes with them where it is one of ours: others may quote values.
+/// Settles records that were not written. Only reasons of our own are passed on: other messages may quote values.
 fn fail(state: State, records: &[u32], error: &CaughtError) {
     let sqlstate = subxact::packed_sqlstate(error);
     log_failure(records.len(), error);
@@ -395,7 +395,7 @@ fn settle(state: State, settled: &[u32], outcome: Settled, answer: Option<&[u8]>
         let mut list = list.borrow_mut();
         if list.len() == settled.len() { list.clear() } else { list.retain(|index| !settled.contains(index)) }
     });
-    // What is still in flight belongs to transactions to come.
+    // What is still in flight belongs to later transactions.
     COMMITTED.set(false);
 }
 
@@ -418,7 +418,7 @@ fn give_back() {
         queue.note_exit(session::pid() as u32);
     }
     if CONNECTING.get() && queue.has_no_backend() {
-        // What refused calls have left behind would hold their slots for ever. Nobody waits for it.
+        // Records that refused calls left behind would occupy their slots for ever. Nobody waits for them.
         queue.take(memory.slots, &mut in_flight);
         for &index in &in_flight {
             memory.slots[index as usize]

@@ -1,11 +1,11 @@
-//! Refuses a statement after which the vault would not be as CREATE EXTENSION made it, unless vault_ext.allow_alter says
-//! that it is meant. Whatever gets past this, the audit writer finds before it writes the next row.
+//! Refuses a statement after which the vault would no longer be as CREATE EXTENSION made it, unless vault_ext.allow_alter is on.
+//! The audit writer finds whatever gets past this before it writes the next row.
 
 use crate::error::VaultError;
 use crate::settings;
 use crate::store::catalog;
 
-/// Runs a statement that may alter the vault, and takes it back by an error if it made something worse.
+/// Runs a statement that may alter the vault, and rolls it back by raising an error if it made something worse.
 pub fn around(statement: &mut dyn FnMut()) {
     if settings::allow_alter() {
         return statement();

@@ -1,10 +1,10 @@
-//! Refuses a statement that would drop vaults, unless vault_ext.allow_drop says that it is meant.
+//! Refuses a statement that would drop vaults, unless vault_ext.allow_drop is on.
 
 use crate::error::VaultError;
 use crate::pg::drop::DoomedTable;
 use crate::settings;
 
-/// Refuses, if there is anything to lose.
+/// Raises an error if there are vaults.
 pub fn before_drop(vaults: &DoomedTable) {
     if settings::allow_drop() {
         return;

@@ -1,4 +1,4 @@
-//! Opening every wrap without releasing anything: is a restore, a standby or a rotation whole?
+//! Opens every wrap without releasing a key: is a restore, a standby or a rotation complete?
 
 use vault_core::audit::kek_registration::Known;
 use vault_core::audit::record::Action;
@@ -13,7 +13,7 @@ use crate::vault::call::{Call, describe};
 
 const OPENS: &str = "opens";
 
-/// Vaults of one KEK and format that fared alike.
+/// Vaults of one KEK and format with the same outcome.
 pub struct Finding {
     pub kek_id: String,
     pub format_version: i16,

@@ -1,4 +1,4 @@
-//! Keeping out those who write vaults while a KEK goes.
+//! Locks out transactions that write vaults while a KEK is removed.
 
 use pgrx::pg_sys::panic::CaughtError;
 
@@ -6,8 +6,8 @@ use crate::error::VaultError;
 use crate::pg::{session, subxact};
 use crate::store::vaults;
 
-/// Works while no transaction has written vaults and is still open. Undoes what `work` does in the database, and with it
-/// the lock.
+/// Runs `work` while no open transaction has written vaults. Rolls back what `work` does in the database, and releases the lock
+/// with it.
 pub(super) fn without_writers<T>(work: impl FnOnce() -> T) -> Result<T, VaultError> {
     subxact::undone(|| {
         vaults::exclude_writers();
@@ -16,7 +16,7 @@ pub(super) fn without_writers<T>(work: impl FnOnce() -> T) -> Result<T, VaultErr
     .or_else(open_writers)
 }
 
-/// A lock timeout says that writers are still there; any other error goes on as it is.
+/// A lock timeout means that such transactions are still open. Any other error is raised again unchanged.
 pub(super) fn open_writers<T>(raised: CaughtError) -> Result<T, VaultError> {
     if subxact::sqlstate(&raised) == "55P03" { Err(VaultError::OpenWriters) } else { raised.rethrow() }
 }

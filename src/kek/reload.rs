@@ -1,4 +1,4 @@
-//! Reading the keyring again by an administrator's call, which knows what the database needs.
+//! Reloads the keyring by an administrator's call, which knows what the database needs.
 
 use vault_core::audit::kek_registration::Known;
 use vault_core::audit::record::Action;
@@ -55,7 +55,7 @@ fn try_reload(keep_missing: bool) -> Result<(Proposal, Vec<String>), VaultError>
     Err(VaultError::Contended(ATTEMPTS))
 }
 
-/// Refuses what this database knows otherwise; gives the ids that it knows as retired.
+/// Refuses a KEK that this database knows under the same id as another one. Returns the ids that are retired here.
 fn compare_with_database(change: &Change) -> Result<Vec<String>, VaultError> {
     let mut retired = Vec::new();
     for (position, entry) in change.entries.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Retiring a KEK: this database never wraps with it again.
+//! Retires a KEK: this database never wraps with it again.
 
 use vault_core::audit::record::Action;
 
@@ -9,7 +9,7 @@ use crate::pg::subxact;
 use crate::store::{keks, vaults};
 use crate::vault::call::Call;
 
-/// Marks a KEK as gone: nothing is wrapped with it any more in this database. False if it was so already.
+/// Marks a KEK as retired: nothing in this database is wrapped with it any more. False if it was retired already.
 pub fn retire(kek_id: &str) -> Result<bool, VaultError> {
     const CALL: &str = "vault_retire_kek()";
     let call = Call::without_user(Action::Retire)?;

@@ -1,4 +1,4 @@
-//! Wrapping every vault anew under the active KEK, batch by batch, beside all other calls.
+//! Rewraps every vault under the active KEK, batch by batch, while other calls go on.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::vault::call::{Call, describe};
 use crate::vault::wrapping;
 
 const CALL: &str = "vault_rewrap()";
-/// How often a long run tells how far it is.
+/// How often a long run reports its progress.
 const NOTICE_EVERY: Duration = Duration::from_secs(10);
 /// The longest pause between two batches.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Totals {
     pub done: i64,
-    /// In use by others while their turn came, or changed afterwards: left for the next run.
+    /// Locked by others at that moment, or changed afterwards: left for the next run.
     pub skipped: i64,
     /// Vaults that do not open.
     pub failed: i64,
@@ -119,7 +119,7 @@ fn batches(
         .map_err(Stop::Raised)?
         .map_err(Stop::Refused)?;
         transactions.commit();
-        // Whoever has calls to make gets three quarters of the time.
+        // While other calls run, they get three quarters of the time.
         if submit::calls() != calls_before {
             std::thread::sleep((batch_started.elapsed() * 3).min(LONGEST_PAUSE));
         }
@@ -153,8 +153,7 @@ struct Batch {
     last: Option<String>,
 }
 
-/// Rewraps the next vaults in the order of their users, without waiting for anybody: rows that others have locked are
-/// left out.
+/// Rewraps the next vaults in the order of their users. Skips rows that others have locked instead of waiting for them.
 fn batch(after: &str, size: i32) -> Result<Batch, VaultError> {
     vaults::begin_write();
     let ring = ring::current()?;

@@ -11,7 +11,7 @@ thread_local! {
     static LOCK_VAULTS: Statement = const { Statement::new(
         "LOCK TABLE vault_ext.encryption_vaults IN ACCESS SHARE MODE NOWAIT"
     ) };
-    // One row a fact: its kind, then what belongs to it.
+    // One row for each fact: its kind, then its details.
     static FACTS: Statement = const { Statement::new(
         "WITH own AS ( \
             SELECT c.* FROM pg_catalog.pg_class c \
@@ -73,7 +73,7 @@ pub fn sql_version() -> Option<String> {
     SQL_VERSION.with(|statement| statement.run(&[], |rows| if rows.count() == 0 { None } else { rows.get(0, 0) }))
 }
 
-/// What is not as CREATE EXTENSION made it, the worst first; nothing in a database without the extension.
+/// Lists what is not as CREATE EXTENSION made it, the worst first. Empty in a database without the extension.
 pub fn problems() -> Vec<Problem> {
     if IS_INSTALLED.with(|statement| statement.run(&[], Rows::count)) == 0 {
         return Vec::new();
@@ -81,12 +81,12 @@ pub fn problems() -> Vec<Problem> {
     integrity::problems(&facts())
 }
 
-/// Locks the trail against being altered until the transaction ends. Waits for that as long as it takes.
+/// Locks the trail so that nobody alters it until the transaction ends. Waits as long as necessary.
 pub fn lock_trail() {
     LOCK_TRAIL.with(|statement| statement.run(&[], |_| ()));
 }
 
-/// The same for the vaults, but raises 55P03 if somebody alters them now or waits to.
+/// The same for the vaults, but raises 55P03 instead of waiting.
 pub fn lock_vaults() {
     LOCK_VAULTS.with(|statement| statement.run(&[], |_| ()));
 }

@@ -202,8 +202,8 @@ pub fn erase(user: &str) -> bool {
     maintenance::run(|| ERASE.with(|statement| statement.run(&[Arg::Text(user)], Rows::count))) == 1
 }
 
-/// Gives a row that was locked before to another user, with a wrap that is bound to that one; false if the row is not the
-/// same any more. 23505 (raised) if the other user has a vault. Only in maintenance.
+/// Changes the user of a row that was locked before, together with the wrap that is bound to the user. Returns false if the row
+/// has changed; raises 23505 if the new user has a vault. Only in maintenance.
 pub fn rename(old_user: &str, new_user: &str, old: &Vault, wrap: &Wrap, kek_id: &str) -> bool {
     let args = [
         Arg::Text(old_user),
@@ -227,18 +227,18 @@ pub fn some_vaults_of_kek(kek_id: &str) -> Vec<(String, Vault)> {
     })
 }
 
-/// To be called before a wrap is made, and the ring taken only after it: whoever wants to take a KEK away waits for this
-/// transaction's end (`exclude_writers`).
+/// Call this before making a wrap, and take the ring only afterwards: the removal of a KEK waits until this transaction ends
+/// (`exclude_writers`).
 pub fn begin_write() {
     BEGIN_WRITE.with(|statement| statement.run(&[], |_| ()));
 }
 
-/// Waits for the end of all transactions that have begun to write, and holds up those that want to.
+/// Waits until all transactions that have begun to write have ended, and blocks new ones.
 pub fn exclude_writers() {
     EXCLUDE_WRITERS.with(|statement| statement.run(&[], |_| ()));
 }
 
-/// Refuses to go on where row-level security would hide vaults from maintenance: a sum over what is left would be a lie.
+/// Fails if row-level security would hide vaults from maintenance: a count of the rest would be wrong.
 pub fn all_vaults_are_visible(call: &'static str) -> Result<(), VaultError> {
     let why: Option<String> =
         maintenance::run(|| WHY_HIDDEN.with(|statement| statement.run(&[], |rows| rows.get(0, 0))));

@@ -5,14 +5,14 @@ use crate::audit::health::{self, Progress};
 use crate::error::VaultError;
 use crate::keyring::ring;
 
-/// What keeps the vault from releasing keys, and how the audit writer is getting on.
+/// What prevents the vault from releasing keys, and the state of the audit writer.
 pub struct Health {
     pub problem: Option<VaultError>,
     /// None where the library was not preloaded, and on a standby.
     pub progress: Option<Progress>,
 }
 
-/// Tries all that a release needs but a user's row. Leaves nothing behind.
+/// Tries everything that a release needs except a user's row. Leaves nothing behind.
 pub fn health() -> Health {
     if let Err(error) = call::can_be_audited() {
         return Health { problem: Some(error), progress: None };

@@ -1,4 +1,4 @@
-//! Giving a user's vault to another user id.
+//! Moves a user's vault to another user id.
 
 use vault_core::audit::record::{Action, MAX_CONTEXT, sanitized};
 use vault_core::crypto::wrap::{FORMAT_2, Nonce};
@@ -12,7 +12,7 @@ use crate::error::VaultError;
 use crate::pg::subxact;
 use crate::store::{maintenance, vaults};
 
-/// Gives a user's vault, with the key as it is, to another user id.
+/// Moves a user's vault, with its key unchanged, to another user id.
 pub fn rename(old_user: String, new_user: &str) -> Result<(), VaultError> {
     let from = Call::on_behalf_of(Action::Rename, old_user)?;
     let key = from.attempt(|old_user| move_to(old_user, new_user))?;
@@ -42,7 +42,7 @@ fn move_to(old_user: &str, new_user: &str) -> Result<UserKey, VaultError> {
             let wrap = seal(entry, kek, new_user, vault.key_version, &master_key, nonce)?;
             let rename = || maintenance::run(|| vaults::rename(old_user, new_user, &vault, &wrap, &entry.id));
             let renamed = subxact::catch(rename).or_else(|raised| {
-                // Somebody has given the other user a vault since we looked.
+                // The other user got a vault after we had looked.
                 if subxact::sqlstate(&raised) == "23505" { Err(is_taken()) } else { raised.rethrow() }
             })?;
             let (kek_id, key_version) = (entry.id.clone(), vault.key_version);

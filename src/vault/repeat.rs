@@ -1,9 +1,9 @@
 //! Repeated calls for one user within one statement give one stored key.
 //!
-//! PostgreSQL calls a function more than once in a statement without being told so: `SELECT (vault_rotate()).*` calls it once
-//! for each column. A row put together from such calls must not mix two keys, and a statement that has rotated a key must
-//! not rotate it again: what it gave out first would be stored nowhere. So a statement that wrote a user's key before gets
-//! that key again, and a statement that read a user's vault before reads it no second time.
+//! PostgreSQL may call a function several times where the text of a statement has one call: `SELECT (vault_rotate()).*` calls it
+//! once for each column. A row made of such calls must not mix two keys. A statement that has rotated a key must not rotate it
+//! again, because the key that it released first would be stored nowhere. So a statement that wrote a user's key gets the same
+//! key again, and a statement that has read a user's vault does not read it a second time.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ struct Change {
     level: i32,
 }
 
-/// What a statement read last of a user.
+/// What a statement last read about a user.
 struct Reading<T> {
     statement: Statement,
     user: String,
@@ -78,14 +78,14 @@ pub fn note_change(user: &str) {
     CHANGES.with_borrow_mut(|changes| changes.insert(user.to_owned(), change));
 }
 
-/// Whether the statement that calls wrote the user's key before: it began before that change.
+/// Whether the calling statement has already written the user's key: then it began before that change.
 pub fn was_changed_by_this_statement(user: &str) -> bool {
     let seen_from = CHANGES.with_borrow(|changes| changes.get(user).map(|change| change.seen_from));
     let is_later = |seen_from| Statement::current().is_some_and(|statement| statement.began_before(seen_from));
     seen_from.is_some_and(is_later)
 }
 
-/// Does `work` with the user's vault: as the statement that calls read it before, or else as it is now.
+/// Calls `work` with the user's vault: as the calling statement read it before, or else as it is now.
 pub fn with_vault<T>(user: &str, work: impl FnOnce(Option<&Vault>) -> Result<T, VaultError>) -> Result<T, VaultError> {
     let statement = Statement::current();
     // Taken out meanwhile: `work` may come back here.

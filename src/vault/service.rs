@@ -49,8 +49,8 @@ pub fn get() -> Result<UserKey, VaultError> {
     call.release(key, 200, None)
 }
 
-/// A fresh key in place of the old one, which must open first; acts as init where there is none. Gives the same key again
-/// when a statement that has made it calls once more.
+/// Replaces the key with a new one, after the old one has opened; acts as init if there is none. Returns the same key again
+/// if the statement that made it calls once more.
 pub fn rotate() -> Result<UserKey, VaultError> {
     let call = Call::begin(Action::Rotate)?;
     let outcome = call.attempt(replace_or_create)?;

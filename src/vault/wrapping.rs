@@ -1,4 +1,4 @@
-//! Opening wraps with the ring in use, and making new ones that open.
+//! Opens wraps with the ring in use, and makes new wraps, each of which is opened once before it is used.
 
 use vault_core::audit::kek_registration::{Candidate, Known};
 use vault_core::crypto::secret::MasterKey;
@@ -75,7 +75,7 @@ pub fn confirm(entry: &Entry) -> Result<(), VaultError> {
     usable(entry, known)
 }
 
-/// The same without making it known: a KEK that this database has never seen may be used.
+/// The same without registering the KEK. A KEK that this database has never seen passes.
 pub fn compare(entry: &Entry) -> Result<(), VaultError> {
     keks::known_kek(&entry.id).map_or(Ok(()), |known| usable(entry, known.compare(entry.check)))
 }

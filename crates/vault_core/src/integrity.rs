@@ -1,5 +1,5 @@
-//! What CREATE EXTENSION made and the vault's promises rest on, held against what the catalogs say now. Pure: the facts
-//! come from `store::catalog`.
+//! Compares what the catalogs say now with what CREATE EXTENSION made, as far as the vault's promises depend on it. Pure: the
+//! extension reads the facts.
 
 /// The tables that the promises rest on.
 pub const TABLES: [&std::ffi::CStr; 3] = [c"encryption_vaults", c"encryption_vault_audit", c"keks"];
@@ -67,8 +67,8 @@ pub struct Problem {
     pub what: String,
     /// How to mend it.
     pub hint: String,
-    /// A promise does not hold as long as it lasts: nothing may be released. False: only what comes later is in danger,
-    /// such as the next restore of a dump.
+    /// True if a promise is broken as long as the problem lasts, so that no key may be released. False if only a later event
+    /// is endangered, such as the restore of a dump.
     pub voids: bool,
 }
 
