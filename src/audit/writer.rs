@@ -27,7 +27,7 @@ use crate::store::{catalog, keks, trail, vaults};
 /// The number of times that a cancelled batch is tried: no record in it is to blame.
 const ATTEMPTS: u32 = 3;
 /// The number of times that a batch is tried because the catalogs changed meanwhile: a migration may create many functions.
-const LOOKS: u32 = 100;
+const INTEGRITY_ATTEMPTS: u32 = 100;
 
 thread_local! {
     static STATE: Cell<Option<State>> = const { Cell::new(None) };
@@ -45,7 +45,7 @@ thread_local! {
     /// What is not as CREATE EXTENSION made it and breaks a promise; None while all is well.
     static BROKEN: RefCell<Option<Problem>> = const { RefCell::new(None) };
     /// Whether the check of the catalogs had to be postponed.
-    static PUT_OFF: Cell<bool> = const { Cell::new(false) };
+    static POSTPONED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Notices commits.
@@ -204,9 +204,9 @@ fn start_anew() {
 }
 
 fn try_insert(records: &[u32]) -> Result<(), CaughtError> {
-    for _ in 0..LOOKS {
+    for _ in 0..INTEGRITY_ATTEMPTS {
         BATCH.set(records.to_vec());
-        make_sure_that_all_is_well()?;
+        verify_integrity()?;
         let outcome = settling_transaction(|| {
             // A transaction receives invalidation messages when it begins, and those of a table when it locks the table.
             if inval::has_changed() {
@@ -222,7 +222,7 @@ fn try_insert(records: &[u32]) -> Result<(), CaughtError> {
             return outcome;
         }
     }
-    make_sure_that_all_is_well()?;
+    verify_integrity()?;
     worker::transaction(|| VaultError::ChangedMeanwhile.raise())
 }
 
@@ -244,11 +244,11 @@ fn insert_batch(records: usize) {
 }
 
 /// Fails while a promise is broken. Reads the catalogs only after a change, in a transaction of its own.
-fn make_sure_that_all_is_well() -> Result<(), CaughtError> {
-    if inval::has_changed() || PUT_OFF.get() {
+fn verify_integrity() -> Result<(), CaughtError> {
+    if inval::has_changed() || POSTPONED.get() {
         inval::forget_changes();
         // Reading the catalogs takes long enough to be cancelled again and again, and no record is to blame for a cancel.
-        worker::without_cancels(|| worker::transaction(look_at_the_catalogs)).inspect_err(|_| inval::set_changed())?;
+        worker::without_cancels(|| worker::transaction(read_catalogs)).inspect_err(|_| inval::set_changed())?;
     }
     match BROKEN.with_borrow(Clone::clone) {
         Some(problem) => worker::transaction(|| VaultError::Broken(problem).raise()),
@@ -256,18 +256,18 @@ fn make_sure_that_all_is_well() -> Result<(), CaughtError> {
     }
 }
 
-fn look_at_the_catalogs() {
+fn read_catalogs() {
     // If a table cannot be locked because it is not what it should be, the comparison below reports it.
     for lock in [catalog::lock_trail, catalog::lock_vaults] {
         match subxact::catch(lock) {
             Err(error) if is_cancel(&error) => error.rethrow(),
             // Callers hold a lock on the vaults while they wait for this writer. If a session waits to alter the vaults, the
             // writer must not queue behind it. Once they are altered, an invalidation message arrives.
-            Err(error) if subxact::sqlstate(&error) == "55P03" => return PUT_OFF.set(true),
+            Err(error) if subxact::sqlstate(&error) == "55P03" => return POSTPONED.set(true),
             _ => {}
         }
     }
-    PUT_OFF.set(false);
+    POSTPONED.set(false);
     let facts = catalog::facts();
     let tables: Vec<u32> =
         facts.iter().filter_map(|fact| if let Fact::Table { oid, .. } = fact { Some(*oid) } else { None }).collect();
@@ -283,7 +283,7 @@ fn look_at_the_catalogs() {
 /// Inserts a record and rolls it back. The transaction that then commits is empty.
 fn probe(state: State, index: u32) {
     BATCH.set(vec![index]);
-    let outcome = make_sure_that_all_is_well().and_then(|()| {
+    let outcome = verify_integrity().and_then(|()| {
         worker::transaction(|| {
             xact::set_local(c"lock_timeout", SHORT_LOCK_TIMEOUT);
             worker::act_as(store::OWNER);
