@@ -134,3 +134,23 @@ fn only_an_admin_purges_and_never_the_future() {
     expect_vault_error(negative, "22023");
     assert_eq!(db.audit_of("alice").len(), 1);
 }
+
+#[test]
+fn what_fires_no_row_trigger_erases_no_vault() {
+    let db = shared_db();
+    let key = init(&mut db.app_for("alice")).unwrap();
+    db.force(
+        "CREATE TABLE users (id text PRIMARY KEY);
+         CREATE TRIGGER erase AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION vault_erase_on_delete('id')",
+    );
+    for sql in ["TRUNCATE users", "SET session_replication_role = replica; DELETE FROM users"] {
+        db.force(&format!("INSERT INTO users VALUES ('alice'); {sql}"));
+        assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key, "after {sql}");
+    }
+    // The guard that the documentation advises.
+    db.force(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'DELETE instead of TRUNCATE'; END $$;
+         CREATE TRIGGER no_truncate BEFORE TRUNCATE ON users FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+    );
+    expect_error(db.superuser().batch_execute("TRUNCATE users"), "P0001");
+}
