@@ -65,7 +65,7 @@ CREATE TABLE vault_ext.rewraps (
     outcome    text,
     PRIMARY KEY (started_at, pid)
 );
-COMMENT ON TABLE vault_ext.rewraps IS 'one row per CALL of vault_rewrap(), brought up to date with each batch; read it through vault_ext.rewrap_progress';
+COMMENT ON TABLE vault_ext.rewraps IS 'one row per CALL of vault_rewrap(), updated with each batch; read it through vault_ext.rewrap_progress';
 
 ALTER TABLE vault_ext.rewraps OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.encryption_vaults OWNER TO vault_ext_owner;

@@ -14,7 +14,7 @@ COMMENT ON TYPE vault_key IS 'a user''s master key (32 bytes in standard base64)
 
 CREATE FUNCTION vault_init() RETURNS vault_key
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_init_wrapper';
-COMMENT ON FUNCTION vault_init() IS 'the master key of app.current_user_id, minted if there is none; idempotent';
+COMMENT ON FUNCTION vault_init() IS 'the master key of app.current_user_id, created if there is none; idempotent';
 
 CREATE FUNCTION vault_get_master_key() RETURNS vault_key
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_wrapper';
@@ -65,7 +65,7 @@ COMMENT ON FUNCTION vault_reload_kek(boolean) IS 'reads the keyring again for th
 
 CREATE FUNCTION vault_retire_kek(kek_id text) RETURNS boolean
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET lock_timeout = '3s' AS 'MODULE_PATHNAME', 'vault_retire_kek_wrapper';
-COMMENT ON FUNCTION vault_retire_kek(text) IS 'marks a KEK as gone, so that this database never wraps with it again; refused while a vault needs it; false if it was retired before';
+COMMENT ON FUNCTION vault_retire_kek(text) IS 'marks a KEK as retired: this database never wraps with it again; refused while a vault needs it; false if it was retired before';
 
 CREATE FUNCTION vault_kek_status(
     OUT kek_id text, OUT active boolean, OUT loaded boolean, OUT check_value text, OUT matches boolean, OUT vaults bigint,
@@ -84,11 +84,11 @@ CREATE PROCEDURE vault_rewrap(
     batch_size integer DEFAULT 1000,
     INOUT done bigint DEFAULT NULL, INOUT skipped bigint DEFAULT NULL, INOUT failed bigint DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME', 'vault_rewrap_wrapper';
-COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'wraps every vault anew that is not under the active KEK, in batches that commit each; call it again after an interruption';
+COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'rewraps every vault that is not under the active KEK, in batches that are committed separately; call it again after an interruption';
 
 CREATE FUNCTION vault_version(OUT library_version text, OUT sql_version text, OUT hint text)
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_version_wrapper';
-COMMENT ON FUNCTION vault_version() IS 'the versions of the server''s library and of this database''s SQL, and what to do where they differ';
+COMMENT ON FUNCTION vault_version() IS 'the versions of the server''s library and of this database''s SQL, and what to do if they differ';
 
 -- internal -----------------------------------------------------------------------------------------------------------
 

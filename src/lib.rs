@@ -7,8 +7,6 @@ mod guard;
 mod identity;
 mod kek;
 mod keyring;
-#[cfg(feature = "bench")]
-mod micro_benchmarks;
 #[allow(unsafe_code)]
 mod pg;
 #[cfg(any(test, feature = "pg_test"))]
