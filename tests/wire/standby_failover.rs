@@ -1,6 +1,6 @@
 //! Streaming replication: who may answer when, what a failover keeps, and how the old primary comes back.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::harness::{
@@ -119,28 +119,28 @@ fn no_key_goes_out_before_the_standby_has_its_row() {
     let standby = standby_of(&primary);
     make_synchronous(&mut primary);
     let (db, copy) = (primary.existing_database("d"), standby.existing_database("d"));
-    let done = AtomicBool::new(false);
-    let (mut ledger, hits) = std::thread::scope(|scope| {
+    let (done, hits) = (AtomicBool::new(false), AtomicUsize::new(0));
+    // On a fast machine the wait for the standby is short and hard to hit: the calls go on until it was hit often enough.
+    let enough = |released: usize| released >= 50 && hits.load(Ordering::Relaxed) > 10 || released >= 20_000;
+    let mut ledger = std::thread::scope(|scope| {
         let disturber = scope.spawn(|| {
             let mut superuser = db.superuser();
-            let mut hits = 0;
             while !done.load(Ordering::Relaxed) {
                 for how in ["pg_cancel_backend", "pg_terminate_backend"] {
                     let sql = format!("SELECT {how}(pid) {WRITER} AND wait_event = 'SyncRep'");
-                    hits += superuser.query(&sql, &[]).unwrap().len();
+                    hits.fetch_add(superuser.query(&sql, &[]).unwrap().len(), Ordering::Relaxed);
                 }
                 std::thread::sleep(Duration::from_millis(3));
             }
-            hits
         });
         let callers: Vec<_> = (0..4)
             .map(|i| {
-                let (db, copy) = (&db, &copy);
+                let (db, copy, enough) = (&db, &copy, &enough);
                 scope.spawn(move || {
                     let (mut app, mut there) = (db.app(), copy.superuser());
                     let mut ledger = Ledger::default();
                     let user = format!("user-{i}");
-                    while ledger.released() < 50 {
+                    while !enough(ledger.released()) {
                         let call = if ledger.released() == 0 { Call::Init } else { Call::Fetch };
                         if ledger.call(&mut app, &user, call).is_ok() {
                             let sql = "SELECT count(*) FROM vault_ext.encryption_vault_audit WHERE request_id = $1";
@@ -158,8 +158,10 @@ fn no_key_goes_out_before_the_standby_has_its_row() {
         for part in ledgers {
             ledger.merge(part.unwrap_or_else(|cause| std::panic::resume_unwind(cause)));
         }
-        (ledger, disturber.join().unwrap())
+        disturber.join().unwrap();
+        ledger
     });
+    let hits = hits.into_inner();
     assert!(hits > 10, "the writer was hit {hits} times only");
     ledger.call(&mut db.app(), "user-0", Call::Rotate).unwrap();
     ledger.end_checks(&db, "synchronous replication, the writer cancelled or terminated while it waits", hits);
