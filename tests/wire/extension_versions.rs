@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use aho_corasick::AhoCorasick;
 use postgres::{Client, NoTls};
 
 use crate::backup::some_vaults;
@@ -74,8 +75,8 @@ fn older_library() -> PathBuf {
     let mut library = fs::read(Path::new(folder.trim()).join("vault_ext.so")).expect("the library");
     let (new, none) = (b"vault_health_wrapper", b"vault_healthless_wrap");
     let (new, none) = (&new[..], &none[..new.len()]);
-    let places: Vec<_> =
-        library.windows(new.len()).enumerate().filter(|(_, part)| *part == new).map(|(at, _)| at).collect();
+    let search = AhoCorasick::new([new]).expect("a symbol");
+    let places: Vec<_> = search.find_iter(&library).map(|found| found.start()).collect();
     assert!(!places.is_empty(), "the library has no symbol to hide");
     for at in places {
         library[at..at + new.len()].copy_from_slice(none);

@@ -3,9 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aho_corasick::AhoCorasick;
-
-use super::secrets::fingerprints;
+use super::secrets::Traces;
 
 /// Every file at or below a folder. Files of a running server come and go.
 fn files_below(dir: &Path, files: &mut Vec<PathBuf>) {
@@ -22,12 +20,7 @@ fn files_below(dir: &Path, files: &mut Vec<PathBuf>) {
 /// No file at or below the folders holds a trace of one of the keys. Gives the number of bytes that were searched.
 #[track_caller]
 pub fn assert_no_secrets_in_files(dirs: &[&Path], keys: &[Vec<u8>]) -> usize {
-    let traces: Vec<(usize, Vec<u8>)> = keys
-        .iter()
-        .enumerate()
-        .flat_map(|(i, key)| fingerprints(key).into_iter().map(move |trace| (i, trace)))
-        .collect();
-    let search = AhoCorasick::new(traces.iter().map(|(_, trace)| trace)).expect("the traces of the keys");
+    let traces = Traces::of(keys);
     let mut files = Vec::new();
     for dir in dirs {
         if dir.is_file() {
@@ -39,9 +32,8 @@ pub fn assert_no_secrets_in_files(dirs: &[&Path], keys: &[Vec<u8>]) -> usize {
     for file in files {
         let Ok(bytes) = fs::read(&file) else { continue };
         searched += bytes.len();
-        if let Some(found) = search.find(&bytes) {
-            let key = traces[found.pattern().as_usize()].0;
-            panic!("key {key} of {} shows in {} at byte {}", keys.len(), file.display(), found.start());
+        if let Some((key, at)) = traces.find(&bytes) {
+            panic!("key {key} of {} shows in {} at byte {at}", keys.len(), file.display());
         }
     }
     assert!(searched > 0, "there was nothing to search in {dirs:?}");

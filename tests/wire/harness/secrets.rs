@@ -1,5 +1,6 @@
 //! Known keys, and the search for any trace of them.
 
+use aho_corasick::AhoCorasick;
 use base64ct::{Base64, Encoding};
 
 use super::Cluster;
@@ -41,7 +42,7 @@ pub fn keyring_line(id: &str, key: &[u8]) -> String {
 }
 
 /// The traces of a key: a third of it in any usual notation is enough to be caught.
-pub(super) fn fingerprints(key: &[u8]) -> Vec<Vec<u8>> {
+fn fingerprints(key: &[u8]) -> Vec<Vec<u8>> {
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let list = |bytes: &[u8]| {
         let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
@@ -59,8 +60,25 @@ pub(super) fn fingerprints(key: &[u8]) -> Vec<Vec<u8>> {
     traces
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+/// Looks for the traces of all the keys in one pass.
+pub(super) struct Traces {
+    search: AhoCorasick,
+    /// Of each trace, the number of its key.
+    keys: Vec<usize>,
+}
+
+impl Traces {
+    pub fn of(keys: &[Vec<u8>]) -> Self {
+        let traces =
+            keys.iter().enumerate().flat_map(|(i, key)| fingerprints(key).into_iter().map(move |trace| (i, trace)));
+        let (keys, traces): (_, Vec<_>) = traces.unzip();
+        Traces { search: AhoCorasick::new(traces).expect("the traces of the keys"), keys }
+    }
+
+    /// The number of a key that shows, and where.
+    pub fn find(&self, bytes: &[u8]) -> Option<(usize, usize)> {
+        self.search.find(bytes).map(|found| (self.keys[found.pattern().as_usize()], found.start()))
+    }
 }
 
 /// Neither the server's log nor the other texts hold a trace of one of the keys.
@@ -70,12 +88,14 @@ pub fn assert_no_secrets(cluster: &Cluster, texts: &[String], keys: &[Vec<u8>]) 
     assert!(!log.is_empty(), "the log must have something to search");
     for (i, key) in keys.iter().enumerate() {
         assert!(key.len() >= 16, "key {i} is too short to be searched for");
-        for trace in fingerprints(key) {
-            assert!(!contains(&log, &trace), "key {i} shows in the server log");
-            for text in texts {
-                let found = contains(text.as_bytes(), &trace);
-                assert!(!found, "key {i} shows in: {text}");
-            }
+    }
+    let traces = Traces::of(keys);
+    if let Some((i, _)) = traces.find(&log) {
+        panic!("key {i} shows in the server log");
+    }
+    for text in texts {
+        if let Some((i, _)) = traces.find(text.as_bytes()) {
+            panic!("key {i} shows in: {text}");
         }
     }
 }
