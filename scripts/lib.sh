@@ -80,3 +80,45 @@ install_extension() {
   cargo pgrx install --pg-config "$TREE_PG_CONFIG" --no-default-features --features "pg$PG" "${profile[@]}"
   cp sql/released/vault_ext--*.sql "$("$TREE_PG_CONFIG" --sharedir)/extension"
 }
+
+# The tests over the wire, with what only some scripts run: so all of them share one build, and leave out by name.
+cargo_wire() { cargo test --no-default-features --features "pg$PG mounts cores upgrade neighbours patroni" --test wire "$@"; }
+
+passed=0 failed=0 times=()
+
+# took START TEXT: for the table that summary prints.
+took() { times+=("$(printf '%5d s  %s' $((SECONDS - $1)) "$2")"); }
+
+# build COMMAND…: says how long it took. A build that fails ends the run.
+build() {
+  local start=$SECONDS
+  say "building for PostgreSQL $PG (the first time it takes about 2 minutes)"
+  "$@"
+  took "$start" building
+}
+build_wire() { install_extension; cargo_wire --no-run; }
+
+# tests TEXT COMMAND…: counts what cargo's test summaries say. A command that fails without a failed test (it did not
+# compile, it crashed) or that ran no test at all is a failure, too.
+tests() {
+  local text=$1 start=$SECONDS ok=0 bad=0 status=0 log; shift
+  say "$text"
+  log=$(mktemp)
+  "$@" 2>&1 | tee "$log" || status=$?
+  read -r ok bad < <(awk '/^test result:/ {
+    for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) ok += $(i-1); if ($i ~ /^failed/) bad += $(i-1) } } END { print ok+0, bad+0 }' "$log")
+  rm "$log"
+  if [ $status != 0 ] && [ "$bad" = 0 ]; then echo "the command itself failed, which counts as one failure"; bad=1; fi
+  if [ $status = 0 ] && [ "$ok" = 0 ]; then echo "no test ran, which counts as one failure"; bad=1; fi
+  passed=$((passed + ok)) failed=$((failed + bad))
+  took "$start" "$text"
+  echo "($text: $ok passed, $bad failed, $((SECONDS - start)) s)"
+}
+
+# Where the time went, and the line that CI adds up. Fails if a test did.
+summary() {
+  say "PostgreSQL $PG, $SECONDS s"
+  printf '%s\n' "${times[@]}"
+  echo "$passed passed, $failed failed"
+  [ "$failed" = 0 ]
+}

@@ -53,6 +53,8 @@ mod keyring;
 mod keys;
 mod ledger;
 mod load;
+#[cfg(feature = "upgrade")]
+mod major_upgrade;
 mod nasty_text;
 mod neighbours;
 #[cfg(feature = "patroni")]
@@ -76,6 +78,4 @@ mod tampering;
 mod trail;
 mod trail_waits;
 mod transactions;
-#[cfg(feature = "upgrade")]
-mod upgrade;
 mod who;
