@@ -56,6 +56,24 @@ fn cancelling_the_writer_costs_no_row_and_no_call() {
     assert_eq!(failed, 0);
 }
 
+/// On a slow machine each try of a batch may be cancelled, many times in a row.
+#[test]
+fn a_batch_that_is_cancelled_again_and_again_is_written() {
+    let db = shared_db();
+    let key = init(&mut db.app_for("alice")).unwrap();
+    db.force(
+        "CREATE SEQUENCE tries;
+        CREATE FUNCTION is_left_alone() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+            IF nextval('public.tries') < 50 THEN RAISE query_canceled; END IF;
+            RETURN true;
+        END $$;
+        ALTER TABLE vault_ext.encryption_vault_audit ADD CONSTRAINT cancelled CHECK (public.is_left_alone()) NOT VALID",
+    );
+    assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
+    assert_eq!(db.audit_of("alice").len(), 2);
+    assert!(db.superuser().query_one("SELECT nextval('tries')", &[]).unwrap().get::<_, i64>(0) > 50);
+}
+
 #[test]
 fn callers_that_are_cancelled_lose_no_row() {
     let db = shared_db();

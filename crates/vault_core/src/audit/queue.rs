@@ -226,7 +226,7 @@ struct Progress {
     last_error: AtomicU32,
     last_error_at: AtomicI64,
     last_commit_at: AtomicI64,
-    /// Since when it has been at work on what it took last; 0 while it has nothing to do.
+    /// Since when it has been at work without having settled a record; 0 while it has nothing to do.
     busy_since: AtomicI64,
 }
 
@@ -405,7 +405,7 @@ impl Queue {
         self.progress.busy_since.store(0, Ordering::Relaxed);
     }
 
-    /// The writer begins to work on what it has taken, or has nothing left to do (0).
+    /// The writer begins to work on what it has taken, gets on with it, or has nothing left to do (0).
     pub fn note_busy(&self, since: i64) {
         self.progress.busy_since.store(since, Ordering::Relaxed);
     }
@@ -436,7 +436,7 @@ impl Queue {
         Some(self.progress.last_commit_at.load(Ordering::Relaxed)).filter(|at| *at != 0)
     }
 
-    /// Since when the writer has been at work on one batch.
+    /// Since when the writer has been at work without having settled a record.
     pub fn busy_since(&self) -> Option<i64> {
         Some(self.progress.busy_since.load(Ordering::Relaxed)).filter(|at| *at != 0)
     }
