@@ -1,10 +1,11 @@
 //! What vault_ext does without a server: wraps ([`crypto`]), keyrings ([`keyring`]), what the audit trail holds ([`audit`]),
-//! and what the promises rest on in the catalogs ([`integrity`]). No pgrx, no unsafe: the extension, the fuzz targets and
+//! who a token says the user is ([`identity`]), and what the promises rest on in the catalogs ([`integrity`]). No pgrx, no unsafe: the extension, the fuzz targets and
 //! command-line tools share it.
 
 #![forbid(unsafe_code)]
 
 pub mod audit;
 pub mod crypto;
+pub mod identity;
 pub mod integrity;
 pub mod keyring;
