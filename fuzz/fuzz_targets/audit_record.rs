@@ -6,7 +6,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use vault_core::audit::record::{
-    Action, Damaged, MAX_CONTEXT, MAX_DB_ROLE, MAX_IP_ADDRESS, MAX_REQUEST_ID, MAX_USER_AGENT, RECORD_BYTES, Record,
+    Action, Damaged, Evidence, IdentityKind, MAX_CONTEXT, MAX_DB_ROLE, MAX_IP_ADDRESS, MAX_ISSUER, MAX_REQUEST_ID, MAX_TOKEN_ID,
+    MAX_TOKEN_KID, MAX_USER_AGENT, RECORD_BYTES, Record,
 };
 use vault_core::crypto::wrap::{KEK_ID_MAX, USER_ID_MAX};
 
@@ -29,6 +30,14 @@ fuzz_target!(|input: &[u8]| {
             user_agent: texts.next(),
             request_id: texts.next(),
             context: texts.next(),
+            evidence: Evidence {
+                identity: Some(IdentityKind::Token),
+                issuer: texts.next(),
+                token_id: texts.next(),
+                token_kid: texts.next(),
+                actor: texts.next(),
+                grant_id: None,
+            },
         },
         None,
     );
@@ -43,6 +52,13 @@ fn check(record: &Record<'_>, encoding: Option<&[u8]>) {
         user_agent: cut(record.user_agent, MAX_USER_AGENT),
         request_id: cut(record.request_id, MAX_REQUEST_ID),
         context: cut(record.context, MAX_CONTEXT),
+        evidence: Evidence {
+            issuer: cut(record.evidence.issuer, MAX_ISSUER),
+            token_id: cut(record.evidence.token_id, MAX_TOKEN_ID),
+            token_kid: cut(record.evidence.token_kid, MAX_TOKEN_KID),
+            actor: cut(record.evidence.actor, MAX_DB_ROLE),
+            ..record.evidence
+        },
         ..*record
     };
     let mut buffer = [0; RECORD_BYTES];

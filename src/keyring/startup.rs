@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use vault_core::crypto::secret::SecretText;
-use vault_core::keyring::source::Source;
 use vault_core::keyring::text::{KekId, Keyring};
+use vault_core::source::Source;
 
 use super::ring;
 use crate::pg::{guc, process, secret};

@@ -9,3 +9,4 @@ pub mod crypto;
 pub mod identity;
 pub mod integrity;
 pub mod keyring;
+pub mod source;

@@ -8,15 +8,28 @@ pub const MAX_IP_ADDRESS: usize = 64;
 pub const MAX_USER_AGENT: usize = 256;
 pub const MAX_REQUEST_ID: usize = 128;
 pub const MAX_CONTEXT: usize = 128;
-const TEXTS: usize = 7;
+pub const MAX_ISSUER: usize = 63;
+pub const MAX_TOKEN_ID: usize = 64;
+pub const MAX_TOKEN_KID: usize = 64;
+const TEXTS: usize = 11;
 
-/// Room that every encoded record fits in: the fixed part, then seven texts, each behind two bytes of length.
+/// Room that every encoded record fits in: the fixed part, then eleven texts, each behind two bytes of length.
 pub const RECORD_BYTES: usize = {
-    let texts = USER_ID_MAX + KEK_ID_MAX + MAX_DB_ROLE + MAX_IP_ADDRESS + MAX_USER_AGENT + MAX_REQUEST_ID + MAX_CONTEXT;
+    let texts = USER_ID_MAX
+        + KEK_ID_MAX
+        + MAX_DB_ROLE
+        + MAX_IP_ADDRESS
+        + MAX_USER_AGENT
+        + MAX_REQUEST_ID
+        + MAX_CONTEXT
+        + MAX_ISSUER
+        + MAX_TOKEN_ID
+        + MAX_TOKEN_KID
+        + MAX_DB_ROLE;
     (FIXED_BYTES + TEXTS * 2 + texts).next_multiple_of(8)
 };
-/// created_at (8), action (1), status (2), key_version (4).
-const FIXED_BYTES: usize = 15;
+/// created_at (8), action (1), status (2), key_version (4), identity (1), grant_id (8).
+const FIXED_BYTES: usize = 24;
 /// A length that says "NULL".
 const NULL: u16 = u16::MAX;
 
@@ -38,10 +51,14 @@ pub enum Action {
     Retire = 12,
     Check = 13,
     Rename = 14,
+    FailedLogin = 15,
+    RevokeTokens = 16,
+    ExplainToken = 17,
+    ReloadIssuers = 18,
 }
 
 impl Action {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 18] = [
         Self::Init,
         Self::Fetch,
         Self::FailedFetch,
@@ -56,6 +73,10 @@ impl Action {
         Self::Retire,
         Self::Check,
         Self::Rename,
+        Self::FailedLogin,
+        Self::RevokeTokens,
+        Self::ExplainToken,
+        Self::ReloadIssuers,
     ];
 
     /// The text of the column `action`.
@@ -75,6 +96,10 @@ impl Action {
             Self::Retire => "retire",
             Self::Check => "check",
             Self::Rename => "rename",
+            Self::FailedLogin => "failed_login",
+            Self::RevokeTokens => "revoke_tokens",
+            Self::ExplainToken => "explain_token",
+            Self::ReloadIssuers => "reload_issuers",
         }
     }
 
@@ -94,6 +119,58 @@ impl Action {
     }
 }
 
+/// What established the user of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum IdentityKind {
+    /// The application's word, in app.current_user_id.
+    Asserted = 1,
+    /// The role that logged in.
+    Role = 2,
+    /// A verified token.
+    Token = 3,
+    /// A verified token that counts in one session or transaction only.
+    Bound = 4,
+    /// A grant by the user to a service.
+    Grant = 5,
+}
+
+impl IdentityKind {
+    const ALL: [Self; 5] = [Self::Asserted, Self::Role, Self::Token, Self::Bound, Self::Grant];
+
+    /// The text of the column `identity`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Asserted => "asserted",
+            Self::Role => "role",
+            Self::Token => "token",
+            Self::Bound => "bound",
+            Self::Grant => "grant",
+        }
+    }
+
+    /// The kind behind a byte; 0 is none.
+    fn from_code(code: u8) -> Result<Option<Self>, Damaged> {
+        let kind = Self::ALL.into_iter().find(|kind| *kind as u8 == code);
+        if code != 0 && kind.is_none() { Err(Damaged) } else { Ok(kind) }
+    }
+}
+
+/// How the user of a call was established. Everything is absent where no user was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evidence<'a> {
+    pub identity: Option<IdentityKind>,
+    /// The issuer's name in the issuers file.
+    pub issuer: Option<&'a str>,
+    /// The token's jti, or else the beginning of its hash.
+    pub token_id: Option<&'a str>,
+    pub token_kid: Option<&'a str>,
+    /// The service that a grant let act for the user.
+    pub actor: Option<&'a str>,
+    /// Not 0.
+    pub grant_id: Option<i64>,
+}
+
 /// One row of the trail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record<'a> {
@@ -110,6 +187,7 @@ pub struct Record<'a> {
     pub user_agent: Option<&'a str>,
     pub request_id: Option<&'a str>,
     pub context: Option<&'a str>,
+    pub evidence: Evidence<'a>,
 }
 
 /// A record that does not decode: shared memory was damaged.
@@ -125,6 +203,8 @@ impl<'a> Record<'a> {
         writer.bytes(&[self.action as u8]);
         writer.bytes(&self.status.to_le_bytes());
         writer.bytes(&self.key_version.unwrap_or(0).to_le_bytes());
+        writer.bytes(&[self.evidence.identity.map_or(0, |kind| kind as u8)]);
+        writer.bytes(&self.evidence.grant_id.unwrap_or(0).to_le_bytes());
         writer.text(self.user_id, USER_ID_MAX);
         writer.text(self.kek_id, KEK_ID_MAX);
         writer.text(Some(self.db_role), MAX_DB_ROLE);
@@ -132,6 +212,10 @@ impl<'a> Record<'a> {
         writer.text(self.user_agent, MAX_USER_AGENT);
         writer.text(self.request_id, MAX_REQUEST_ID);
         writer.text(self.context, MAX_CONTEXT);
+        writer.text(self.evidence.issuer, MAX_ISSUER);
+        writer.text(self.evidence.token_id, MAX_TOKEN_ID);
+        writer.text(self.evidence.token_kid, MAX_TOKEN_KID);
+        writer.text(self.evidence.actor, MAX_DB_ROLE);
         writer.length
     }
 
@@ -142,6 +226,8 @@ impl<'a> Record<'a> {
         let action = Action::from_code(reader.array::<1>()?[0]).ok_or(Damaged)?;
         let status = u16::from_le_bytes(reader.array()?);
         let key_version = i32::from_le_bytes(reader.array()?);
+        let identity = IdentityKind::from_code(reader.array::<1>()?[0])?;
+        let grant_id = i64::from_le_bytes(reader.array()?);
         let record = Self {
             created_at,
             action,
@@ -154,6 +240,14 @@ impl<'a> Record<'a> {
             user_agent: reader.text()?,
             request_id: reader.text()?,
             context: reader.text()?,
+            evidence: Evidence {
+                identity,
+                issuer: reader.text()?,
+                token_id: reader.text()?,
+                token_kid: reader.text()?,
+                actor: reader.text()?,
+                grant_id: (grant_id != 0).then_some(grant_id),
+            },
         };
         if reader.bytes.is_empty() { Ok(record) } else { Err(Damaged) }
     }
@@ -255,6 +349,14 @@ mod tests {
             user_agent: Some(&bytes[..MAX_USER_AGENT]),
             request_id: Some(&bytes[..MAX_REQUEST_ID]),
             context: Some(&bytes[..MAX_CONTEXT]),
+            evidence: Evidence {
+                identity: Some(IdentityKind::Grant),
+                issuer: Some(&bytes[..MAX_ISSUER]),
+                token_id: Some(&bytes[..MAX_TOKEN_ID]),
+                token_kid: Some(&bytes[..MAX_TOKEN_KID]),
+                actor: Some(&bytes[..MAX_DB_ROLE]),
+                grant_id: Some(i64::MAX),
+            },
         }
     }
 
@@ -308,6 +410,7 @@ mod tests {
                 created_at, action: Action::Fetch, status, key_version: Some(key_version),
                 user_id: user_id.as_deref(), kek_id: None, db_role: &db_role, ip_address: None,
                 user_agent: None, request_id: Some("r"), context: context.as_deref(),
+                evidence: Evidence { identity: Some(IdentityKind::Token), issuer: Some("i"), ..Evidence::default() },
             });
         }
 

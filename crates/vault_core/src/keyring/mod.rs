@@ -2,7 +2,6 @@
 //! ([`change`]). The ring that a server has in use is not here.
 
 pub mod change;
-pub mod source;
 pub mod text;
 
 use crate::crypto::check::CheckValue;

@@ -16,9 +16,7 @@ use base64ct::{Base64Unpadded, Base64UrlUnpadded, Encoding};
 
 use crate::crypto::secret::KekBytes;
 use crate::crypto::wrap::KEK_ID_MAX;
-
-/// The most bytes that a keyring's text may have.
-pub const MAX_TEXT: usize = 64 * 1024;
+pub use crate::source::MAX_TEXT;
 
 /// The most KEKs in a keyring.
 pub const MAX_KEKS: usize = 64;

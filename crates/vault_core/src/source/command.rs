@@ -53,7 +53,7 @@ impl CommandProblem {
                 "Make the command end sooner, and leave no process that holds its standard output."
             }
             Self::TooLarge | Self::Nothing => {
-                "Make the command print the keyring, and only the keyring, to standard output."
+                "Make the command print the text that is asked of it, and nothing else, to standard output."
             }
             Self::ExitCode(_) | Self::Signal(_) => {
                 "Run the command with /bin/sh -c as the server's user and see what it prints to \
@@ -68,7 +68,7 @@ impl CommandProblem {
 /// Runs `command` and gives what it printed. `interrupted` may say so or unwind; the command's
 /// process group is killed then, as it is after any failure. What a successful command leaves running in the
 /// background is left alone.
-pub(super) fn output(
+pub fn output(
     command: &str,
     limit: Duration,
     interrupted: &mut dyn FnMut() -> bool,

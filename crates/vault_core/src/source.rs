@@ -1,17 +1,19 @@
-//! Where the keyring's text comes from: a file, a command's standard output, or a setting.
+//! Where the text of a keyring or of an issuers file comes from: a file, a command's standard output, or a setting.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::text::MAX_TEXT;
 use crate::crypto::secret::SecretText;
 
 mod command;
 mod file;
 
-pub use command::CommandProblem;
-pub use file::FileProblem;
+pub use command::{CommandProblem, output};
+pub use file::{FileProblem, Readers, Text, read as read_file};
+
+/// The longest text, in bytes.
+pub const MAX_TEXT: usize = 64 * 1024;
 
 /// The one configured source.
 pub enum Source {
@@ -58,9 +60,9 @@ impl Source {
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<SecretText, SourceError> {
         match self {
-            Self::File(path) => {
-                file::read(path, data_directory).map_err(|problem| SourceError::File { path: path.clone(), problem })
-            }
+            Self::File(path) => file::read(path, data_directory, Readers::OwnerOnly)
+                .map(|text| text.text)
+                .map_err(|problem| SourceError::File { path: path.clone(), problem }),
             Self::Command(command) => {
                 command::output(command, command_timeout, interrupted).map_err(SourceError::Command)
             }

@@ -1,4 +1,4 @@
-//! The key file. It is opened once and judged by its descriptor, so that what was checked is what
+//! A file with keys. It is opened once and judged by its descriptor, so that what was checked is what
 //! is read.
 
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::{Collector, Progress};
 use crate::crypto::secret::SecretText;
 
-/// Why a key file is refused; reads as the end of a sentence that begins with its path.
+/// Why a file is refused; reads as the end of a sentence that begins with its path.
 #[derive(Debug, thiserror::Error)]
 pub enum FileProblem {
     #[error("is not an absolute path")]
@@ -29,6 +29,8 @@ pub enum FileProblem {
     Owner { owner: u32, server: u32 },
     #[error("has mode {mode:04o}, which gives access to its group or to others")]
     Mode { mode: u32 },
+    #[error("has mode {mode:04o}, which lets its group or others write it")]
+    Writable { mode: u32 },
     #[error("lies inside the data directory, so that base backups would copy it with the data")]
     InsideDataDirectory,
     #[error("was replaced while it was read")]
@@ -49,13 +51,18 @@ impl FileProblem {
             Self::Relative => "Write the whole path, beginning with /.",
             Self::Absent => "Create the file, or correct the path.",
             Self::PermissionDenied => "Let the server's user own the file and enter the directories above it.",
-            Self::Directory | Self::NotRegular => "Name a regular file that holds the keyring.",
+            Self::Directory | Self::NotRegular => "Name a regular file.",
             Self::Owner { .. } => "Run chown on it, so that it belongs to the server's operating-system user.",
             Self::Mode { .. } => "Run chmod 600 on it.",
+            Self::Writable { .. } => "Run chmod 644 or chmod 600 on it.",
             Self::InsideDataDirectory => "Move it out of the data directory, and keep it out of the data's backups.",
             Self::Replaced => "Try again.",
-            Self::Empty => "Put a line with an id and a key into it; \"openssl rand -base64 32\" makes a key.",
-            Self::TooLarge => "Check that this is a keyring: one line per key, an id and 44 characters of base64.",
+            Self::Empty => {
+                "Put the text into it: for a keyring a line with an id and a key; \"openssl rand -base64 32\" makes a key."
+            }
+            Self::TooLarge => {
+                "Check that this is the file that is meant: a keyring has one line per key, an id and 44 characters of base64."
+            }
             Self::Io(_) | Self::DataDirectory(_) => "Check the file, its directories and its file system.",
         }
     }
@@ -76,18 +83,36 @@ impl From<Errno> for FileProblem {
 /// How often a file is tried that is replaced just then, as somebody else's rename may do at any time.
 const ATTEMPTS: usize = 8;
 
-/// Reads the file behind `path`. Symbolic links are followed: Kubernetes mounts secrets that way.
-pub(super) fn read(path: &Path, data_directory: &Path) -> Result<SecretText, FileProblem> {
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    OwnerOnly,
+    Anyone,
+}
+
+/// The text of a file.
+pub struct Text {
+    pub text: SecretText,
+    /// Whether its owner alone may read it.
+    pub is_private: bool,
+}
+
+/// Reads the file behind `path`, which nobody but its owner, the server's user or root, may write. Symbolic links are
+/// followed: Kubernetes mounts secrets that way.
+///
+/// # Errors
+/// [`FileProblem`].
+pub fn read(path: &Path, data_directory: &Path, readers: Readers) -> Result<Text, FileProblem> {
     for _ in 1..ATTEMPTS {
-        match read_once(path, data_directory) {
+        match read_once(path, data_directory, readers) {
             Err(FileProblem::Replaced) => {}
             outcome => return outcome,
         }
     }
-    read_once(path, data_directory)
+    read_once(path, data_directory, readers)
 }
 
-fn read_once(path: &Path, data_directory: &Path) -> Result<SecretText, FileProblem> {
+fn read_once(path: &Path, data_directory: &Path, readers: Readers) -> Result<Text, FileProblem> {
     if !path.is_absolute() {
         return Err(FileProblem::Relative);
     }
@@ -95,7 +120,7 @@ fn read_once(path: &Path, data_directory: &Path) -> Result<SecretText, FileProbl
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let opened = rustix::fs::open(path, flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&opened)?;
-    check_file(&stat, rustix::process::geteuid().as_raw())?;
+    check_file(&stat, rustix::process::geteuid().as_raw(), readers)?;
     check_place(path, &stat, data_directory)?;
 
     let mut file = File::from(opened);
@@ -103,13 +128,16 @@ fn read_once(path: &Path, data_directory: &Path) -> Result<SecretText, FileProbl
     loop {
         match text.read_from(&mut file).map_err(FileProblem::Io)? {
             Progress::More => {}
-            Progress::End => return text.finish().ok_or(FileProblem::Empty),
+            Progress::End => {
+                let is_private = stat.st_mode & 0o077 == 0;
+                return text.finish().map(|text| Text { text, is_private }).ok_or(FileProblem::Empty);
+            }
             Progress::TooLarge => return Err(FileProblem::TooLarge),
         }
     }
 }
 
-fn check_file(stat: &Stat, server: u32) -> Result<(), FileProblem> {
+fn check_file(stat: &Stat, server: u32, readers: Readers) -> Result<(), FileProblem> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {}
         FileType::Directory => return Err(FileProblem::Directory),
@@ -120,10 +148,11 @@ fn check_file(stat: &Stat, server: u32) -> Result<(), FileProblem> {
         return Err(FileProblem::Owner { owner, server });
     }
     let mode = stat.st_mode & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(FileProblem::Mode { mode });
+    match readers {
+        Readers::OwnerOnly if mode & 0o077 != 0 => Err(FileProblem::Mode { mode }),
+        Readers::Anyone if mode & 0o022 != 0 => Err(FileProblem::Writable { mode }),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// `stat` is that of the opened file: the path must still lead to it when its place is judged.

@@ -35,7 +35,7 @@ impl Fixture {
     }
 
     fn read(&self, name: &str) -> Result<SecretText, FileProblem> {
-        read(&self.path(name), &self.path("data"))
+        read(&self.path(name), &self.path("data"), Readers::OwnerOnly).map(|text| text.text)
     }
 
     fn error(&self, name: &str) -> FileProblem {
@@ -67,7 +67,7 @@ fn sizes_have_bounds() {
 #[test]
 fn paths_that_lead_to_no_file_are_refused() {
     let fixture = Fixture::new();
-    assert!(matches!(read(Path::new("kek"), &fixture.path("data")), Err(FileProblem::Relative)));
+    assert!(matches!(read(Path::new("kek"), &fixture.path("data"), Readers::OwnerOnly), Err(FileProblem::Relative)));
     assert!(matches!(fixture.error("absent"), FileProblem::Absent));
     assert!(matches!(fixture.error("kek/kek"), FileProblem::Absent));
     assert!(matches!(fixture.error("data"), FileProblem::Directory));
@@ -79,7 +79,10 @@ fn paths_that_lead_to_no_file_are_refused() {
     assert!(matches!(fixture.error("fifo"), FileProblem::NotRegular));
     let _socket = UnixListener::bind(fixture.path("socket")).expect("a socket");
     assert!(matches!(fixture.error("socket"), FileProblem::NotRegular));
-    assert!(matches!(read(Path::new("/dev/null"), &fixture.path("data")), Err(FileProblem::NotRegular)));
+    assert!(matches!(
+        read(Path::new("/dev/null"), &fixture.path("data"), Readers::OwnerOnly),
+        Err(FileProblem::NotRegular)
+    ));
 }
 
 #[test]
@@ -100,7 +103,7 @@ fn it_belongs_to_the_server_or_to_root() {
     let mut stat = rustix::fs::fstat(file).expect("its state");
     for (owner, server, accepted) in [(26, 26, true), (0, 26, true), (27, 26, false), (27, 0, false)] {
         stat.st_uid = owner;
-        assert_eq!(check_file(&stat, server).is_ok(), accepted, "{owner} for {server}");
+        assert_eq!(check_file(&stat, server, Readers::OwnerOnly).is_ok(), accepted, "{owner} for {server}");
     }
 }
 
@@ -114,7 +117,7 @@ fn it_is_not_in_the_data_directory() {
     for name in ["data/kek", "data/../data/kek", "link", "alias/kek"] {
         assert!(matches!(fixture.error(name), FileProblem::InsideDataDirectory), "{name}");
     }
-    let by_alias = read(&fixture.path("data/kek"), &fixture.path("alias"));
+    let by_alias = read(&fixture.path("data/kek"), &fixture.path("alias"), Readers::OwnerOnly);
     assert!(matches!(by_alias, Err(FileProblem::InsideDataDirectory)));
     assert!(fixture.read("data-kek").is_ok());
 }
@@ -132,4 +135,17 @@ fn what_a_path_led_to_may_not_change() {
 fn a_refused_open_says_so() {
     // Not by trying: root may open everything.
     assert!(matches!(FileProblem::from(Errno::ACCESS), FileProblem::PermissionDenied));
+}
+
+#[test]
+fn a_file_that_anyone_may_read_says_so() {
+    let fixture = Fixture::new();
+    for (mode, outcome) in
+        [(0o644, Some(false)), (0o640, Some(false)), (0o600, Some(true)), (0o664, None), (0o602, None)]
+    {
+        fixture.write("issuers", b"{}");
+        fs::set_permissions(fixture.path("issuers"), fs::Permissions::from_mode(mode)).expect("a mode");
+        let read = read(&fixture.path("issuers"), &fixture.path("data"), Readers::Anyone);
+        assert_eq!(read.ok().map(|text| text.is_private), outcome, "{mode:o}");
+    }
 }
