@@ -6,12 +6,13 @@ use std::time::Duration;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use vault_core::crypto::wrap::USER_ID_MAX;
+use vault_core::identity::token::TokenError;
 use vault_core::integrity::Problem;
 
 use crate::pg::subxact::unpack_sqlstate;
 
-/// Why there is no user. SQLSTATE 28000 for each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why there is no user, or not one who may do this.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     #[error("app.current_user_id is not set")]
     Missing,
@@ -19,15 +20,88 @@ pub enum IdentityError {
     TooLong,
     #[error("app.current_user_id is not valid UTF-8")]
     NotText,
+    #[error("there is no token")]
+    NoToken,
+    #[error("{0}")]
+    Token(#[from] TokenError),
+    #[error("vault_ext has no issuers: {0}")]
+    NoIssuers(String),
+    #[error("this transaction has begun with another user")]
+    Changed,
 }
 
 impl IdentityError {
     /// What the audit row says.
-    pub fn context(self) -> &'static str {
+    pub fn context(&self) -> &'static str {
         match self {
             Self::Missing => "no-identity",
             Self::TooLong => "identity-too-long",
             Self::NotText => "identity-not-text",
+            Self::NoToken => "no-token",
+            Self::Token(error) => error.context(),
+            Self::NoIssuers(_) => "no-issuers",
+            Self::Changed => "identity-changed",
+        }
+    }
+
+    /// HTTP-like, for the audit row.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Token(error) if error.is_insufficient() => 403,
+            Self::NoIssuers(_) => 503,
+            _ => 401,
+        }
+    }
+
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        match self {
+            Self::Token(error) if error.is_insufficient() => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::NoIssuers(_) => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            _ => PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+        }
+    }
+
+    /// What a client can act on (RFC 9470, section 3).
+    fn detail(&self) -> Option<String> {
+        let Self::Token(TokenError::StepUp { max_age, acr }) = self else { return None };
+        let mut detail = "insufficient_user_authentication".to_owned();
+        if let Some(max_age) = max_age {
+            detail += &format!(", max_age={max_age}");
+        }
+        if !acr.is_empty() {
+            detail += &format!(", acr_values=\"{}\"", acr.join(" "));
+        }
+        Some(detail)
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Missing | Self::TooLong | Self::NotText => {
+                "Run SET LOCAL app.current_user_id = '<user>' in this transaction (or SET in this session) first."
+            }
+            Self::NoToken => {
+                "Give the user's token to the function, or call vault_login(token) in this transaction first."
+            }
+            Self::Token(TokenError::Expired) => "Get a new token from the issuer.",
+            Self::Token(TokenError::StepUp { .. }) => {
+                "Let the user sign in again as the detail says, and call with the new token."
+            }
+            Self::Token(TokenError::Scope(_)) => "Ask the issuer for a token with this scope.",
+            Self::Token(TokenError::Role(_)) => "Connect as one of the roles that the issuers file allows.",
+            Self::Token(TokenError::NotBound("transaction")) => {
+                "Ask for SELECT vault_challenge() in this transaction and for a token with it."
+            }
+            Self::Token(TokenError::NotBound(_)) => {
+                "Ask for SELECT vault_session() in this session and for a token with it and a rising seq."
+            }
+            Self::Token(TokenError::Replayed) => "Use each token once; its seq must rise within a session.",
+            Self::Token(_) => {
+                "Get a token that one of the issuers made for this database; SELECT * FROM vault_explain_token(token) tells an administrator more."
+            }
+            Self::NoIssuers(_) => {
+                "Set vault_ext.issuers_file or vault_ext.issuers_command, or correct what it gives and call vault_reload_issuers()."
+            }
+            Self::Changed => "Use one transaction for each user (vault_ext.pin_identity).",
         }
     }
 }
@@ -95,6 +169,8 @@ pub enum VaultError {
     NoKek(String),
     #[error("{0}")]
     Identity(#[from] IdentityError),
+    #[error("the issuers were not reloaded: {0}")]
+    IssuersRefused(String, String),
     #[error("row-level security is off in this session")]
     RowSecurityOff,
     #[error("no vault for this user")]
@@ -178,7 +254,7 @@ impl VaultError {
             | Self::Broken(_)
             | Self::WouldBreak(_)
             | Self::WouldDestroy { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            Self::Identity(_) => PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+            Self::Identity(error) => error.sqlstate(),
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::DoesNotOpen => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
             Self::Audit(failure) if failure.is_a_limit() => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
@@ -189,7 +265,9 @@ impl VaultError {
             Self::UserHasVault(_) => PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
             Self::NoRandomness => PgSqlErrorCode::ERRCODE_SYSTEM_ERROR,
             Self::VersionsExhausted => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            Self::RefusedStart(..) | Self::ReloadRefused(..) => PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
+            Self::RefusedStart(..) | Self::ReloadRefused(..) | Self::IssuersRefused(..) => {
+                PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR
+            }
             Self::OpenWriters => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::NotOnItsOwn(_) | Self::OldSnapshot(_) => PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
             Self::KekUnknown(_) | Self::BadArgument(..) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -216,6 +294,7 @@ impl VaultError {
                     .into(),
             ),
             Self::Audit(failure) => failure.detail(),
+            Self::Identity(error) => error.detail(),
             _ => None,
         }
     }
@@ -228,10 +307,7 @@ impl VaultError {
             Self::NoKek(_) => {
                 "Configure vault_ext.kek_file, vault_ext.kek_command or vault_ext.kek and restart the server.".into()
             }
-            Self::Identity(_) => {
-                "Run SET LOCAL app.current_user_id = '<user>' in this transaction (or SET in this session) first."
-                    .into()
-            }
+            Self::Identity(error) => error.hint().into(),
             Self::RowSecurityOff => {
                 "SET row_security = on: it is off by a setting of this session, role, database or function. Leave FORCE ROW LEVEL SECURITY on the vault's tables as it is.".into()
             }
@@ -257,7 +333,7 @@ impl VaultError {
             Self::Contended(_) | Self::ChangedMeanwhile => "Try the transaction again.".into(),
             Self::NoRandomness => "Look at the operating system's log; getrandom(2) failed.".into(),
             Self::VersionsExhausted => "Erase this vault and call vault_init() again.".into(),
-            Self::RefusedStart(_, hint) | Self::ReloadRefused(_, hint) => hint.clone(),
+            Self::RefusedStart(_, hint) | Self::ReloadRefused(_, hint) | Self::IssuersRefused(_, hint) => hint.clone(),
             Self::ReloadDiffers { .. } => {
                 "Give the new KEK an id of its own: an id stands for one KEK for ever. The old ring stays in use.".into()
             }

@@ -7,6 +7,7 @@ mod guard;
 mod identity;
 mod kek;
 mod keyring;
+mod listener;
 #[allow(unsafe_code)]
 mod pg;
 #[cfg(any(test, feature = "pg_test"))]
@@ -30,7 +31,7 @@ extern "C-unwind" fn _PG_init() {
     pg::process::forbid_backtraces();
     pg::entry::set(pg::entry::Entries {
         audit_writer: audit::writer::run,
-        keyring_listener: keyring::reload::listen,
+        configuration_listener: listener::run,
         rewrap: api::admin::vault_rewrap,
         erase_on_delete: api::admin::vault_erase_on_delete,
     });
@@ -52,11 +53,14 @@ extern "C-unwind" fn _PG_init() {
         },
     });
     pg::drop::before_drop_of(store::SCHEMA, store::vaults::VAULTS, guard::drop::before_drop);
-    if keyring::startup::is_reloadable() {
-        pg::worker::start_keyring_listener();
+    if listener::has_work() {
+        pg::worker::start_configuration_listener();
     }
     if let Err(bad) = keyring::startup::load() {
         error::VaultError::RefusedStart(bad.message, bad.hint).raise();
+    }
+    if let Err(bad) = identity::issuers::load() {
+        error::VaultError::RefusedStart(bad.message, bad.hint.into()).raise();
     }
 }
 

@@ -16,6 +16,20 @@ pub enum OnBadKek {
     Disable,
 }
 
+/// What says who the user is.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum IdentityMode {
+    /// The application, in app.current_user_id.
+    #[name = c"asserted"]
+    Asserted,
+    /// A token that an issuer has signed.
+    #[name = c"token"]
+    Token,
+    /// The role that logged in.
+    #[name = c"role"]
+    Role,
+}
+
 static KEK_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static KEK_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static KEK_COMMAND_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
@@ -26,6 +40,12 @@ static AUDIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static AUDIT_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static AUDIT_SPIN: GucSetting<bool> = GucSetting::<bool>::new(false);
 static AUDIT_IDLE_EXIT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
+static IDENTITY: GucSetting<IdentityMode> = GucSetting::<IdentityMode>::new(IdentityMode::Asserted);
+static PIN_IDENTITY: GucSetting<bool> = GucSetting::<bool>::new(false);
+static TOKEN_FROM_HEADERS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static ISSUERS_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static ISSUERS_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static ISSUERS_COMMAND_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOW_ALTER: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -122,6 +142,57 @@ pub fn define() {
         GucContext::Sighup,
         GucFlags::default(),
     );
+    GucRegistry::define_enum_guc(
+        c"vault_ext.identity",
+        c"What says who the user is.",
+        c"asserted: the application, in app.current_user_id. token: a token that one of the issuers has signed. role: the role that logged in.",
+        &IDENTITY,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"vault_ext.pin_identity",
+        c"Lets the first user of a transaction stand until it ends.",
+        c"A call for another user in the same transaction fails.",
+        &PIN_IDENTITY,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"vault_ext.token_from_headers",
+        c"Takes the token from PostgREST's request.headers where vault_ext.token is not set.",
+        c"PostgREST passes the header Authorization on.",
+        &TOKEN_FROM_HEADERS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"vault_ext.issuers_file",
+        c"Path of the file that names the issuers whose tokens are believed.",
+        c"Absolute, writable by the server's user or root alone, outside the data directory.",
+        &ISSUERS_FILE,
+        GucContext::Postmaster,
+        superuser_only,
+    );
+    GucRegistry::define_string_guc(
+        c"vault_ext.issuers_command",
+        c"Shell command whose standard output is the text of an issuers file.",
+        c"It runs at server start and at each reload.",
+        &ISSUERS_COMMAND,
+        GucContext::Postmaster,
+        superuser_only,
+    );
+    GucRegistry::define_int_guc(
+        c"vault_ext.issuers_command_timeout",
+        c"How long vault_ext.issuers_command may take.",
+        c"It is killed after that.",
+        &ISSUERS_COMMAND_TIMEOUT,
+        100,
+        3_600_000,
+        GucContext::Postmaster,
+        GucFlags::UNIT_MS,
+    );
+    guc::define_token();
     // PostgreSQL decides who may drop. These two only ask whether the statement is intended, so everybody may set them.
     GucRegistry::define_bool_guc(
         c"vault_ext.allow_drop",
@@ -189,6 +260,35 @@ pub fn audit_idle_exit() -> Duration {
 
 pub fn audit_spin() -> bool {
     AUDIT_SPIN.get()
+}
+
+pub fn identity() -> IdentityMode {
+    IDENTITY.get()
+}
+
+pub fn pin_identity() -> bool {
+    PIN_IDENTITY.get()
+}
+
+pub fn token_from_headers() -> bool {
+    TOKEN_FROM_HEADERS.get()
+}
+
+pub fn issuers_file() -> Option<String> {
+    text(&ISSUERS_FILE)
+}
+
+pub fn issuers_command() -> Option<String> {
+    text(&ISSUERS_COMMAND)
+}
+
+pub fn issuers_command_timeout() -> Duration {
+    milliseconds(&ISSUERS_COMMAND_TIMEOUT)
+}
+
+/// vault_ext.token, which no SQL can read.
+pub fn token() -> Option<Vec<u8>> {
+    guc::token()
 }
 
 pub fn allow_drop() -> bool {

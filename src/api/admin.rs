@@ -31,7 +31,7 @@ fn vault_rename_user(old_user_id: String, new_user_id: &str) {
     or_raise(rename::rename(old_user_id, new_user_id));
 }
 
-fn check_user_id(user_id: &str) {
+pub(super) fn check_user_id(user_id: &str) {
     if user_id.is_empty() || user_id.len() > USER_ID_MAX {
         VaultError::BadArgument("user_id must have 1 to 255 bytes", "Give the user's id as the application sets it.")
             .raise();

@@ -10,8 +10,9 @@ use aes_gcm::aead::AeadInOut;
 use pgrx::prelude::*;
 use vault_core::crypto::secret::{KekBytes, MasterKey};
 use vault_core::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, Nonce, WrapContext};
+use vault_core::identity::issuers::Purpose;
 
-use crate::identity;
+use crate::identity::Caller;
 use crate::pg::composite::Row;
 use crate::store::vaults;
 
@@ -19,8 +20,8 @@ use crate::store::vaults;
 /// no subtransaction, no audit, nothing opened.
 #[pg_extern(sql = false)]
 fn bench_lookup() -> Row<4> {
-    let user = identity::current_user().expect("an identity");
-    let vault = vaults::find(&user).expect("a vault");
+    let user = Caller::OfSession.identify(Purpose::Identify).expect("an identity").user;
+    let vault = vaults::find(&user, false).expect("a vault");
     Row([
         vault.wrapped_mk.as_str().into_datum(),
         vault.format_version.into_datum(),

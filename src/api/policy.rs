@@ -1,10 +1,21 @@
 //! For our own SQL only: functions that the policies and the audit writer's INSERT call.
 
 use pgrx::prelude::*;
+use vault_core::audit::record::IdentityKind;
 
+use super::or_raise;
 use crate::audit::writer;
+use crate::error::VaultError;
+use crate::identity;
 use crate::pg::composite::RowSet;
 use crate::store::maintenance;
+
+/// The user whose rows policies let through: of the call in progress, or as vault_ext.identity says. NULL where nobody has said
+/// who it is, and while the vault works across users. 28000 for a bad token.
+#[pg_extern(sql = false)]
+fn current_user_id() -> Option<String> {
+    if maintenance::is_active() { None } else { or_raise(identity::visible_user().map_err(VaultError::from)) }
+}
 
 /// Asked by policies; see `maintenance`.
 #[pg_extern(sql = false)]
@@ -20,7 +31,7 @@ fn is_audit_writer() -> bool {
 
 /// The records that the audit writer is about to insert; none in any other process.
 #[pg_extern(sql = false)]
-fn audit_batch() -> RowSet<11> {
+fn audit_batch() -> RowSet<17> {
     RowSet(|rows| {
         writer::batch(|record| {
             rows.put([
@@ -35,6 +46,12 @@ fn audit_batch() -> RowSet<11> {
                 record.request_id.into_datum(),
                 record.context.into_datum(),
                 record.created_at.into_datum(),
+                record.evidence.identity.map(IdentityKind::name).into_datum(),
+                record.evidence.issuer.into_datum(),
+                record.evidence.token_id.into_datum(),
+                record.evidence.token_kid.into_datum(),
+                record.evidence.actor.into_datum(),
+                record.evidence.grant_id.into_datum(),
             ]);
         });
     })

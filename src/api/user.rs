@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use super::or_raise;
 use crate::error::VaultError;
+use crate::identity::Caller;
 use crate::pg::composite::Row;
 use crate::vault::key::UserKey;
 use crate::vault::service;
@@ -19,28 +20,56 @@ fn vault_key(result: Result<UserKey, VaultError>) -> Row<4> {
     ])
 }
 
-/// The user's key; minted if there is none. 28000, 55000, XX001, 53400.
+/// The user's key; minted if there is none. 28000, 42501, 55000, XX001, 53400.
 #[pg_extern(sql = false)]
 fn vault_init() -> Row<4> {
-    vault_key(service::init())
+    vault_key(service::init(Caller::OfSession))
 }
 
-/// The user's key. P0002 if there is none; 28000, 55000, XX001, 53400.
+/// The same for the user that a token names.
+#[pg_extern(sql = false)]
+fn vault_init_with_token(token: Option<&str>) -> Row<4> {
+    vault_key(service::init(Caller::WithToken(token)))
+}
+
+/// The user's key. P0002 if there is none; 28000, 42501, 55000, XX001, 53400.
 #[pg_extern(sql = false)]
 fn vault_get_master_key() -> Row<4> {
-    vault_key(service::get())
+    vault_key(service::get(Caller::OfSession))
 }
 
-/// A fresh key in place of the old one. 28000, 55000, XX001, 53400.
+/// The same for the user that a token names.
+#[pg_extern(sql = false)]
+fn vault_get_master_key_with_token(token: Option<&str>) -> Row<4> {
+    vault_key(service::get(Caller::WithToken(token)))
+}
+
+/// A fresh key in place of the old one. 28000, 42501, 55000, XX001, 53400.
 #[pg_extern(sql = false)]
 fn vault_rotate() -> Row<4> {
-    vault_key(service::rotate())
+    vault_key(service::rotate(Caller::OfSession))
+}
+
+/// The same for the user that a token names.
+#[pg_extern(sql = false)]
+fn vault_rotate_with_token(token: Option<&str>) -> Row<4> {
+    vault_key(service::rotate(Caller::WithToken(token)))
 }
 
 /// exists, format_version, kek_id, key_version, created_at, rotated_at; all but the first NULL where there is no vault.
 #[pg_extern(sql = false)]
 fn vault_status() -> Row<6> {
-    match or_raise(service::status()) {
+    status(Caller::OfSession)
+}
+
+/// The same for the user that a token names.
+#[pg_extern(sql = false)]
+fn vault_status_with_token(token: Option<&str>) -> Row<6> {
+    status(Caller::WithToken(token))
+}
+
+fn status(caller: Caller<'_>) -> Row<6> {
+    match or_raise(service::status(caller)) {
         None => Row([false.into_datum(), None, None, None, None, None]),
         Some(vault) => Row([
             true.into_datum(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vault_core::audit::queue::{Kind, LastError};
-use vault_core::audit::record::{Action, RECORD_BYTES, Record};
+use vault_core::audit::record::{Action, Evidence, RECORD_BYTES, Record};
 
 use super::memory;
 use super::submit::{my_queue, submit_and_wait, timed_out};
@@ -48,6 +48,7 @@ pub fn probe() -> Result<(), AuditFailure> {
         user_agent: None,
         request_id: None,
         context: Some("probe"),
+        evidence: Evidence::default(),
     };
     let mut bytes = [0; RECORD_BYTES];
     let length = record.encode(&mut bytes);

@@ -45,6 +45,8 @@ thread_local! {
     static CONNECTING: Cell<bool> = const { Cell::new(false) };
     /// What is not as CREATE EXTENSION made it and breaks a promise; None while all is well.
     static BROKEN: RefCell<Option<Problem>> = const { RefCell::new(None) };
+    /// Whether the trail has the columns that say what established the user.
+    static HAS_IDENTITY: Cell<bool> = const { Cell::new(true) };
     /// Whether the check of the catalogs had to be postponed.
     static POSTPONED: Cell<bool> = const { Cell::new(false) };
 }
@@ -247,7 +249,7 @@ fn settling_transaction<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
 }
 
 fn insert_batch(records: usize) {
-    let inserted = trail::insert_audit_batch();
+    let inserted = trail::insert_audit_batch(HAS_IDENTITY.get());
     // A trigger that swallows rows must not pass for a written trail.
     assert!(inserted == records as u64, "{inserted} of {records} audit rows were inserted");
 }
@@ -281,6 +283,7 @@ fn read_catalogs() {
     let tables: Vec<u32> =
         facts.iter().filter_map(|fact| if let Fact::Table { oid, .. } = fact { Some(*oid) } else { None }).collect();
     inval::watch(&tables);
+    HAS_IDENTITY.set(integrity::trail_has_identity(&facts));
     let (broken, endangered): (Vec<_>, Vec<_>) =
         integrity::problems(&facts).into_iter().partition(|problem| problem.voids);
     for Problem { what, hint, .. } in endangered {

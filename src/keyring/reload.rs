@@ -1,7 +1,5 @@
 //! Reading the configured source again while the server runs: by an administrator's call, which also looks at what the
-//! database needs, and by SIGHUP, once per server.
-
-use std::time::Duration;
+//! database needs, and by a signal, once per server.
 
 use vault_core::crypto::check::CheckValue;
 use vault_core::keyring::Entry;
@@ -11,7 +9,7 @@ use vault_core::keyring::text::{Keyring, MAX_KEKS};
 use super::ring;
 use super::startup::{self, BadKek};
 use crate::error::VaultError;
-use crate::pg::{process, secret, wait, worker};
+use crate::pg::{process, secret};
 
 /// A validated keyring that may replace the ring in use.
 pub struct Proposal {
@@ -68,19 +66,9 @@ impl Proposal {
     }
 }
 
-/// Runs the worker that listens for SIGHUP. It has no database connection, so it cannot tell whether vaults need a KEK: it
+/// Called by the process that listens for SIGHUP. It has no database connection, so it cannot tell whether vaults need a KEK: it
 /// refuses a keyring that lacks a loaded one (which may also be a file that is only half written).
-pub fn listen() {
-    worker::accept_signals();
-    while !process::is_terminating() {
-        if worker::reload_configuration_if_asked() {
-            reload_by_signal();
-        }
-        wait::sleep_until_signal(Duration::from_secs(600));
-    }
-}
-
-fn reload_by_signal() {
+pub fn reload_by_signal() {
     loop {
         let proposal = match Proposal::read(&mut process::is_terminating) {
             Ok(proposal) => proposal,

@@ -55,7 +55,7 @@ unsafe impl<const N: usize> SqlTranslatable for Row<N> {
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("record")));
 }
 
-/// A set of rows whose columns match the function's OUT parameters, in order. The function it holds puts them.
+/// A set of rows whose first columns match the function's OUT parameters, in order: an older version's SQL may have fewer. The function it holds puts them.
 pub struct RowSet<const N: usize>(pub fn(&mut Rows<N>));
 
 /// Where the rows of a set go.
@@ -68,7 +68,7 @@ impl<const N: usize> Rows<N> {
     pub fn put(&mut self, row: [Option<pg_sys::Datum>; N]) {
         let mut values = row.map(|value| value.unwrap_or_else(pg_sys::Datum::null));
         let mut nulls = row.map(|value| value.is_none());
-        // SAFETY: the store is open, and the descriptor was checked to have N columns; the store copies the row.
+        // SAFETY: the store is open, and the descriptor was checked to have at most N columns; the store copies the row.
         unsafe {
             pg_sys::tuplestore_putvalues(self.store, self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
         }
@@ -87,7 +87,7 @@ unsafe impl<const N: usize> BoxRet for RowSet<N> {
                 !result.is_null()
                     && (*result).type_ == pg_sys::NodeTag::T_ReturnSetInfo
                     && (*result).allowedModes as u32 & materialize != 0
-                    && (*(*result).expectedDesc).natts as usize == N,
+                    && (*(*result).expectedDesc).natts as usize <= N,
                 "call this function in FROM"
             );
             let caller = pg_sys::MemoryContextSwitchTo((*(*result).econtext).ecxt_per_query_memory);

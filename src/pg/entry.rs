@@ -15,7 +15,7 @@ pub struct Entries {
     /// Runs an audit writer until it exits. The argument is the one that it was started with.
     pub audit_writer: fn(u32),
     /// Runs the worker that listens for SIGHUP until it exits.
-    pub keyring_listener: fn(),
+    pub configuration_listener: fn(),
     /// Does the work of the procedure vault_rewrap() for a batch size and returns three counts. `None` instead of the
     /// transactions means that it was called where it cannot commit.
     pub rewrap: fn(Option<i32>, Option<&Transactions>) -> [i64; 3],
@@ -38,7 +38,7 @@ fn entries() -> Entries {
 
 /// The names of the workers' main functions, for the postmaster.
 pub const AUDIT_WRITER: &CStr = c"vault_ext_audit_writer";
-pub const KEYRING_LISTENER: &CStr = c"vault_ext_keyring_listener";
+pub const CONFIGURATION_LISTENER: &CStr = c"vault_ext_configuration_listener";
 
 #[unsafe(no_mangle)]
 #[pg_guard]
@@ -48,8 +48,8 @@ pub extern "C-unwind" fn vault_ext_audit_writer(argument: pg_sys::Datum) {
 
 #[unsafe(no_mangle)]
 #[pg_guard]
-pub extern "C-unwind" fn vault_ext_keyring_listener(_argument: pg_sys::Datum) {
-    (entries().keyring_listener)();
+pub extern "C-unwind" fn vault_ext_configuration_listener(_argument: pg_sys::Datum) {
+    (entries().configuration_listener)();
     // An exit with 0 would tell the postmaster not to start it again.
     // SAFETY: outside a transaction, holding nothing.
     unsafe { pg_sys::proc_exit(1) };

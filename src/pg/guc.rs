@@ -1,4 +1,4 @@
-//! What pgrx does not offer for settings: hiding the KEK setting's value, and reserving the prefix.
+//! What pgrx does not offer for settings: hiding the values of the KEK and of a token, and reserving the prefix.
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -70,6 +70,59 @@ unsafe extern "C-unwind" fn take_value(
         bytes[..shown].copy_from_slice(&mask[..shown]);
     }
     true
+}
+
+static TOKEN: GucSetting<Option<std::ffi::CString>> = GucSetting::<Option<std::ffi::CString>>::new(None);
+
+/// Defines vault_ext.token, which SQL can write and not read: its show hook gives the mask to SHOW, current_setting and
+/// pg_settings. Only a session or a transaction can set it. A value from the startup packet, from ALTER ROLE or ALTER DATABASE
+/// would come back after DISCARD ALL.
+pub fn define_token() {
+    // SAFETY: the hooks are guarded and follow the server's protocols (see there).
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"vault_ext.token",
+            c"Token that says who the user is, where a call does not bring one.",
+            c"Set it with vault_login(), or as a bind parameter of set_config(). It cannot be read.",
+            &TOKEN,
+            GucContext::Userset,
+            GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE,
+            Some(comes_from_session),
+            None,
+            Some(show_mask),
+        );
+    }
+}
+
+/// The token of this session or transaction.
+pub fn token() -> Option<Vec<u8>> {
+    TOKEN.get().map(std::ffi::CString::into_bytes).filter(|token| !token.is_empty())
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn comes_from_session(
+    value: *mut *mut std::ffi::c_char,
+    _extra: *mut *mut std::ffi::c_void,
+    source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: `value` points to NULL or to a NUL-terminated string.
+    let is_empty = unsafe { (*value).is_null() || **value == 0 };
+    if is_empty || source == pg_sys::GucSource::PGC_S_SESSION || source == pg_sys::GucSource::PGC_S_DEFAULT {
+        return true;
+    }
+    // The server's own message would quote the value.
+    // SAFETY: the server only reads the message, and before this call's memory is reset.
+    unsafe {
+        pg_sys::GUC_check_errmsg_string =
+            c"vault_ext.token can be set by a session or a transaction only".as_ptr().cast_mut();
+    }
+    false
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn show_mask() -> *const std::ffi::c_char {
+    let is_set = token().is_some();
+    if is_set { MASK.as_ptr() } else { c"".as_ptr() }
 }
 
 /// Makes every other setting with this prefix an error.

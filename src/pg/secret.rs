@@ -88,6 +88,14 @@ impl<const N: usize> SharedSecret<N> {
     }
 }
 
+/// Atomics that all processes share from now on: a mapping that the postmaster makes and every later process inherits. All
+/// zero at first. None if the system gives no memory.
+pub fn share<T: super::shmem::Shared>() -> Option<&'static T> {
+    let (address, _) = map(size_of::<T>(), libc::MAP_SHARED)?;
+    // SAFETY: the mapping is zeroed, page-aligned, large enough and never unmapped, and zero bytes are a value of T.
+    Some(unsafe { &*address.cast::<T>() })
+}
+
 /// Values on private pages, zeroized and unmapped on drop.
 pub struct SecretPages<T> {
     address: *mut T,

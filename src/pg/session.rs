@@ -35,6 +35,44 @@ pub fn caller() -> String {
     }
 }
 
+/// Name of the role that logged in.
+pub fn login() -> String {
+    // SAFETY: as in `caller`.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(pg_sys::GetSessionUserId(), true);
+        if name.is_null() {
+            return "(dropped role)".to_owned();
+        }
+        let text = CStr::from_ptr(name).to_string_lossy().into_owned();
+        pg_sys::pfree(name.cast());
+        text
+    }
+}
+
+/// Name of the database that this process is connected to.
+pub fn database_name() -> String {
+    thread_local! {
+        static NAME: OnceCell<String> = const { OnceCell::new() };
+    }
+    // SAFETY: within a transaction; gives NULL or a palloc'd string, which the transaction's end frees.
+    let ask = || unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+    };
+    // A database in which somebody is connected cannot be renamed.
+    NAME.with(|name| name.get_or_init(ask).clone())
+}
+
+/// Seconds since 1970-01-01 00:00 UTC when the client's present statement began.
+pub fn statement_time() -> i64 {
+    // SAFETY: reads a variable of this process.
+    let microseconds = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
+    microseconds.div_euclid(1_000_000) + EPOCH
+}
+
+/// Seconds from 1970 to 2000, PostgreSQL's own beginning of time.
+pub const EPOCH: i64 = 946_684_800;
+
 /// Does `work` as that role, as a SECURITY DEFINER function would: SET ROLE and other ways out are closed meanwhile. An
 /// error in it must end a (sub)transaction that was begun before; that takes the role back.
 pub fn as_role<T>(role: &CStr, work: impl FnOnce() -> T) -> T {
@@ -100,7 +138,7 @@ impl Statement {
 }
 
 /// Number of the transaction within this process.
-fn local_transaction() -> u32 {
+pub fn local_transaction() -> u32 {
     // SAFETY: MyProc is set in every process that runs SQL.
     unsafe {
         #[cfg(any(feature = "pg15", feature = "pg16"))]

@@ -6,6 +6,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 use vault_core::audit::queue::{Counters, Queue, Slot};
+use vault_core::identity::counts::Counts;
 
 /// A type that can lie in shared memory, where other processes change it.
 ///
@@ -20,6 +21,8 @@ unsafe impl Shared for Counters {}
 unsafe impl Shared for Queue {}
 // SAFETY: as above.
 unsafe impl Shared for Slot {}
+// SAFETY: as above.
+unsafe impl Shared for Counts {}
 
 /// The memory, zeroed at server start. Its parts are taken one after the other.
 pub struct Region {

@@ -29,17 +29,18 @@ pub fn start(name: &str, argument: u32, extra: u64) -> bool {
 
 /// Tells the postmaster to start the listener with the server, on a standby too, and to restart it if it exits. Only while
 /// preloading.
-pub fn start_keyring_listener() {
+pub fn start_configuration_listener() {
     let mut worker = pg_sys::BackgroundWorker {
         bgw_flags: pg_sys::BGWORKER_SHMEM_ACCESS as c_int,
         bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_PostmasterStart,
         bgw_restart_time: 1,
         ..Default::default()
     };
+    // Older versions gave it this name when it read the keyring only; monitoring may know it.
     copy(&mut worker.bgw_name, b"vault_ext keyring listener");
     copy(&mut worker.bgw_type, b"vault_ext keyring listener");
     copy(&mut worker.bgw_library_name, b"vault_ext");
-    copy(&mut worker.bgw_function_name, entry::KEYRING_LISTENER.to_bytes());
+    copy(&mut worker.bgw_function_name, entry::CONFIGURATION_LISTENER.to_bytes());
     // SAFETY: the structure is complete, and its texts are NUL-terminated.
     unsafe { pg_sys::RegisterBackgroundWorker(&mut worker) };
 }

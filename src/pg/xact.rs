@@ -32,7 +32,7 @@ impl Callbacks {
 }
 
 /// The number of listeners that one process can have.
-const LISTENERS: usize = 4;
+const LISTENERS: usize = 6;
 
 thread_local! {
     static CALLBACKS: Cell<[Option<&'static Callbacks>; LISTENERS]> = const { Cell::new([None; LISTENERS]) };

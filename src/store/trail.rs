@@ -8,6 +8,13 @@ use crate::pg::spi::{Arg, Rows, Statement};
 thread_local! {
     static INSERT_AUDIT: Statement = const { Statement::new(
         "INSERT INTO vault_ext.encryption_vault_audit (user_id, action, status, kek_id, key_version, db_role, \
+         ip_address, user_agent, request_id, context, created_at, \
+         identity, issuer, token_id, token_kid, actor, grant_id) \
+         SELECT * FROM vault_ext.audit_batch()"
+    ) };
+    // For the SQL of 0.2.0 and older, until ALTER EXTENSION vault_ext UPDATE has run.
+    static INSERT_AUDIT_WITHOUT_IDENTITY: Statement = const { Statement::new(
+        "INSERT INTO vault_ext.encryption_vault_audit (user_id, action, status, kek_id, key_version, db_role, \
          ip_address, user_agent, request_id, context, created_at) \
          SELECT * FROM vault_ext.audit_batch()"
     ) };
@@ -19,8 +26,11 @@ thread_local! {
 
 /// Inserts the batch that the audit writer holds (`writer::batch`) and says how many rows that were. Only in the audit
 /// writer does the policy let it.
-pub fn insert_audit_batch() -> u64 {
-    INSERT_AUDIT.with(|statement| statement.run(&[], Rows::count))
+///
+/// `has_identity`: whether the table has the columns that say what established the user.
+pub fn insert_audit_batch(has_identity: bool) -> u64 {
+    let statement = if has_identity { &INSERT_AUDIT } else { &INSERT_AUDIT_WITHOUT_IDENTITY };
+    statement.with(|statement| statement.run(&[], Rows::count))
 }
 
 /// Deletes audit rows older than that and says how many. Only in maintenance does the policy let it.

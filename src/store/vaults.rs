@@ -16,6 +16,9 @@ pub struct Vault {
     pub format_version: i16,
     pub kek_id: String,
     pub key_version: i32,
+    /// Tokens that were issued before this time do not count, in microseconds since 2000-01-01 00:00 UTC. None where it was not
+    /// read; Some(None) where there is no such time.
+    pub tokens_valid_from: Option<Option<i64>>,
 }
 
 /// What a user may see of the row without its key.
@@ -53,6 +56,17 @@ thread_local! {
     static FIND: Statement = const { Statement::planned_once(concat!(
         "SELECT ", columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
     )) };
+    static FIND_FOR_TOKEN: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", columns!(), ", tokens_valid_from FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
+    )) };
+    static LOCK_FOR_TOKEN: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", columns!(), ", tokens_valid_from FROM vault_ext.encryption_vaults \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 FOR UPDATE"
+    )) };
+    static REVOKE_TOKENS: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.encryption_vaults SET tokens_valid_from = GREATEST(tokens_valid_from, $2) \
+         WHERE user_id OPERATOR(pg_catalog.=) $1"
+    ) };
     static STATUS: Statement = const { Statement::planned_once(
         "SELECT format_version, kek_id, key_version, created_at, rotated_at \
          FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
@@ -140,6 +154,7 @@ fn vault(rows: &Rows, row: u64) -> Option<Vault> {
         format_version: rows.get(row, 2)?,
         kek_id: rows.get(row, 3)?,
         key_version: rows.get(row, 4)?,
+        tokens_valid_from: None,
     })
 }
 
@@ -147,9 +162,24 @@ fn first_vault(rows: &Rows) -> Option<Vault> {
     if rows.count() == 0 { None } else { vault(rows, 0) }
 }
 
-/// The user's row.
-pub fn find(user: &str) -> Option<Vault> {
-    FIND.with(|statement| statement.run(&[Arg::Text(user)], first_vault))
+fn first_vault_for_token(rows: &Rows) -> Option<Vault> {
+    Some(Vault { tokens_valid_from: Some(rows.get(0, 5)), ..first_vault(rows)? })
+}
+
+/// The user's row; for a token with the time from which tokens count.
+pub fn find(user: &str, for_token: bool) -> Option<Vault> {
+    if for_token {
+        FIND_FOR_TOKEN.with(|statement| statement.run(&[Arg::Text(user)], first_vault_for_token))
+    } else {
+        FIND.with(|statement| statement.run(&[Arg::Text(user)], first_vault))
+    }
+}
+
+/// Lets tokens that were issued before that time, in microseconds since 2000-01-01 00:00 UTC, count no more. False if the user
+/// has no vault. Only in maintenance.
+pub fn revoke_tokens(user: &str, issued_before: i64) -> bool {
+    let args = [Arg::Text(user), Arg::Timestamp(issued_before)];
+    maintenance::run(|| REVOKE_TOKENS.with(|statement| statement.run(&args, Rows::count))) == 1
 }
 
 /// The user's row without the wrap.
@@ -167,9 +197,13 @@ pub fn status(user: &str) -> Option<VaultStatus> {
     STATUS.with(|statement| statement.run(&[Arg::Text(user)], status))
 }
 
-/// The user's row, locked until the transaction ends.
-pub fn lock(user: &str) -> Option<Vault> {
-    LOCK.with(|statement| statement.run(&[Arg::Text(user)], first_vault))
+/// The same, locked until the transaction ends.
+pub fn lock(user: &str, for_token: bool) -> Option<Vault> {
+    if for_token {
+        LOCK_FOR_TOKEN.with(|statement| statement.run(&[Arg::Text(user)], first_vault_for_token))
+    } else {
+        LOCK.with(|statement| statement.run(&[Arg::Text(user)], first_vault))
+    }
 }
 
 /// Inserts the user's row; false if another transaction did meanwhile.

@@ -2,12 +2,13 @@
 
 use vault_core::audit::claims::Claims;
 use vault_core::audit::record::{Action, Record};
+use vault_core::identity::issuers::Purpose;
+use vault_core::identity::token::TokenError;
 
 use super::key::UserKey;
 use crate::audit::{memory, rolled_back, submit};
-use crate::error::IdentityError;
-use crate::error::VaultError;
-use crate::identity;
+use crate::error::{IdentityError, VaultError};
+use crate::identity::{self, Caller, Identity};
 use crate::pg::{session, spi, subxact, xact};
 
 /// Whether this server can write audit rows at all.
@@ -24,17 +25,23 @@ pub fn can_be_audited() -> Result<(), VaultError> {
 /// One audited call.
 pub struct Call {
     action: Action,
+    /// The user that the call concerns.
     user: Option<String>,
+    /// Who calls for himself.
+    identity: Option<Identity>,
     db_role: String,
     claims: Claims,
 }
 
 impl Call {
     /// Begins a call of the current user; a missing identity is recorded and refused here.
-    pub fn begin(action: Action) -> Result<Self, VaultError> {
+    pub fn begin(action: Action, caller: Caller<'_>) -> Result<Self, VaultError> {
         let mut call = Self::without_user(action)?;
-        match identity::current_user() {
-            Ok(user) => call.user = Some(user),
+        match caller.identify(purpose(action)) {
+            Ok(identity) => {
+                call.user = Some(identity.user.clone());
+                call.identity = Some(identity);
+            }
             Err(error) => return Err(call.failed(error.into())),
         }
         Ok(call)
@@ -51,7 +58,7 @@ impl Call {
         can_be_audited()?;
         submit::announce();
         let claims = Claims::gather(session::setting, session::connection_address);
-        Ok(Self { action, user: None, db_role: session::caller(), claims })
+        Ok(Self { action, user: None, identity: None, db_role: session::caller(), claims })
     }
 
     /// The user that the call concerns.
@@ -65,7 +72,8 @@ impl Call {
         if !session::has_row_security() {
             return Err(self.failed(VaultError::RowSecurityOff));
         }
-        match subxact::catch(|| work(self.user())) {
+        let in_force = self.identity.as_ref().map(|identity| identity.user.as_str());
+        match identity::in_force(in_force, || subxact::catch(|| work(self.user()))) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(self.failed(error)),
             Err(raised) => {
@@ -80,8 +88,25 @@ impl Call {
         }
     }
 
+    /// Whether the caller's token was revoked by vault_revoke_tokens() for all that were issued before that time, in
+    /// microseconds since 2000-01-01 00:00 UTC.
+    pub fn refuse_revoked(&self, issued_before: Option<i64>) -> Result<(), VaultError> {
+        let token = self.identity.as_ref().and_then(|identity| identity.token.as_ref());
+        match (token, issued_before) {
+            (Some(token), Some(limit)) if token.is_older_than(limit) => {
+                Err(IdentityError::Token(TokenError::Revoked).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a token says who the user is.
+    pub fn has_token(&self) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.token.is_some())
+    }
+
     /// Records a failure and gives the error to raise: the failure itself, or that the trail cannot be written.
-    fn failed(&self, error: VaultError) -> VaultError {
+    pub(super) fn failed(&self, error: VaultError) -> VaultError {
         let (status, context) = describe(&error);
         match self.row(self.action.failed(), status, None, Some(context)) {
             Ok(()) => error,
@@ -141,14 +166,26 @@ impl Call {
             user_agent: self.claims.user_agent.as_deref(),
             request_id: self.claims.request_id.as_deref(),
             context,
+            evidence: self.identity.as_ref().map(Identity::evidence).unwrap_or_default(),
         }
+    }
+}
+
+/// What a token must be good for.
+fn purpose(action: Action) -> Purpose {
+    match action {
+        Action::Init => Purpose::Init,
+        Action::Fetch => Purpose::Fetch,
+        Action::Rotate => Purpose::Rotate,
+        _ => Purpose::Identify,
     }
 }
 
 /// Status and context of a failure in the trail; the names are the predecessor's where it had one.
 pub fn describe(error: &VaultError) -> (u16, &'static str) {
     match error {
-        VaultError::Identity(error) => (401, IdentityError::context(*error)),
+        VaultError::Identity(error) => (error.status(), error.context()),
+        VaultError::IssuersRefused(..) => (503, "issuers-refused"),
         VaultError::NoVault => (404, "not-initialised"),
         VaultError::UserHasVault(_) => (409, "vault-exists"),
         VaultError::RowSecurityOff => (500, "row-security-off"),

@@ -1,9 +1,11 @@
 //! What users' keys go through: the service ([`service`], [`rename`]), the audited call ([`call`]), wraps ([`wrapping`]), calls that a
-//! statement repeats ([`repeat`]), and whether keys can be released at all ([`health`]). What an administrator does with KEKs
+//! statement repeats ([`repeat`]), whether keys can be released at all ([`health`]), and the issuers as an
+//! administrator sees them ([`issuers`]). What an administrator does with KEKs
 //! is in `kek`.
 
 pub mod call;
 pub mod health;
+pub mod issuers;
 pub mod key;
 pub mod rename;
 mod repeat;

@@ -31,8 +31,8 @@ fn move_to(old_user: &str, new_user: &str) -> Result<UserKey, VaultError> {
     let is_taken = || VaultError::UserHasVault(new_user.to_owned());
     for _ in 0..ATTEMPTS {
         let moved = with_newest_ring(|ring| {
-            let vault = maintenance::run(|| vaults::lock(old_user)).ok_or(VaultError::NoVault)?;
-            if maintenance::run(|| vaults::find(new_user)).is_some() {
+            let vault = maintenance::run(|| vaults::lock(old_user, false)).ok_or(VaultError::NoVault)?;
+            if maintenance::run(|| vaults::find(new_user, false)).is_some() {
                 return Err(is_taken());
             }
             let master_key = ring_opens(ring, &vault.stored(old_user))?;

@@ -85,11 +85,17 @@ pub fn was_changed_by_this_statement(user: &str) -> bool {
     seen_from.is_some_and(is_later)
 }
 
-/// Calls `work` with the user's vault: as the calling statement read it before, or else as it is now.
-pub fn with_vault<T>(user: &str, work: impl FnOnce(Option<&Vault>) -> Result<T, VaultError>) -> Result<T, VaultError> {
+/// Calls `work` with the user's vault: as the calling statement read it before, or else as it is now. `for_token`: see
+/// `vaults::find`.
+pub fn with_vault<T>(
+    user: &str,
+    for_token: bool,
+    work: impl FnOnce(Option<&Vault>) -> Result<T, VaultError>,
+) -> Result<T, VaultError> {
     let statement = Statement::current();
+    let is_enough = |vault: &Vault| !for_token || vault.tokens_valid_from.is_some();
     // Taken out meanwhile: `work` may come back here.
-    if let Some(reading) = VAULT.take().filter(|reading| reading.is_of(statement, user)) {
+    if let Some(reading) = VAULT.take().filter(|reading| reading.is_of(statement, user) && is_enough(&reading.read)) {
         let done = work(Some(&reading.read)).map_err(|error| match error {
             // It opened a moment ago: the vault was rewrapped, and the KEK has left the keyring since.
             VaultError::KekNotLoaded(_) => VaultError::ChangedMeanwhile,
@@ -98,7 +104,7 @@ pub fn with_vault<T>(user: &str, work: impl FnOnce(Option<&Vault>) -> Result<T, 
         VAULT.set(Some(reading));
         return Ok(done);
     }
-    let vault = vaults::find(user);
+    let vault = vaults::find(user, for_token);
     let done = work(vault.as_ref())?;
     if let (Some(statement), Some(vault)) = (statement, vault) {
         VAULT.set(Some(Reading { statement, user: user.to_owned(), read: vault }));

@@ -2,13 +2,14 @@
 
 use pgrx::datum::Interval;
 use vault_core::audit::record::Action;
+use vault_core::identity::issuers::Purpose;
 
 use super::call::Call;
 use super::key::UserKey;
 use super::repeat;
 use super::wrapping::{mint, ring_opens, with_newest_ring};
-use crate::error::VaultError;
-use crate::identity;
+use crate::error::{IdentityError, VaultError};
+use crate::identity::{self, Caller, Identity};
 use crate::keyring::ring::{self, Ring};
 use crate::pg::session;
 use crate::store::trail;
@@ -27,9 +28,9 @@ enum Outcome {
 }
 
 /// The user's key; minted if there is none.
-pub fn init() -> Result<UserKey, VaultError> {
-    let call = Call::begin(Action::Init)?;
-    match call.attempt(create_or_open)? {
+pub fn init(caller: Caller<'_>) -> Result<UserKey, VaultError> {
+    let call = Call::begin(Action::Init, caller)?;
+    match call.attempt(|user| create_or_open(&call, user))? {
         Outcome::Created(key) => {
             repeat::note_change(call.user());
             call.change(key, 201, Some("created"))
@@ -41,19 +42,23 @@ pub fn init() -> Result<UserKey, VaultError> {
 }
 
 /// The user's key.
-pub fn get() -> Result<UserKey, VaultError> {
-    let call = Call::begin(Action::Fetch)?;
+pub fn get(caller: Caller<'_>) -> Result<UserKey, VaultError> {
+    let call = Call::begin(Action::Fetch, caller)?;
     let key = call.attempt(|user| {
-        with_newest_ring(|ring| repeat::with_vault(user, |vault| open(ring, user, vault.ok_or(VaultError::NoVault)?)))
+        with_newest_ring(|ring| {
+            repeat::with_vault(user, call.has_token(), |vault| {
+                open(&call, ring, user, vault.ok_or(VaultError::NoVault)?)
+            })
+        })
     })?;
     call.release(key, 200, None)
 }
 
 /// Replaces the key with a new one, after the old one has opened; acts as init if there is none. Returns the same key again
 /// if the statement that made it calls once more.
-pub fn rotate() -> Result<UserKey, VaultError> {
-    let call = Call::begin(Action::Rotate)?;
-    let outcome = call.attempt(replace_or_create)?;
+pub fn rotate(caller: Caller<'_>) -> Result<UserKey, VaultError> {
+    let call = Call::begin(Action::Rotate, caller)?;
+    let outcome = call.attempt(|user| replace_or_create(&call, user))?;
     if !matches!(outcome, Outcome::Repeated(_)) {
         repeat::note_change(call.user());
     }
@@ -65,12 +70,52 @@ pub fn rotate() -> Result<UserKey, VaultError> {
 }
 
 /// The user's row without any key; not audited.
-pub fn status() -> Result<Option<VaultStatus>, VaultError> {
+pub fn status(caller: Caller<'_>) -> Result<Option<VaultStatus>, VaultError> {
     ring::current()?;
     if !session::has_row_security() {
         return Err(VaultError::RowSecurityOff);
     }
-    Ok(repeat::status(&identity::current_user()?))
+    let identity = caller.identify(Purpose::Identify)?;
+    Ok(identity::in_force(Some(&identity.user), || repeat::status(&identity.user)))
+}
+
+/// Verifies a token and makes it the one of this transaction. A refusal is audited where that is possible.
+pub fn login(token: Option<&str>) -> Result<String, VaultError> {
+    identity::login(token).map(|identity| identity.user).map_err(|error| {
+        let error = VaultError::from(error);
+        if session::is_standby() {
+            return error;
+        }
+        match Call::without_user(Action::FailedLogin) {
+            Ok(call) => call.failed(error),
+            Err(_) => error,
+        }
+    })
+}
+
+/// Whether a token would be accepted from this role, here and now. Audited: the answer helps whoever has stolen one.
+pub fn explain(caller: Caller<'_>) -> Result<Result<Identity, IdentityError>, VaultError> {
+    let call = Call::without_user(Action::ExplainToken)?;
+    let outcome = caller.identify(Purpose::Identify);
+    let (status, context) = match &outcome {
+        Ok(_) => (200, None),
+        Err(error) => (error.status(), Some(error.context())),
+    };
+    call.record(status, None, context)?;
+    Ok(outcome)
+}
+
+/// Lets the user's tokens that were issued before a time (microseconds since 2000-01-01 00:00 UTC) count no more. False if the
+/// user has no vault.
+pub fn revoke_tokens(user: String, issued_before: i64) -> Result<bool, VaultError> {
+    let call = Call::on_behalf_of(Action::RevokeTokens, user)?;
+    let revoked = call.attempt(|user| Ok(vaults::revoke_tokens(user, issued_before)))?;
+    if revoked {
+        call.record_change(200, None, None)?;
+    } else {
+        call.record(200, None, Some("not-initialised"))?;
+    }
+    Ok(revoked)
 }
 
 /// Deletes one user's vault; false if there was none.
@@ -105,10 +150,12 @@ pub fn purge_audit(older_than: Interval) -> Result<u64, VaultError> {
     Ok(purged)
 }
 
-fn create_or_open(user: &str) -> Result<Outcome, VaultError> {
+fn create_or_open(call: &Call, user: &str) -> Result<Outcome, VaultError> {
     for _ in 0..ATTEMPTS {
         let opened = with_newest_ring(|ring| {
-            repeat::with_vault(user, |vault| vault.map(|vault| open(ring, user, vault)).transpose())
+            repeat::with_vault(user, call.has_token(), |vault| {
+                vault.map(|vault| open(call, ring, user, vault)).transpose()
+            })
         })?;
         if let Some(key) = opened {
             return Ok(Outcome::Existing(key));
@@ -120,18 +167,21 @@ fn create_or_open(user: &str) -> Result<Outcome, VaultError> {
     Err(VaultError::Contended(ATTEMPTS))
 }
 
-fn replace_or_create(user: &str) -> Result<Outcome, VaultError> {
+fn replace_or_create(call: &Call, user: &str) -> Result<Outcome, VaultError> {
     if repeat::was_changed_by_this_statement(user) {
-        let open =
-            |ring: &Ring| repeat::with_vault(user, |vault| vault.map(|vault| open(ring, user, vault)).transpose());
+        let open = |ring: &Ring| {
+            repeat::with_vault(user, call.has_token(), |vault| {
+                vault.map(|vault| open(call, ring, user, vault)).transpose()
+            })
+        };
         if let Some(key) = with_newest_ring(open)? {
             return Ok(Outcome::Repeated(key));
         }
     }
     vaults::begin_write();
     for _ in 0..ATTEMPTS {
-        let replaced = with_newest_ring(|ring| match vaults::lock(user) {
-            Some(vault) => replace(ring, user, &vault).map(Some),
+        let replaced = with_newest_ring(|ring| match vaults::lock(user, call.has_token()) {
+            Some(vault) => replace(call, ring, user, &vault).map(Some),
             None => Ok(None),
         })?;
         match replaced {
@@ -148,7 +198,8 @@ fn replace_or_create(user: &str) -> Result<Outcome, VaultError> {
 }
 
 /// Puts a fresh key in the place of one that opens; None if the row changed meanwhile.
-fn replace(ring: &Ring, user: &str, vault: &Vault) -> Result<Option<UserKey>, VaultError> {
+fn replace(call: &Call, ring: &Ring, user: &str, vault: &Vault) -> Result<Option<UserKey>, VaultError> {
+    call.refuse_revoked(vault.tokens_valid_from.flatten())?;
     ring_opens(ring, &vault.stored(user))?;
     let version = vault.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?;
     let (key, wrap) = mint(ring, user, version)?;
@@ -162,7 +213,8 @@ fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
     Ok(vaults::insert(user, &wrap, &key.kek_id, key.key_version).then_some(key))
 }
 
-fn open(ring: &Ring, user: &str, vault: &Vault) -> Result<UserKey, VaultError> {
+fn open(call: &Call, ring: &Ring, user: &str, vault: &Vault) -> Result<UserKey, VaultError> {
+    call.refuse_revoked(vault.tokens_valid_from.flatten())?;
     let master_key = ring_opens(ring, &vault.stored(user))?;
     Ok(UserKey {
         master_key,

@@ -72,7 +72,9 @@ pub struct Problem {
     pub voids: bool,
 }
 
-const ISOLATION: &str = "(user_id = NULLIF(current_setting('app.current_user_id'::text, true), ''::text))";
+const ISOLATION: &str = "(user_id = current_user_id())";
+/// The same in the SQL of 0.2.0 and older.
+const OLD_ISOLATION: &str = "(user_id = NULLIF(current_setting('app.current_user_id'::text, true), ''::text))";
 const MAINTENANCE: &str = "in_maintenance()";
 
 /// table, name, command, roles, USING, WITH CHECK, and whether a promise rests on it.
@@ -93,15 +95,27 @@ const POLICIES: [ExpectedPolicy; 11] = [
     (TRAIL, "encryption_vault_audit_maintenance_delete", "d", OWNER, MAINTENANCE, "", false),
 ];
 
-/// The columns of each table, in order. A later version that adds one lists here what each released version has.
-fn columns(table: &str) -> &'static str {
+/// The columns of each table, in order: what this version makes, and before it what older versions made.
+fn columns(table: &str) -> &'static [&'static str] {
     match table {
-        VAULTS => "user_id wrapped_mk wrap_iv format_version kek_id key_version created_at rotated_at",
-        TRAIL => {
-            "id user_id action status kek_id key_version db_role ip_address user_agent request_id context created_at"
-        }
-        _ => "kek_id check_value first_seen retired_at",
+        VAULTS => &[
+            "user_id wrapped_mk wrap_iv format_version kek_id key_version created_at rotated_at",
+            "user_id wrapped_mk wrap_iv format_version kek_id key_version created_at rotated_at tokens_valid_from",
+        ],
+        TRAIL => &[
+            "id user_id action status kek_id key_version db_role ip_address user_agent request_id context created_at",
+            "id user_id action status kek_id key_version db_role ip_address user_agent request_id context created_at \
+             identity issuer token_id token_kid actor grant_id",
+        ],
+        _ => &["kek_id check_value first_seen retired_at"],
     }
+}
+
+/// Whether the trail has the columns that say what established the user: since 0.3.0.
+pub fn trail_has_identity(facts: &[Fact]) -> bool {
+    facts.iter().any(|fact| {
+        matches!(fact, Fact::Columns { table, names } if table == TRAIL && names.split(' ').any(|name| name == "identity"))
+    })
 }
 
 /// What is not as it was made, the worst first. `facts` are those of a database that has the extension.
@@ -123,13 +137,19 @@ pub fn problems(facts: &[Fact]) -> Vec<Problem> {
     for fact in facts {
         match fact {
             Fact::Table { .. } => {}
-            Fact::Columns { table, names } if names != columns(table) => report(
+            Fact::Columns { table, names } if !columns(table).contains(&names.as_str()) => report(
                 false,
                 format!("the table vault_ext.{table} has other columns than CREATE EXTENSION made"),
                 format!(
                     "Keep such values in a table of your own that refers to {}: pg_restore cannot load a dump of \
                      vault_ext.{table} with another set of columns, and restores none of its rows.",
-                    columns(table).split(' ').next().unwrap_or_default()
+                    if table == TRAIL {
+                        "id"
+                    } else if table == VAULTS {
+                        "user_id"
+                    } else {
+                        "kek_id"
+                    }
                 ),
             ),
             Fact::Columns { .. } => {}
@@ -184,7 +204,7 @@ fn missing_policy(
     let is_there = facts.iter().any(|fact| {
         matches!(fact, Fact::Policy(policy) if policy.table == *table && policy.name == *name
             && policy.command == *command && policy.permissive && policy.roles == *roles
-            && normal(&policy.using) == *using && normal(&policy.check) == *check)
+            && is_as_expected(&policy.using, using) && is_as_expected(&policy.check, check))
     });
     if !is_there {
         report(
@@ -210,6 +230,11 @@ fn foreign_policy(policy: &Policy, report: &mut impl FnMut(bool, String, String)
             format!("DROP POLICY {} ON vault_ext.{}, or give it TO a role of yours.", policy.name, policy.table),
         );
     }
+}
+
+fn is_as_expected(found: &str, expected: &str) -> bool {
+    let found = normal(found);
+    found == expected || (expected == ISOLATION && found == OLD_ISOLATION)
 }
 
 /// The text of an expression as every session would show it: without the quotes of quote_all_identifiers and the schemas
@@ -244,10 +269,10 @@ mod tests {
 
     fn as_installed() -> Vec<Fact> {
         let mut facts: Vec<_> = ["encryption_vaults", "encryption_vault_audit", "keks"].map(table).into();
-        facts.extend(
-            ["encryption_vaults", "encryption_vault_audit", "keks"]
-                .map(|name| Fact::Columns { table: name.into(), names: columns(name).into() }),
-        );
+        facts.extend(["encryption_vaults", "encryption_vault_audit", "keks"].map(|name| Fact::Columns {
+            table: name.into(),
+            names: columns(name).last().copied().unwrap_or_default().into(),
+        }));
         facts.extend(POLICIES.iter().map(|expected| Fact::Policy(policy(expected))));
         facts.push(Fact::Definer { name: "vault_init()".into(), owner: OWNER.into() });
         facts

@@ -90,8 +90,9 @@ impl TokenError {
 pub struct Verified {
     /// With the issuer's prefix.
     pub user: String,
-    /// The issuer's position.
+    /// The positions of the issuer and of its key.
     issuer: usize,
+    key: usize,
     pub kid: Option<String>,
     pub algorithm: Algorithm,
     /// The claim `jti`; None where there is none.
@@ -165,6 +166,7 @@ pub fn verify(token: &[u8], issuers: &Issuers) -> Result<Verified, TokenError> {
     Ok(Verified {
         user: user(issuer, &claims)?,
         issuer: position,
+        key: issuer.keys.iter().position(|other| std::ptr::eq(other, key)).unwrap_or_default(),
         kid: key.kid.clone(),
         algorithm: key.algorithm,
         token_id: optional_text(&claims, "jti")?,
@@ -188,6 +190,11 @@ impl Verified {
     /// The issuer; it must be of the issuers that verified the token.
     pub fn issuer<'a>(&self, issuers: &'a Issuers) -> &'a Issuer {
         &issuers.issuers[self.issuer]
+    }
+
+    /// The positions of the issuer and of the key that verified the token.
+    pub fn place(&self) -> (usize, usize) {
+        (self.issuer, self.key)
     }
 
     /// Whether the token may be used now, here and for this.
