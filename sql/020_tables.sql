@@ -9,6 +9,7 @@ CREATE TABLE vault_ext.encryption_vaults (
     key_version    integer     NOT NULL DEFAULT 1,
     created_at     timestamptz NOT NULL DEFAULT now(),
     rotated_at     timestamptz,
+    tokens_valid_from timestamptz,
     CONSTRAINT encryption_vaults_user_id_length CHECK (octet_length(user_id) BETWEEN 1 AND 255),
     CONSTRAINT encryption_vaults_wrapped_mk_length CHECK (octet_length(wrapped_mk) = 64),
     CONSTRAINT encryption_vaults_wrap_iv_length
@@ -19,7 +20,7 @@ CREATE TABLE vault_ext.encryption_vaults (
 );
 -- Keep wraps out of pg_statistic: they would not help the planner, and every backend would keep them in its memory.
 ALTER TABLE vault_ext.encryption_vaults ALTER wrapped_mk SET STATISTICS 0, ALTER wrap_iv SET STATISTICS 0;
-COMMENT ON TABLE vault_ext.encryption_vaults IS 'one wrapped master key per user; bound by row-level security to app.current_user_id';
+COMMENT ON TABLE vault_ext.encryption_vaults IS 'one wrapped master key per user; bound to the user by row-level security';
 
 CREATE TABLE vault_ext.encryption_vault_audit (
     id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -34,6 +35,12 @@ CREATE TABLE vault_ext.encryption_vault_audit (
     request_id  text,
     context     text,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    identity    text,
+    issuer      text,
+    token_id    text,
+    token_kid   text,
+    actor       text,
+    grant_id    bigint,
     CONSTRAINT encryption_vault_audit_action_not_empty CHECK (action <> ''),
     CONSTRAINT encryption_vault_audit_status_http_like CHECK (status BETWEEN 200 AND 599)
 );

@@ -14,11 +14,11 @@ COMMENT ON TYPE vault_key IS 'a user''s master key (32 bytes in standard base64)
 
 CREATE FUNCTION vault_init() RETURNS vault_key
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_init_wrapper';
-COMMENT ON FUNCTION vault_init() IS 'the master key of app.current_user_id, created if there is none; idempotent';
+COMMENT ON FUNCTION vault_init() IS 'the master key of the user, created if there is none; idempotent';
 
 CREATE FUNCTION vault_get_master_key() RETURNS vault_key
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_wrapper';
-COMMENT ON FUNCTION vault_get_master_key() IS 'the master key of app.current_user_id; P0002 if there is no vault';
+COMMENT ON FUNCTION vault_get_master_key() IS 'the master key of the user; P0002 if there is no vault';
 
 CREATE FUNCTION vault_rotate() RETURNS vault_key
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_wrapper';
@@ -28,7 +28,55 @@ CREATE FUNCTION vault_status(
     OUT "exists" boolean, OUT format_version smallint, OUT kek_id text, OUT key_version integer,
     OUT created_at timestamptz, OUT rotated_at timestamptz)
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_status_wrapper';
-COMMENT ON FUNCTION vault_status() IS 'whether app.current_user_id has a vault, and under which KEK; never a key; not audited';
+COMMENT ON FUNCTION vault_status() IS 'whether the user has a vault, and under which KEK; never a key; not audited';
+
+CREATE FUNCTION vault_init(token text) RETURNS vault_key
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_init_with_token_wrapper';
+COMMENT ON FUNCTION vault_init(text) IS 'the same for the user that a verified token names';
+
+CREATE FUNCTION vault_get_master_key(token text) RETURNS vault_key
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_with_token_wrapper';
+COMMENT ON FUNCTION vault_get_master_key(text) IS 'the same for the user that a verified token names';
+
+CREATE FUNCTION vault_rotate(token text) RETURNS vault_key
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_with_token_wrapper';
+COMMENT ON FUNCTION vault_rotate(text) IS 'the same for the user that a verified token names';
+
+CREATE FUNCTION vault_status(
+    token text, OUT "exists" boolean, OUT format_version smallint, OUT kek_id text, OUT key_version integer,
+    OUT created_at timestamptz, OUT rotated_at timestamptz)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_status_with_token_wrapper';
+COMMENT ON FUNCTION vault_status(text) IS 'the same for the user that a verified token names';
+
+-- who the user is ------------------------------------------------------------------------------------------------------
+
+-- PARALLEL RESTRICTED: a worker has no nonces of its leader's. Write (SELECT vault_user_id()) in policies: it is then called once
+-- and not for each row, and the rest of the scan may be parallel.
+CREATE FUNCTION vault_user_id() RETURNS text
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_user_id_wrapper';
+COMMENT ON FUNCTION vault_user_id() IS 'the user, as vault_ext.identity says; NULL where nobody has said who it is; for row-level security of the application''s own tables';
+
+CREATE FUNCTION vault_claims() RETURNS jsonb
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_claims_wrapper';
+COMMENT ON FUNCTION vault_claims() IS 'the claims of the user''s verified token; NULL without one';
+
+CREATE FUNCTION vault_whoami(
+    OUT user_id text, OUT identity text, OUT issuer text, OUT token_id text, OUT token_kid text, OUT issued_at timestamptz,
+    OUT expires_at timestamptz, OUT bound boolean, OUT scopes text[])
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_whoami_wrapper';
+COMMENT ON FUNCTION vault_whoami() IS 'the user and what established that; never the token';
+
+CREATE FUNCTION vault_login(token text) RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_login_wrapper';
+COMMENT ON FUNCTION vault_login(text) IS 'verifies a token and makes it the one of this transaction; gives the user';
+
+CREATE FUNCTION vault_session() RETURNS text
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_session_wrapper';
+COMMENT ON FUNCTION vault_session() IS 'the nonce of this session, for the claim vault_session of a bound token';
+
+CREATE FUNCTION vault_challenge() RETURNS text
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_challenge_wrapper';
+COMMENT ON FUNCTION vault_challenge() IS 'the nonce of this transaction, for the claim vault_challenge of a bound token';
 
 -- for monitoring and load balancers ---------------------------------------------------------------------------------
 
@@ -86,6 +134,26 @@ CREATE PROCEDURE vault_rewrap(
     LANGUAGE c AS 'MODULE_PATHNAME', 'vault_rewrap_wrapper';
 COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'rewraps every vault that is not under the active KEK, in batches that are committed separately; call it again after an interruption';
 
+CREATE FUNCTION vault_reload_issuers() RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_reload_issuers_wrapper';
+COMMENT ON FUNCTION vault_reload_issuers() IS 'reads the issuers again for the whole server, or refuses and keeps the old ones';
+
+CREATE FUNCTION vault_identity_status(
+    OUT issuer text, OUT token_kid text, OUT algorithm text, OUT loaded_at timestamptz, OUT accepted bigint, OUT refused bigint,
+    OUT last_refusal timestamptz) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_identity_status_wrapper';
+COMMENT ON FUNCTION vault_identity_status() IS 'each key of each issuer and what became of its tokens since the server started; the last row is for tokens that no key verified';
+
+CREATE FUNCTION vault_revoke_tokens(user_id text, issued_before timestamptz DEFAULT clock_timestamp()) RETURNS boolean
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_revoke_tokens_wrapper';
+COMMENT ON FUNCTION vault_revoke_tokens(text, timestamptz) IS 'lets the user''s tokens that were issued before that time open the vault no more; false if there is no vault';
+
+CREATE FUNCTION vault_explain_token(
+    token text, OUT accepted boolean, OUT reason text, OUT problem text, OUT hint text, OUT user_id text, OUT issuer text,
+    OUT token_id text, OUT token_kid text)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_explain_token_wrapper';
+COMMENT ON FUNCTION vault_explain_token(text) IS 'whether a token would be accepted here and now, and why not; the trail gets a row';
+
 CREATE FUNCTION vault_version(OUT library_version text, OUT sql_version text, OUT hint text)
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_version_wrapper';
 COMMENT ON FUNCTION vault_version() IS 'the versions of the server''s library and of this database''s SQL, and what to do if they differ';
@@ -98,13 +166,18 @@ CREATE FUNCTION vault_ext.in_maintenance() RETURNS boolean
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'in_maintenance_wrapper';
 COMMENT ON FUNCTION vault_ext.in_maintenance() IS 'true only while vault_ext itself erases, checks, rewraps or purges';
 
+CREATE FUNCTION vault_ext.current_user_id() RETURNS text
+    LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'current_user_id_wrapper';
+COMMENT ON FUNCTION vault_ext.current_user_id() IS 'the user whose rows policies let through; NULL while vault_ext itself works across users';
+
 CREATE FUNCTION vault_ext.is_audit_writer() RETURNS boolean
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'is_audit_writer_wrapper';
 COMMENT ON FUNCTION vault_ext.is_audit_writer() IS 'true only in the background worker that writes the audit trail';
 
 CREATE FUNCTION vault_ext.audit_batch(
     OUT user_id text, OUT action text, OUT status integer, OUT kek_id text, OUT key_version integer, OUT db_role text,
-    OUT ip_address text, OUT user_agent text, OUT request_id text, OUT context text, OUT created_at timestamptz)
+    OUT ip_address text, OUT user_agent text, OUT request_id text, OUT context text, OUT created_at timestamptz,
+    OUT identity text, OUT issuer text, OUT token_id text, OUT token_kid text, OUT actor text, OUT grant_id bigint)
     RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 32 AS 'MODULE_PATHNAME', 'audit_batch_wrapper';
 COMMENT ON FUNCTION vault_ext.audit_batch() IS 'the rows that the audit writer inserts next; none in any other process';
@@ -121,10 +194,13 @@ DECLARE
 BEGIN
     FOREACH f IN ARRAY ARRAY[
         'vault_init()', 'vault_get_master_key()', 'vault_rotate()', 'vault_status()', 'vault_health()',
+        'vault_init(text)', 'vault_get_master_key(text)', 'vault_rotate(text)', 'vault_status(text)', 'vault_user_id()', 'vault_claims()',
+        'vault_whoami()', 'vault_login(text)', 'vault_session()', 'vault_challenge()',
+        'vault_reload_issuers()', 'vault_identity_status()', 'vault_revoke_tokens(text, timestamptz)', 'vault_explain_token(text)',
         'vault_erase(text)', 'vault_rename_user(text, text)', 'vault_erase_on_delete()', 'vault_purge_audit(interval)',
         'vault_reload_kek(boolean)', 'vault_retire_kek(text)', 'vault_kek_status()', 'vault_check(integer)',
         'vault_rewrap(integer, bigint, bigint, bigint)', 'vault_version()',
-        'vault_ext.in_maintenance()', 'vault_ext.is_audit_writer()', 'vault_ext.audit_batch()', 'vault_ext.audit_counters()']::pg_catalog.regprocedure[]
+        'vault_ext.current_user_id()', 'vault_ext.in_maintenance()', 'vault_ext.is_audit_writer()', 'vault_ext.audit_batch()', 'vault_ext.audit_counters()']::pg_catalog.regprocedure[]
     LOOP
         EXECUTE pg_catalog.format('ALTER ROUTINE %s OWNER TO vault_ext_owner', f);
         EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', f);

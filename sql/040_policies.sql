@@ -2,14 +2,14 @@
 ALTER TABLE vault_ext.encryption_vaults ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE vault_ext.encryption_vault_audit ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 
--- A user's own row. NULLIF is needed because the setting reads '' and not NULL once SET LOCAL has ended.
+-- A user's own row.
 CREATE POLICY encryption_vaults_user_isolation ON vault_ext.encryption_vaults
-    FOR SELECT USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
+    FOR SELECT USING (user_id = vault_ext.current_user_id());
 CREATE POLICY encryption_vaults_user_isolation_insert ON vault_ext.encryption_vaults
-    FOR INSERT WITH CHECK (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
+    FOR INSERT WITH CHECK (user_id = vault_ext.current_user_id());
 CREATE POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_vaults
-    FOR UPDATE USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''))
-    WITH CHECK (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
+    FOR UPDATE USING (user_id = vault_ext.current_user_id())
+    WITH CHECK (user_id = vault_ext.current_user_id());
 
 -- The vault's own maintenance: erasing an account, finding the rows of a KEK, rewrapping them. PostgreSQL evaluates policies in
 -- reverse order of their names. These names sort last, so that for millions of rows the cheap policy is evaluated before the
@@ -23,7 +23,7 @@ CREATE POLICY encryption_vaults_vault_maintenance_delete ON vault_ext.encryption
 
 -- The trail: only the audit writer writes it. Auditors read all of it; users read their own rows through the view below.
 CREATE POLICY encryption_vault_audit_user_isolation ON vault_ext.encryption_vault_audit
-    FOR SELECT USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
+    FOR SELECT USING (user_id = vault_ext.current_user_id());
 CREATE POLICY encryption_vault_audit_auditor ON vault_ext.encryption_vault_audit
     FOR SELECT TO vault_ext_auditor USING (true);
 CREATE POLICY encryption_vault_audit_writer ON vault_ext.encryption_vault_audit
@@ -34,10 +34,11 @@ CREATE POLICY encryption_vault_audit_maintenance_delete ON vault_ext.encryption_
     FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
 
 CREATE VIEW vault_ext.own_audit WITH (security_barrier) AS
-    SELECT id, action, status, kek_id, key_version, db_role, ip_address, user_agent, request_id, context, created_at
+    SELECT id, action, status, kek_id, key_version, db_role, ip_address, user_agent, request_id, context, created_at,
+        identity, issuer, token_id, token_kid, actor, grant_id
     FROM vault_ext.encryption_vault_audit
-    WHERE user_id = NULLIF(current_setting('app.current_user_id', true), '');
-COMMENT ON VIEW vault_ext.own_audit IS 'the audit rows of app.current_user_id';
+    WHERE user_id = vault_ext.current_user_id();
+COMMENT ON VIEW vault_ext.own_audit IS 'the audit rows of the user';
 ALTER VIEW vault_ext.own_audit OWNER TO vault_ext_owner;
 
 CREATE VIEW vault_ext.audit_stats AS SELECT * FROM vault_ext.audit_counters();

@@ -32,15 +32,18 @@ REVOKE ALL ON SCHEMA vault_ext FROM PUBLIC;
 GRANT USAGE ON SCHEMA vault_ext TO vault_ext_user, vault_ext_admin, vault_ext_auditor;
 
 GRANT EXECUTE ON FUNCTION vault_init(), vault_get_master_key(), vault_rotate(), vault_status() TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_init(text), vault_get_master_key(text), vault_rotate(text), vault_status(text) TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user;
 GRANT SELECT ON vault_ext.own_audit TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vault_ext_auditor, pg_monitor;
--- The policies behind that view call this function with the rights of whoever reads the view. In a user's own SQL it always
--- returns false.
-GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance() TO vault_ext_user;
+-- The policies behind that view call these functions with the rights of whoever reads the view. In a user's own SQL the first one
+-- always returns false.
+GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance(), vault_ext.current_user_id() TO vault_ext_user;
 
 GRANT EXECUTE ON FUNCTION vault_erase(text), vault_rename_user(text, text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_kek(boolean), vault_retire_kek(text), vault_kek_status(), vault_check(integer) TO vault_ext_admin;
 GRANT EXECUTE ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_version() TO vault_ext_admin;
 GRANT SELECT ON vault_ext.keks, vault_ext.audit_stats, vault_ext.rewrap_progress TO vault_ext_admin;
 

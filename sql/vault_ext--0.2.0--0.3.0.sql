@@ -8,6 +8,51 @@ BEGIN
         LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_health_wrapper';
     CREATE FUNCTION vault_rename_user(old_user_id text, new_user_id text) RETURNS void
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rename_user_wrapper';
+    CREATE FUNCTION vault_init(token text) RETURNS vault_key
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_init_with_token_wrapper';
+    CREATE FUNCTION vault_get_master_key(token text) RETURNS vault_key
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_with_token_wrapper';
+    CREATE FUNCTION vault_rotate(token text) RETURNS vault_key
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_with_token_wrapper';
+    CREATE FUNCTION vault_status(
+        token text, OUT "exists" boolean, OUT format_version smallint, OUT kek_id text, OUT key_version integer,
+        OUT created_at timestamptz, OUT rotated_at timestamptz)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_status_with_token_wrapper';
+    CREATE FUNCTION vault_user_id() RETURNS text
+        LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_user_id_wrapper';
+    CREATE FUNCTION vault_claims() RETURNS jsonb
+        LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_claims_wrapper';
+    CREATE FUNCTION vault_whoami(
+        OUT user_id text, OUT identity text, OUT issuer text, OUT token_id text, OUT token_kid text, OUT issued_at timestamptz,
+        OUT expires_at timestamptz, OUT bound boolean, OUT scopes text[])
+        LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_whoami_wrapper';
+    CREATE FUNCTION vault_login(token text) RETURNS text
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_login_wrapper';
+    CREATE FUNCTION vault_session() RETURNS text
+        LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_session_wrapper';
+    CREATE FUNCTION vault_challenge() RETURNS text
+        LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_challenge_wrapper';
+    CREATE FUNCTION vault_reload_issuers() RETURNS text
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_reload_issuers_wrapper';
+    CREATE FUNCTION vault_identity_status(
+        OUT issuer text, OUT token_kid text, OUT algorithm text, OUT loaded_at timestamptz, OUT accepted bigint, OUT refused bigint,
+        OUT last_refusal timestamptz) RETURNS SETOF record
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_identity_status_wrapper';
+    CREATE FUNCTION vault_revoke_tokens(user_id text, issued_before timestamptz DEFAULT clock_timestamp()) RETURNS boolean
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_revoke_tokens_wrapper';
+    CREATE FUNCTION vault_explain_token(
+        token text, OUT accepted boolean, OUT reason text, OUT problem text, OUT hint text, OUT user_id text, OUT issuer text,
+        OUT token_id text, OUT token_kid text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_explain_token_wrapper';
+    CREATE FUNCTION vault_ext.current_user_id() RETURNS text
+        LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'current_user_id_wrapper';
+    DROP FUNCTION vault_ext.audit_batch();
+    CREATE FUNCTION vault_ext.audit_batch(
+        OUT user_id text, OUT action text, OUT status integer, OUT kek_id text, OUT key_version integer, OUT db_role text,
+        OUT ip_address text, OUT user_agent text, OUT request_id text, OUT context text, OUT created_at timestamptz,
+        OUT identity text, OUT issuer text, OUT token_id text, OUT token_kid text, OUT actor text, OUT grant_id bigint)
+        RETURNS SETOF record
+        LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 32 AS 'MODULE_PATHNAME', 'audit_batch_wrapper';
 EXCEPTION WHEN undefined_function THEN
     RAISE EXCEPTION 'the server still runs an older library of vault_ext'
         USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -18,6 +63,54 @@ COMMENT ON FUNCTION vault_health() IS 'whether keys can be released now: tries t
 ALTER FUNCTION vault_health() OWNER TO vault_ext_owner;
 COMMENT ON FUNCTION vault_rename_user(text, text) IS 'gives the vault of one user, with its key, to another user id; refused where that one has a vault';
 ALTER FUNCTION vault_rename_user(text, text) OWNER TO vault_ext_owner;
+COMMENT ON FUNCTION vault_init(text) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_get_master_key(text) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_rotate(text) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_status(text) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_user_id() IS 'the user, as vault_ext.identity says; NULL where nobody has said who it is; for row-level security of the application''s own tables';
+COMMENT ON FUNCTION vault_claims() IS 'the claims of the user''s verified token; NULL without one';
+COMMENT ON FUNCTION vault_whoami() IS 'the user and what established that; never the token';
+COMMENT ON FUNCTION vault_login(text) IS 'verifies a token and makes it the one of this transaction; gives the user';
+COMMENT ON FUNCTION vault_session() IS 'the nonce of this session, for the claim vault_session of a bound token';
+COMMENT ON FUNCTION vault_challenge() IS 'the nonce of this transaction, for the claim vault_challenge of a bound token';
+COMMENT ON FUNCTION vault_reload_issuers() IS 'reads the issuers again for the whole server, or refuses and keeps the old ones';
+COMMENT ON FUNCTION vault_identity_status() IS 'each key of each issuer and what became of its tokens since the server started; the last row is for tokens that no key verified';
+COMMENT ON FUNCTION vault_revoke_tokens(text, timestamptz) IS 'lets the user''s tokens that were issued before that time open the vault no more; false if there is no vault';
+COMMENT ON FUNCTION vault_explain_token(text) IS 'whether a token would be accepted here and now, and why not; the trail gets a row';
+COMMENT ON FUNCTION vault_ext.current_user_id() IS 'the user whose rows policies let through; NULL while vault_ext itself works across users';
+COMMENT ON FUNCTION vault_ext.audit_batch() IS 'the rows that the audit writer inserts next; none in any other process';
+ALTER FUNCTION vault_init(text) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_get_master_key(text) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_rotate(text) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_status(text) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_user_id() OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_claims() OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_whoami() OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_login(text) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_session() OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_challenge() OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_reload_issuers() OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_identity_status() OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_revoke_tokens(text, timestamptz) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_explain_token(text) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_ext.current_user_id() OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_ext.audit_batch() OWNER TO vault_ext_owner;
+
+-- Who the user is stands in new columns, and one function answers it for all policies.
+ALTER TABLE vault_ext.encryption_vaults ADD COLUMN tokens_valid_from timestamptz;
+ALTER TABLE vault_ext.encryption_vault_audit
+    ADD COLUMN identity text, ADD COLUMN issuer text, ADD COLUMN token_id text, ADD COLUMN token_kid text,
+    ADD COLUMN actor text, ADD COLUMN grant_id bigint;
+ALTER POLICY encryption_vaults_user_isolation ON vault_ext.encryption_vaults USING (user_id = vault_ext.current_user_id());
+ALTER POLICY encryption_vaults_user_isolation_insert ON vault_ext.encryption_vaults WITH CHECK (user_id = vault_ext.current_user_id());
+ALTER POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_vaults
+    USING (user_id = vault_ext.current_user_id()) WITH CHECK (user_id = vault_ext.current_user_id());
+ALTER POLICY encryption_vault_audit_user_isolation ON vault_ext.encryption_vault_audit USING (user_id = vault_ext.current_user_id());
+CREATE OR REPLACE VIEW vault_ext.own_audit WITH (security_barrier) AS
+    SELECT id, action, status, kek_id, key_version, db_role, ip_address, user_agent, request_id, context, created_at,
+        identity, issuer, token_id, token_kid, actor, grant_id
+    FROM vault_ext.encryption_vault_audit
+    WHERE user_id = vault_ext.current_user_id();
 
 -- What ALTER DEFAULT PRIVILEGES gave away with the new functions is taken back.
 DO $nobody$
@@ -29,7 +122,23 @@ BEGIN
             CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END)
         FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(COALESCE(p.proacl, pg_catalog.acldefault('f'::pg_catalog."char", p.proowner))) a
         WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY['vault_health()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_rename_user(text, text)'::pg_catalog.regprocedure::pg_catalog.oid])
+            'vault_rename_user(text, text)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_init(text)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_get_master_key(text)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_rotate(text)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_status(text)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_user_id()'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_claims()'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_whoami()'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_login(text)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_session()'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_challenge()'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_reload_issuers()'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_identity_status()'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_revoke_tokens(text, timestamptz)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_explain_token(text)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_ext.current_user_id()'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_ext.audit_batch()'::pg_catalog.regprocedure::pg_catalog.oid])
         AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
     LOOP
         EXECUTE revoke;
@@ -38,10 +147,18 @@ END
 $nobody$;
 GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vault_ext_auditor, pg_monitor;
 GRANT EXECUTE ON FUNCTION vault_rename_user(text, text) TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_init(text), vault_get_master_key(text), vault_rotate(text), vault_status(text) TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_ext.current_user_id() TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;
 
 -- Comments in other words.
-COMMENT ON FUNCTION vault_init() IS 'the master key of app.current_user_id, created if there is none; idempotent';
+COMMENT ON FUNCTION vault_init() IS 'the master key of the user, created if there is none; idempotent';
 COMMENT ON FUNCTION vault_retire_kek(text) IS 'marks a KEK as retired: this database never wraps with it again; refused while a vault needs it; false if it was retired before';
 COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'rewraps every vault that is not under the active KEK, in batches that are committed separately; call it again after an interruption';
 COMMENT ON FUNCTION vault_version() IS 'the versions of the server''s library and of this database''s SQL, and what to do if they differ';
 COMMENT ON TABLE vault_ext.rewraps IS 'one row per CALL of vault_rewrap(), updated with each batch; read it through vault_ext.rewrap_progress';
+COMMENT ON FUNCTION vault_get_master_key() IS 'the master key of the user; P0002 if there is no vault';
+COMMENT ON FUNCTION vault_status() IS 'whether the user has a vault, and under which KEK; never a key; not audited';
+COMMENT ON TABLE vault_ext.encryption_vaults IS 'one wrapped master key per user; bound to the user by row-level security';
+COMMENT ON VIEW vault_ext.own_audit IS 'the audit rows of the user';

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 use vault_core::audit::record::IdentityKind;
 
 use super::{admin, or_raise};
-use crate::error::VaultError;
+use crate::error::{IdentityError, VaultError};
 use crate::identity::{self, Caller, nonces};
 use crate::pg::composite::Row;
 use crate::pg::session;
@@ -105,16 +105,19 @@ fn vault_revoke_tokens(user_id: String, issued_before: TimestampWithTimeZone) ->
     or_raise(service::revoke_tokens(user_id, issued_before.into()))
 }
 
-/// accepted, problem, hint, user_id, issuer, token_id, token_kid: whether a token would be accepted here and now, and why not.
+/// accepted, reason (as in the trail), problem, hint, user_id, issuer, token_id, token_kid: whether a token would be accepted here and now, and why not.
 #[pg_extern(sql = false)]
-fn vault_explain_token(token: Option<&str>) -> Row<7> {
+fn vault_explain_token(token: Option<&str>) -> Row<8> {
     let (identity, problem) = match or_raise(service::explain(Caller::WithToken(token))) {
         Ok(identity) => (Some(identity), None),
-        Err(problem) => (None, Some(VaultError::from(problem))),
+        Err(problem) => (None, Some(problem)),
     };
     let evidence = identity.as_ref().map(identity::Identity::evidence).unwrap_or_default();
+    let reason = problem.as_ref().map(IdentityError::context);
+    let problem = problem.map(VaultError::from);
     Row([
         problem.is_none().into_datum(),
+        reason.into_datum(),
         problem.as_ref().map(ToString::to_string).into_datum(),
         problem.as_ref().map(VaultError::hint).into_datum(),
         identity.as_ref().map(|identity| identity.user.as_str()).into_datum(),

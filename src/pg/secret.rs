@@ -69,8 +69,12 @@ impl<const N: usize> SharedSecret<N> {
     /// Publishes new bytes. One publisher at a time: the caller holds a lock or is the only process yet.
     pub fn publish(&self, bytes: &[u8; N]) {
         let next = self.generation.load(Ordering::Relaxed) + 1;
-        // SAFETY: readers of the current generation use the other buffer, and there is one publisher.
-        unsafe { self.buffers[(next % 2) as usize].get().write_volatile(*bytes) };
+        // Byte by byte: the compiler cannot take a large array in one volatile access.
+        let buffer = self.buffers[(next % 2) as usize].get().cast::<u8>();
+        for (at, byte) in bytes.iter().enumerate() {
+            // SAFETY: within the buffer; readers of the current generation use the other one, and there is one publisher.
+            unsafe { buffer.add(at).write_volatile(*byte) };
+        }
         self.generation.store(next, Ordering::Release);
     }
 
@@ -78,8 +82,11 @@ impl<const N: usize> SharedSecret<N> {
     pub fn read(&self, into: &mut [u8; N]) -> u64 {
         loop {
             let before = self.generation();
-            // SAFETY: the pointer is valid; any bytes are a valid array, and a torn copy is thrown away below.
-            *into = unsafe { self.buffers[(before % 2) as usize].get().read_volatile() };
+            let buffer = self.buffers[(before % 2) as usize].get().cast::<u8>();
+            for (at, byte) in into.iter_mut().enumerate() {
+                // SAFETY: within the buffer; a torn copy is thrown away below.
+                *byte = unsafe { buffer.add(at).read_volatile() };
+            }
             fence(Ordering::Acquire);
             if self.generation.load(Ordering::Relaxed) == before {
                 return before;
