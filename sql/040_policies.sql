@@ -2,13 +2,14 @@
 ALTER TABLE vault_ext.encryption_vaults ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE vault_ext.encryption_vault_audit ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 
--- A user's own row.
+-- A user's own row, reached through the vault's functions and views alone: these run as vault_ext_owner. For every other role that
+-- may use the tables, such as pg_write_all_data, there are no rows.
 CREATE POLICY encryption_vaults_user_isolation ON vault_ext.encryption_vaults
-    FOR SELECT USING (user_id = vault_ext.current_user_id());
+    FOR SELECT TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
 CREATE POLICY encryption_vaults_user_isolation_insert ON vault_ext.encryption_vaults
-    FOR INSERT WITH CHECK (user_id = vault_ext.current_user_id());
+    FOR INSERT TO vault_ext_owner WITH CHECK (user_id = vault_ext.current_user_id());
 CREATE POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_vaults
-    FOR UPDATE USING (user_id = vault_ext.current_user_id())
+    FOR UPDATE TO vault_ext_owner USING (user_id = vault_ext.current_user_id())
     WITH CHECK (user_id = vault_ext.current_user_id());
 
 -- The vault's own maintenance: erasing an account, finding the rows of a KEK, rewrapping them. PostgreSQL evaluates policies in
@@ -23,7 +24,7 @@ CREATE POLICY encryption_vaults_vault_maintenance_delete ON vault_ext.encryption
 
 -- The trail: only the audit writer writes it. Auditors read all of it; users read their own rows through the view below.
 CREATE POLICY encryption_vault_audit_user_isolation ON vault_ext.encryption_vault_audit
-    FOR SELECT USING (user_id = vault_ext.current_user_id());
+    FOR SELECT TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
 CREATE POLICY encryption_vault_audit_auditor ON vault_ext.encryption_vault_audit
     FOR SELECT TO vault_ext_auditor USING (true);
 CREATE POLICY encryption_vault_audit_writer ON vault_ext.encryption_vault_audit

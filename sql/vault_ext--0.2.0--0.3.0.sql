@@ -96,16 +96,17 @@ ALTER FUNCTION vault_explain_token(text) OWNER TO vault_ext_owner;
 ALTER FUNCTION vault_ext.current_user_id() OWNER TO vault_ext_owner;
 ALTER FUNCTION vault_ext.audit_batch() OWNER TO vault_ext_owner;
 
--- Who the user is stands in new columns, and one function answers it for all policies.
+-- Who the user is stands in new columns, and one function answers it for all policies, which concern the vault's own functions
+-- and views alone. The vaults come first: callers hold a lock on them while the audit writer locks the trail for them.
 ALTER TABLE vault_ext.encryption_vaults ADD COLUMN tokens_valid_from timestamptz;
 ALTER TABLE vault_ext.encryption_vault_audit
     ADD COLUMN identity text, ADD COLUMN issuer text, ADD COLUMN token_id text, ADD COLUMN token_kid text,
     ADD COLUMN actor text, ADD COLUMN grant_id bigint;
-ALTER POLICY encryption_vaults_user_isolation ON vault_ext.encryption_vaults USING (user_id = vault_ext.current_user_id());
-ALTER POLICY encryption_vaults_user_isolation_insert ON vault_ext.encryption_vaults WITH CHECK (user_id = vault_ext.current_user_id());
-ALTER POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_vaults
+ALTER POLICY encryption_vaults_user_isolation ON vault_ext.encryption_vaults TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
+ALTER POLICY encryption_vaults_user_isolation_insert ON vault_ext.encryption_vaults TO vault_ext_owner WITH CHECK (user_id = vault_ext.current_user_id());
+ALTER POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_vaults TO vault_ext_owner
     USING (user_id = vault_ext.current_user_id()) WITH CHECK (user_id = vault_ext.current_user_id());
-ALTER POLICY encryption_vault_audit_user_isolation ON vault_ext.encryption_vault_audit USING (user_id = vault_ext.current_user_id());
+ALTER POLICY encryption_vault_audit_user_isolation ON vault_ext.encryption_vault_audit TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
 CREATE OR REPLACE VIEW vault_ext.own_audit WITH (security_barrier) AS
     SELECT id, action, status, kek_id, key_version, db_role, ip_address, user_agent, request_id, context, created_at,
         identity, issuer, token_id, token_kid, actor, grant_id

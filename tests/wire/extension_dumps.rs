@@ -37,20 +37,22 @@ fn a_dump_of_an_upgraded_database_restores_into_the_same_objects() {
     }
 }
 
-/// A server whose package is the older one makes the older objects; here they are made before the restore.
+/// A server whose package is the older one makes the older objects; here they are made before the restore. The older trail lacks
+/// columns: the restore stops at the first error, loads no row of the trail, and succeeds after the upgrade.
 #[test]
-fn a_dump_of_this_version_restores_into_an_older_one() {
+fn a_dump_of_this_version_restores_into_an_older_one_once_it_is_upgraded() {
     let cluster = server();
     let db = cluster.database_by("d", FRESH);
     let ledger = some_vaults(&db);
     for version in released() {
         let file = dump(&db, "custom", &[], &ledger);
         let copy = database_of(&cluster, &version, &version);
-        restore(&copy, "custom", &file);
-        assert_eq!(sql_version(&copy), version);
-        assert_eq!(copy.audit(), db.audit());
-        ledger.end_checks(&copy, &format!("pg_dump of {CURRENT} into {version}"), 1);
+        let mut pg_restore = cluster.program("pg_restore", "postgres");
+        let refused = pg_restore.args(["--exit-on-error", "-d", &copy.name]).arg(&file).output().unwrap();
+        assert!(!refused.status.success() && copy.audit().is_empty(), "{version}");
         copy.force(UPDATE);
-        ledger.end_checks(&copy, &format!("pg_dump of {CURRENT} into {version}, then upgraded"), 1);
+        restore(&copy, "custom", &file);
+        assert_eq!(copy.audit(), db.audit());
+        ledger.end_checks(&copy, &format!("pg_dump of {CURRENT} into {version} that was upgraded first"), 1);
     }
 }

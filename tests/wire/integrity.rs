@@ -37,7 +37,7 @@ fn changes() -> Vec<(String, String, &'static str)> {
         format!("ALTER POLICY encryption_vaults_user_isolation ON {VAULTS} USING (true)"),
         format!(
             "ALTER POLICY encryption_vaults_user_isolation ON {VAULTS}
-                USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''))"
+                USING (user_id = vault_ext.current_user_id())"
         ),
         "policy encryption_vaults_user_isolation",
     ));

@@ -82,13 +82,13 @@ type ExpectedPolicy = (&'static str, &'static str, &'static str, &'static str, &
 
 /// The policies of sql/040_policies.sql. Maintenance looks for its own policies by itself (`store::all_vaults_are_visible`).
 const POLICIES: [ExpectedPolicy; 11] = [
-    (VAULTS, "encryption_vaults_user_isolation", "r", "public", ISOLATION, "", true),
-    (VAULTS, "encryption_vaults_user_isolation_insert", "a", "public", "", ISOLATION, true),
-    (VAULTS, "encryption_vaults_user_isolation_update", "w", "public", ISOLATION, ISOLATION, true),
+    (VAULTS, "encryption_vaults_user_isolation", "r", OWNER, ISOLATION, "", true),
+    (VAULTS, "encryption_vaults_user_isolation_insert", "a", OWNER, "", ISOLATION, true),
+    (VAULTS, "encryption_vaults_user_isolation_update", "w", OWNER, ISOLATION, ISOLATION, true),
     (VAULTS, "encryption_vaults_vault_maintenance", "r", OWNER, MAINTENANCE, "", false),
     (VAULTS, "encryption_vaults_vault_maintenance_update", "w", OWNER, MAINTENANCE, MAINTENANCE, false),
     (VAULTS, "encryption_vaults_vault_maintenance_delete", "d", OWNER, MAINTENANCE, "", false),
-    (TRAIL, "encryption_vault_audit_user_isolation", "r", "public", ISOLATION, "", true),
+    (TRAIL, "encryption_vault_audit_user_isolation", "r", OWNER, ISOLATION, "", true),
     (TRAIL, "encryption_vault_audit_auditor", "r", "vault_ext_auditor", "true", "", false),
     (TRAIL, "encryption_vault_audit_writer", "a", OWNER, "", "is_audit_writer()", true),
     (TRAIL, "encryption_vault_audit_maintenance", "r", OWNER, MAINTENANCE, "", false),
@@ -203,8 +203,8 @@ fn missing_policy(
 ) {
     let is_there = facts.iter().any(|fact| {
         matches!(fact, Fact::Policy(policy) if policy.table == *table && policy.name == *name
-            && policy.command == *command && policy.permissive && policy.roles == *roles
-            && is_as_expected(&policy.using, using) && is_as_expected(&policy.check, check))
+            && policy.command == *command && policy.permissive
+            && (is_made_now(policy, roles, using, check) || is_made_before(policy, using, check)))
     });
     if !is_there {
         report(
@@ -232,9 +232,15 @@ fn foreign_policy(policy: &Policy, report: &mut impl FnMut(bool, String, String)
     }
 }
 
-fn is_as_expected(found: &str, expected: &str) -> bool {
-    let found = normal(found);
-    found == expected || (expected == ISOLATION && found == OLD_ISOLATION)
+fn is_made_now(policy: &Policy, roles: &str, using: &str, check: &str) -> bool {
+    policy.roles == roles && normal(&policy.using) == using && normal(&policy.check) == check
+}
+
+/// Whether it is a user's policy as 0.2.0 and older made it.
+fn is_made_before(policy: &Policy, using: &str, check: &str) -> bool {
+    let before =
+        |expression: &str| if expression == ISOLATION { OLD_ISOLATION.to_owned() } else { expression.to_owned() };
+    (using == ISOLATION || check == ISOLATION) && is_made_now(policy, "public", &before(using), &before(check))
 }
 
 /// The text of an expression as every session would show it: without the quotes of quote_all_identifiers and the schemas
@@ -339,6 +345,14 @@ mod tests {
                 ..policy(expected)
             });
             assert_eq!(problems(&facts), [], "{}", expected.1);
+            let old = |text: &str| text.replace(ISOLATION, OLD_ISOLATION);
+            if [expected.4, expected.5].contains(&ISOLATION) {
+                let (using, check) = (old(expected.4), old(expected.5));
+                facts[at] = Fact::Policy(Policy { roles: "public".into(), using, check, ..policy(expected) });
+                assert_eq!(problems(&facts), [], "{} of 0.2.0", expected.1);
+                facts[at] = Fact::Policy(Policy { roles: "public".into(), ..policy(expected) });
+                assert_eq!(problems(&facts).len(), 1, "no version made that");
+            }
             facts[at] = Fact::Policy(Policy { roles: "someone".into(), ..policy(expected) });
             let found = worst(&facts);
             assert!(found.what.contains(expected.1) && found.voids == expected.6, "{found:?}");
