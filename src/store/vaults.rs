@@ -163,7 +163,8 @@ fn first_vault(rows: &Rows) -> Option<Vault> {
 }
 
 fn first_vault_for_token(rows: &Rows) -> Option<Vault> {
-    Some(Vault { tokens_valid_from: Some(rows.get(0, 5)), ..first_vault(rows)? })
+    let vault = first_vault(rows)?;
+    Some(Vault { tokens_valid_from: Some(rows.get(0, 5)), ..vault })
 }
 
 /// The user's row; for a token with the time from which tokens count.

@@ -2,7 +2,7 @@
 
 use crate::backup::{dump, restore, some_vaults};
 use crate::catalog::{assert_same, facts};
-use crate::extension_upgrade::{CURRENT, FRESH, UPDATE, database_of, released, server, sql_version};
+use crate::extension_upgrade::{CURRENT, FRESH, UPDATE, database_of, released, server};
 
 #[test]
 fn a_dump_of_an_older_version_restores_into_the_objects_of_this_one() {

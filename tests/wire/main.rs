@@ -75,6 +75,7 @@ mod standby_failover;
 mod statements;
 mod storm;
 mod tampering;
+mod tokens;
 mod trail;
 mod trail_waits;
 mod transactions;

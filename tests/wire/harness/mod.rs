@@ -5,6 +5,7 @@ mod calls;
 mod cluster;
 mod database;
 mod expect;
+mod issuer;
 mod kek_refusal;
 #[cfg(feature = "mounts")]
 mod mount;
@@ -23,6 +24,7 @@ pub use cluster::bindir_of;
 pub use cluster::{Cluster, Stop, bindir, kill9};
 pub use database::{Db, shared_db};
 pub use expect::{Refusal, eventually, expect_error, expect_vault_error, without_deadlock};
+pub use issuer::{AUDIENCE, ISS, Signer, claims, issuer, issuers, now, token_db};
 pub use kek_refusal::refuses_kek;
 #[cfg(feature = "mounts")]
 pub use mount::SmallFileSystem;
