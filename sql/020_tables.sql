@@ -58,6 +58,28 @@ CREATE TABLE vault_ext.keks (
 );
 COMMENT ON TABLE vault_ext.keks IS 'every KEK this database has seen, with a check value derived from it (never the KEK itself)';
 
+CREATE TABLE vault_ext.grants (
+    id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id     text COLLATE "C" NOT NULL,
+    grantee     regrole     NOT NULL,
+    not_before  timestamptz NOT NULL,
+    expires_at  timestamptz NOT NULL,
+    max_uses    integer,
+    reason      text        NOT NULL,
+    granted_by  text        NOT NULL,
+    approved_by text,
+    revoked_at  timestamptz,
+    revoked_by  text,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT grants_user_id_length CHECK (octet_length(user_id) BETWEEN 1 AND 255),
+    CONSTRAINT grants_expires_later CHECK (expires_at > not_before),
+    CONSTRAINT grants_max_uses_positive CHECK (max_uses >= 1),
+    CONSTRAINT grants_reason_not_empty CHECK (reason <> '')
+);
+COMMENT ON TABLE vault_ext.grants IS 'what a user lets a service do: one user, one role, always expiring; uses are counted in the audit trail';
+CREATE INDEX grants_by_user ON vault_ext.grants (user_id, id);
+CREATE INDEX encryption_vault_audit_by_grant ON vault_ext.encryption_vault_audit (grant_id) WHERE grant_id IS NOT NULL;
+
 -- Not dumped: it describes runs on this server only.
 CREATE TABLE vault_ext.rewraps (
     started_at timestamptz NOT NULL,
@@ -78,6 +100,7 @@ ALTER TABLE vault_ext.rewraps OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.encryption_vaults OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.encryption_vault_audit OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.keks OWNER TO vault_ext_owner;
+ALTER TABLE vault_ext.grants OWNER TO vault_ext_owner;
 
 -- Without these calls pg_dump leaves out the rows. Without the sequence, the first insert after a restore would fail with a
 -- duplicate key.
@@ -85,3 +108,6 @@ SELECT pg_catalog.pg_extension_config_dump('vault_ext.encryption_vaults', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.encryption_vault_audit', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.encryption_vault_audit_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.keks', '');
+-- A grant to a role that was dropped must not come back as one to another role with the same OID.
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.grants', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) grantee::pg_catalog.oid)');
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.grants_id_seq', '');

@@ -78,6 +78,38 @@ CREATE FUNCTION vault_challenge() RETURNS text
     LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_challenge_wrapper';
 COMMENT ON FUNCTION vault_challenge() IS 'the nonce of this transaction, for the claim vault_challenge of a bound token';
 
+-- grants ---------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION vault_grant(
+    token text, grantee regrole, expires_in interval, reason text, max_uses integer DEFAULT NULL, not_before timestamptz DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_grant_wrapper';
+COMMENT ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) IS 'lets the members of a role fetch the user''s key until it expires; a NULL token stands for the user of the session, where vault_ext.identity is not token';
+
+CREATE FUNCTION vault_grant_for(
+    user_id text, grantee regrole, expires_in interval, reason text, max_uses integer DEFAULT NULL, not_before timestamptz DEFAULT NULL) RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_grant_for_wrapper';
+COMMENT ON FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz) IS 'the same by a member of vault_ext_grantor, for a user; with vault_ext.grant_approvals = 1 another login must approve it';
+
+CREATE FUNCTION vault_approve_grant(id bigint) RETURNS boolean
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_approve_grant_wrapper';
+COMMENT ON FUNCTION vault_approve_grant(bigint) IS 'approves a grant that another login has given for a user; false if there is none';
+
+CREATE FUNCTION vault_revoke_grant(id bigint) RETURNS boolean
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_revoke_grant_wrapper';
+COMMENT ON FUNCTION vault_revoke_grant(bigint) IS 'ends a grant at once: the user''s own, or any for members of vault_ext_grantor and vault_ext_admin; false if there is none';
+
+CREATE FUNCTION vault_revoke_grant(token text, id bigint) RETURNS boolean
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_revoke_grant_with_token_wrapper';
+COMMENT ON FUNCTION vault_revoke_grant(text, bigint) IS 'the same for the user that a verified token names';
+
+CREATE FUNCTION vault_retire_grant(id bigint) RETURNS boolean
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_retire_grant_wrapper';
+COMMENT ON FUNCTION vault_retire_grant(bigint) IS 'ends a grant that the caller holds; false if there is none';
+
+CREATE FUNCTION vault_get_master_key_of(user_id text) RETURNS vault_key
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_of_wrapper';
+COMMENT ON FUNCTION vault_get_master_key_of(text) IS 'the master key of a user who has granted that to a role of the caller';
+
 -- for monitoring and load balancers ---------------------------------------------------------------------------------
 
 CREATE FUNCTION vault_health(
@@ -196,6 +228,8 @@ BEGIN
         'vault_init()', 'vault_get_master_key()', 'vault_rotate()', 'vault_status()', 'vault_health()',
         'vault_init(text)', 'vault_get_master_key(text)', 'vault_rotate(text)', 'vault_status(text)', 'vault_user_id()', 'vault_claims()',
         'vault_whoami()', 'vault_login(text)', 'vault_session()', 'vault_challenge()',
+        'vault_grant(text, regrole, interval, text, integer, timestamptz)', 'vault_grant_for(text, regrole, interval, text, integer, timestamptz)',
+        'vault_approve_grant(bigint)', 'vault_revoke_grant(bigint)', 'vault_revoke_grant(text, bigint)', 'vault_retire_grant(bigint)', 'vault_get_master_key_of(text)',
         'vault_reload_issuers()', 'vault_identity_status()', 'vault_revoke_tokens(text, timestamptz)', 'vault_explain_token(text)',
         'vault_erase(text)', 'vault_rename_user(text, text)', 'vault_erase_on_delete()', 'vault_purge_audit(interval)',
         'vault_reload_kek(boolean)', 'vault_retire_kek(text)', 'vault_kek_status()', 'vault_check(integer)',

@@ -34,6 +34,33 @@ CREATE POLICY encryption_vault_audit_maintenance ON vault_ext.encryption_vault_a
 CREATE POLICY encryption_vault_audit_maintenance_delete ON vault_ext.encryption_vault_audit
     FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
 
+ALTER TABLE vault_ext.grants ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY grants_user_isolation ON vault_ext.grants
+    FOR SELECT TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
+CREATE POLICY grants_user_isolation_insert ON vault_ext.grants
+    FOR INSERT TO vault_ext_owner WITH CHECK (user_id = vault_ext.current_user_id());
+CREATE POLICY grants_user_isolation_update ON vault_ext.grants
+    FOR UPDATE TO vault_ext_owner USING (user_id = vault_ext.current_user_id()) WITH CHECK (user_id = vault_ext.current_user_id());
+CREATE POLICY grants_vault_maintenance ON vault_ext.grants
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY grants_vault_maintenance_insert ON vault_ext.grants
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY grants_vault_maintenance_update ON vault_ext.grants
+    FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY grants_reader ON vault_ext.grants
+    FOR SELECT TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor USING (true);
+
+-- Uses are the rows of the trail: a rollback does not take them back.
+CREATE VIEW vault_ext.own_grants WITH (security_barrier) AS
+    SELECT g.id, g.grantee, g.not_before, g.expires_at, g.max_uses,
+        (SELECT count(*) FROM vault_ext.encryption_vault_audit a
+            WHERE a.grant_id = g.id AND a.user_id = g.user_id AND a.action = 'fetch' AND a.status = 200) AS uses,
+        g.reason, g.granted_by, g.approved_by, g.revoked_at, g.revoked_by, g.created_at
+    FROM vault_ext.grants g
+    WHERE g.user_id = vault_ext.current_user_id();
+COMMENT ON VIEW vault_ext.own_grants IS 'the grants of the user';
+ALTER VIEW vault_ext.own_grants OWNER TO vault_ext_owner;
+
 CREATE VIEW vault_ext.own_audit WITH (security_barrier) AS
     SELECT id, action, status, kek_id, key_version, db_role, ip_address, user_agent, request_id, context, created_at,
         identity, issuer, token_id, token_kid, actor, grant_id

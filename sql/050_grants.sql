@@ -35,6 +35,14 @@ GRANT EXECUTE ON FUNCTION vault_init(), vault_get_master_key(), vault_rotate(), 
 GRANT EXECUTE ON FUNCTION vault_init(text), vault_get_master_key(text), vault_rotate(text), vault_status(text) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user;
 GRANT SELECT ON vault_ext.own_audit TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint), vault_revoke_grant(text, bigint) TO vault_ext_user;
+GRANT SELECT ON vault_ext.own_grants TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz), vault_approve_grant(bigint) TO vault_ext_grantor;
+GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint) TO vault_ext_grantor, vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_get_master_key_of(text), vault_retire_grant(bigint) TO vault_ext_service;
+GRANT SELECT ON vault_ext.grants TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor;
+GRANT USAGE ON SCHEMA vault_ext TO vault_ext_grantor;
 GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vault_ext_auditor, pg_monitor;
 -- The policies behind that view call these functions with the rights of whoever reads the view. In a user's own SQL the first one
 -- always returns false.

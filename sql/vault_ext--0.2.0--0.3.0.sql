@@ -46,6 +46,22 @@ BEGIN
         LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_explain_token_wrapper';
     CREATE FUNCTION vault_ext.current_user_id() RETURNS text
         LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'current_user_id_wrapper';
+    CREATE FUNCTION vault_grant(
+        token text, grantee regrole, expires_in interval, reason text, max_uses integer DEFAULT NULL, not_before timestamptz DEFAULT NULL) RETURNS bigint
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_grant_wrapper';
+    CREATE FUNCTION vault_grant_for(
+        user_id text, grantee regrole, expires_in interval, reason text, max_uses integer DEFAULT NULL, not_before timestamptz DEFAULT NULL) RETURNS bigint
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_grant_for_wrapper';
+    CREATE FUNCTION vault_approve_grant(id bigint) RETURNS boolean
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_approve_grant_wrapper';
+    CREATE FUNCTION vault_revoke_grant(id bigint) RETURNS boolean
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_revoke_grant_wrapper';
+    CREATE FUNCTION vault_revoke_grant(token text, id bigint) RETURNS boolean
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_revoke_grant_with_token_wrapper';
+    CREATE FUNCTION vault_retire_grant(id bigint) RETURNS boolean
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_retire_grant_wrapper';
+    CREATE FUNCTION vault_get_master_key_of(user_id text) RETURNS vault_key
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_of_wrapper';
     DROP FUNCTION vault_ext.audit_batch();
     CREATE FUNCTION vault_ext.audit_batch(
         OUT user_id text, OUT action text, OUT status integer, OUT kek_id text, OUT key_version integer, OUT db_role text,
@@ -95,6 +111,20 @@ ALTER FUNCTION vault_revoke_tokens(text, timestamptz) OWNER TO vault_ext_owner;
 ALTER FUNCTION vault_explain_token(text) OWNER TO vault_ext_owner;
 ALTER FUNCTION vault_ext.current_user_id() OWNER TO vault_ext_owner;
 ALTER FUNCTION vault_ext.audit_batch() OWNER TO vault_ext_owner;
+COMMENT ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) IS 'lets the members of a role fetch the user''s key until it expires; a NULL token stands for the user of the session, where vault_ext.identity is not token';
+COMMENT ON FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz) IS 'the same by a member of vault_ext_grantor, for a user; with vault_ext.grant_approvals = 1 another login must approve it';
+COMMENT ON FUNCTION vault_approve_grant(bigint) IS 'approves a grant that another login has given for a user; false if there is none';
+COMMENT ON FUNCTION vault_revoke_grant(bigint) IS 'ends a grant at once: the user''s own, or any for members of vault_ext_grantor and vault_ext_admin; false if there is none';
+COMMENT ON FUNCTION vault_revoke_grant(text, bigint) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_retire_grant(bigint) IS 'ends a grant that the caller holds; false if there is none';
+COMMENT ON FUNCTION vault_get_master_key_of(text) IS 'the master key of a user who has granted that to a role of the caller';
+ALTER FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_approve_grant(bigint) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_revoke_grant(bigint) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_revoke_grant(text, bigint) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_retire_grant(bigint) OWNER TO vault_ext_owner;
+ALTER FUNCTION vault_get_master_key_of(text) OWNER TO vault_ext_owner;
 
 -- Who the user is stands in new columns, and one function answers it for all policies, which concern the vault's own functions
 -- and views alone. The vaults come first: callers hold a lock on them while the audit writer locks the trail for them.
@@ -112,6 +142,80 @@ CREATE OR REPLACE VIEW vault_ext.own_audit WITH (security_barrier) AS
         identity, issuer, token_id, token_kid, actor, grant_id
     FROM vault_ext.encryption_vault_audit
     WHERE user_id = vault_ext.current_user_id();
+
+-- Two roles are new. An attacker could have created one with such a name first, as at the installation.
+DO $roles$
+DECLARE
+    name text;
+    role record;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['vault_ext_grantor', 'vault_ext_service'] LOOP
+        SELECT r.* INTO role FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) name;
+        IF NOT FOUND THEN
+            EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', name);
+        ELSIF role.rolcanlogin OR role.rolsuper OR role.rolbypassrls OR role.rolcreaterole OR role.rolreplication THEN
+            RAISE EXCEPTION 'role "%" already exists and is not suitable for vault_ext', name
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = 'It may have LOGIN, SUPERUSER, BYPASSRLS, CREATEROLE or REPLICATION; vault_ext needs none of them.',
+                      HINT = pg_catalog.format('Rename that role, or ALTER ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOREPLICATION after making sure who created it.', name);
+        END IF;
+    END LOOP;
+END
+$roles$;
+
+-- Grants.
+CREATE TABLE vault_ext.grants (
+    id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id     text COLLATE "C" NOT NULL,
+    grantee     regrole     NOT NULL,
+    not_before  timestamptz NOT NULL,
+    expires_at  timestamptz NOT NULL,
+    max_uses    integer,
+    reason      text        NOT NULL,
+    granted_by  text        NOT NULL,
+    approved_by text,
+    revoked_at  timestamptz,
+    revoked_by  text,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT grants_user_id_length CHECK (octet_length(user_id) BETWEEN 1 AND 255),
+    CONSTRAINT grants_expires_later CHECK (expires_at > not_before),
+    CONSTRAINT grants_max_uses_positive CHECK (max_uses >= 1),
+    CONSTRAINT grants_reason_not_empty CHECK (reason <> '')
+);
+COMMENT ON TABLE vault_ext.grants IS 'what a user lets a service do: one user, one role, always expiring; uses are counted in the audit trail';
+CREATE INDEX grants_by_user ON vault_ext.grants (user_id, id);
+CREATE INDEX encryption_vault_audit_by_grant ON vault_ext.encryption_vault_audit (grant_id) WHERE grant_id IS NOT NULL;
+ALTER TABLE vault_ext.grants OWNER TO vault_ext_owner;
+-- A grant to a role that was dropped must not come back as one to another role with the same OID.
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.grants', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) grantee::pg_catalog.oid)');
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.grants_id_seq', '');
+
+ALTER TABLE vault_ext.grants ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY grants_user_isolation ON vault_ext.grants
+    FOR SELECT TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
+CREATE POLICY grants_user_isolation_insert ON vault_ext.grants
+    FOR INSERT TO vault_ext_owner WITH CHECK (user_id = vault_ext.current_user_id());
+CREATE POLICY grants_user_isolation_update ON vault_ext.grants
+    FOR UPDATE TO vault_ext_owner USING (user_id = vault_ext.current_user_id()) WITH CHECK (user_id = vault_ext.current_user_id());
+CREATE POLICY grants_vault_maintenance ON vault_ext.grants
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY grants_vault_maintenance_insert ON vault_ext.grants
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY grants_vault_maintenance_update ON vault_ext.grants
+    FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY grants_reader ON vault_ext.grants
+    FOR SELECT TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor USING (true);
+
+-- Uses are the rows of the trail: a rollback does not take them back.
+CREATE VIEW vault_ext.own_grants WITH (security_barrier) AS
+    SELECT g.id, g.grantee, g.not_before, g.expires_at, g.max_uses,
+        (SELECT count(*) FROM vault_ext.encryption_vault_audit a
+            WHERE a.grant_id = g.id AND a.user_id = g.user_id AND a.action = 'fetch' AND a.status = 200) AS uses,
+        g.reason, g.granted_by, g.approved_by, g.revoked_at, g.revoked_by, g.created_at
+    FROM vault_ext.grants g
+    WHERE g.user_id = vault_ext.current_user_id();
+COMMENT ON VIEW vault_ext.own_grants IS 'the grants of the user';
+ALTER VIEW vault_ext.own_grants OWNER TO vault_ext_owner;
 
 -- What ALTER DEFAULT PRIVILEGES gave away with the new functions is taken back.
 DO $nobody$
@@ -139,7 +243,14 @@ BEGIN
             'vault_revoke_tokens(text, timestamptz)'::pg_catalog.regprocedure::pg_catalog.oid,
             'vault_explain_token(text)'::pg_catalog.regprocedure::pg_catalog.oid,
             'vault_ext.current_user_id()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_ext.audit_batch()'::pg_catalog.regprocedure::pg_catalog.oid])
+            'vault_ext.audit_batch()'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_grant(text, regrole, interval, text, integer, timestamptz)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_grant_for(text, regrole, interval, text, integer, timestamptz)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_approve_grant(bigint)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_revoke_grant(bigint)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_revoke_grant(text, bigint)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_retire_grant(bigint)'::pg_catalog.regprocedure::pg_catalog.oid,
+            'vault_get_master_key_of(text)'::pg_catalog.regprocedure::pg_catalog.oid])
         AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
     LOOP
         EXECUTE revoke;
@@ -151,6 +262,14 @@ GRANT EXECUTE ON FUNCTION vault_rename_user(text, text) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_init(text), vault_get_master_key(text), vault_rotate(text), vault_status(text) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_ext.current_user_id() TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint), vault_revoke_grant(text, bigint) TO vault_ext_user;
+GRANT SELECT ON vault_ext.own_grants TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz), vault_approve_grant(bigint) TO vault_ext_grantor;
+GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint) TO vault_ext_grantor, vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_get_master_key_of(text), vault_retire_grant(bigint) TO vault_ext_service;
+GRANT SELECT ON vault_ext.grants TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor;
+GRANT USAGE ON SCHEMA vault_ext TO vault_ext_grantor;
 GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;
 
 -- Comments in other words.

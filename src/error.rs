@@ -106,6 +106,57 @@ impl IdentityError {
     }
 }
 
+/// Why a service may not act for a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    #[error("this user has granted nothing to a role of yours")]
+    None,
+    #[error("the grant is not approved yet")]
+    NotApproved,
+    #[error("the grant is revoked")]
+    Revoked,
+    #[error("the grant has expired")]
+    Expired,
+    #[error("the grant is not valid yet")]
+    NotYet,
+    #[error("the grant is used up")]
+    UsedUp,
+    #[error("a grant with max_uses cannot be used in a REPEATABLE READ or SERIALIZABLE transaction")]
+    OldSnapshot,
+}
+
+impl GrantError {
+    /// What the audit row says.
+    pub fn context(self) -> &'static str {
+        match self {
+            Self::None => "no-grant",
+            Self::NotApproved => "grant-not-approved",
+            Self::Revoked => "grant-revoked",
+            Self::Expired => "grant-expired",
+            Self::NotYet => "grant-not-yet-valid",
+            Self::UsedUp => "grant-used-up",
+            Self::OldSnapshot => "grant-old-snapshot",
+        }
+    }
+
+    fn sqlstate(self) -> PgSqlErrorCode {
+        match self {
+            Self::None | Self::NotApproved => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::Revoked | Self::Expired | Self::NotYet => PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+            Self::UsedUp => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            Self::OldSnapshot => PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::NotApproved => "Let another member of vault_ext_grantor call vault_approve_grant().",
+            Self::OldSnapshot => "Use READ COMMITTED, so that each use is counted.",
+            _ => "Ask the user for vault_grant(), or a member of vault_ext_grantor for vault_grant_for().",
+        }
+    }
+}
+
 /// Why the trail could not be written. Nothing was released.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuditFailure {
@@ -171,6 +222,8 @@ pub enum VaultError {
     Identity(#[from] IdentityError),
     #[error("the issuers were not reloaded: {0}")]
     IssuersRefused(String, String),
+    #[error("{0}")]
+    Grant(#[from] GrantError),
     #[error("row-level security is off in this session")]
     RowSecurityOff,
     #[error("no vault for this user")]
@@ -255,6 +308,7 @@ impl VaultError {
             | Self::WouldBreak(_)
             | Self::WouldDestroy { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Identity(error) => error.sqlstate(),
+            Self::Grant(error) => error.sqlstate(),
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::DoesNotOpen => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
             Self::Audit(failure) if failure.is_a_limit() => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
@@ -308,6 +362,7 @@ impl VaultError {
                 "Configure vault_ext.kek_file, vault_ext.kek_command or vault_ext.kek and restart the server.".into()
             }
             Self::Identity(error) => error.hint().into(),
+            Self::Grant(error) => error.hint().into(),
             Self::RowSecurityOff => {
                 "SET row_security = on: it is off by a setting of this session, role, database or function. Leave FORCE ROW LEVEL SECURITY on the vault's tables as it is.".into()
             }

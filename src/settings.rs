@@ -46,6 +46,8 @@ static TOKEN_FROM_HEADERS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ISSUERS_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ISSUERS_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ISSUERS_COMMAND_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
+static GRANT_APPROVALS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static GRANT_MAX_LIFETIME: GucSetting<i32> = GucSetting::<i32>::new(30 * 86_400);
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOW_ALTER: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -192,6 +194,26 @@ pub fn define() {
         GucContext::Postmaster,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_int_guc(
+        c"vault_ext.grant_approvals",
+        c"How many other logins must approve a grant that was given for a user.",
+        c"0 or 1. Grants that users give themselves need none.",
+        &GRANT_APPROVALS,
+        0,
+        1,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"vault_ext.grant_max_lifetime",
+        c"The longest time that a grant may last.",
+        c"Grants that were given before keep their time.",
+        &GRANT_MAX_LIFETIME,
+        60,
+        366 * 86_400,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
     guc::define_token();
     // PostgreSQL decides who may drop. These two only ask whether the statement is intended, so everybody may set them.
     GucRegistry::define_bool_guc(
@@ -289,6 +311,14 @@ pub fn issuers_command_timeout() -> Duration {
 /// vault_ext.token, which no SQL can read.
 pub fn token() -> Option<Vec<u8>> {
     guc::token()
+}
+
+pub fn grant_approvals() -> i32 {
+    GRANT_APPROVALS.get()
+}
+
+pub fn grant_max_lifetime() -> Duration {
+    Duration::from_secs(GRANT_MAX_LIFETIME.get().max(0) as u64)
 }
 
 pub fn allow_drop() -> bool {

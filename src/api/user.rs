@@ -10,7 +10,7 @@ use crate::vault::key::UserKey;
 use crate::vault::service;
 
 /// `vault_key`: master_key text, format_version smallint, kek_id text, key_version integer.
-fn vault_key(result: Result<UserKey, VaultError>) -> Row<4> {
+pub(super) fn vault_key(result: Result<UserKey, VaultError>) -> Row<4> {
     let key = or_raise(result);
     Row([
         key.master_key.to_base64().as_str().into_datum(),

@@ -35,6 +35,21 @@ pub fn caller() -> String {
     }
 }
 
+/// OID of the role that called: see `caller`.
+pub fn caller_oid() -> u32 {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::GetOuterUserId().to_u32() }
+}
+
+/// Whether the role that called has the privileges of that role.
+pub fn has_role(role: &CStr) -> bool {
+    // SAFETY: within a transaction; a NUL-terminated name. A role that is not there has OID 0.
+    unsafe {
+        let role = pg_sys::get_role_oid(role.as_ptr(), true);
+        role != pg_sys::InvalidOid && pg_sys::has_privs_of_role(pg_sys::GetOuterUserId(), role)
+    }
+}
+
 /// Name of the role that logged in.
 pub fn login() -> String {
     // SAFETY: as in `caller`.

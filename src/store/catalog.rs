@@ -18,7 +18,7 @@ thread_local! {
             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
                 AND n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name \
             WHERE c.relname OPERATOR(pg_catalog.=) ANY \
-                ('{encryption_vaults,encryption_vault_audit,keks}'::pg_catalog.name[])) \
+                ('{encryption_vaults,encryption_vault_audit,keks,grants}'::pg_catalog.name[])) \
          SELECT 'table', c.relname::pg_catalog.text, c.oid::pg_catalog.text, pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text, \
             pg_catalog.concat(c.relkind, c.relpersistence), \
             pg_catalog.concat_ws(' ', CASE WHEN c.relrowsecurity THEN 'row-security' END, \
@@ -63,6 +63,10 @@ thread_local! {
     static IS_INSTALLED: Statement = const { Statement::new(
         "SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name"
     ) };
+    static HAS_GRANTS: Statement = const { Statement::new(
+        "SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+         WHERE n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name AND c.relname OPERATOR(pg_catalog.=) 'grants'::pg_catalog.name"
+    ) };
     static SQL_VERSION: Statement = const { Statement::new(
         "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'vault_ext'"
     ) };
@@ -71,6 +75,11 @@ thread_local! {
 /// The version of the extension's SQL in this database.
 pub fn sql_version() -> Option<String> {
     SQL_VERSION.with(|statement| statement.run(&[], |rows| if rows.count() == 0 { None } else { rows.get(0, 0) }))
+}
+
+/// Whether the SQL of this database has grants: since 0.3.0.
+pub fn has_grants() -> bool {
+    HAS_GRANTS.with(|statement| statement.run(&[], Rows::count)) > 0
 }
 
 /// Lists what is not as CREATE EXTENSION made it, the worst first. Empty in a database without the extension.

@@ -22,6 +22,13 @@ thread_local! {
         "DELETE FROM vault_ext.encryption_vault_audit \
          WHERE created_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) $1)"
     ) };
+    // The uses of a grant are counted by its rows, for as long as it can be used.
+    static PURGE_AUDIT_BUT_USES: Statement = const { Statement::new(
+        "DELETE FROM vault_ext.encryption_vault_audit a \
+         WHERE a.created_at OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) $1) \
+         AND NOT EXISTS (SELECT FROM vault_ext.grants g WHERE g.id OPERATOR(pg_catalog.=) a.grant_id \
+            AND g.expires_at OPERATOR(pg_catalog.>) pg_catalog.now())"
+    ) };
 }
 
 /// Inserts the batch that the audit writer holds (`writer::batch`) and says how many rows that were. Only in the audit
@@ -34,6 +41,9 @@ pub fn insert_audit_batch(has_identity: bool) -> u64 {
 }
 
 /// Deletes audit rows older than that and says how many. Only in maintenance does the policy let it.
-pub fn purge_audit(older_than: Interval) -> u64 {
-    maintenance::run(|| PURGE_AUDIT.with(|statement| statement.run(&[Arg::Interval(older_than)], Rows::count)))
+///
+/// `has_grants`: whether the database has grants, whose uses stay.
+pub fn purge_audit(older_than: Interval, has_grants: bool) -> u64 {
+    let statement = if has_grants { &PURGE_AUDIT_BUT_USES } else { &PURGE_AUDIT };
+    maintenance::run(|| statement.with(|statement| statement.run(&[Arg::Interval(older_than)], Rows::count)))
 }

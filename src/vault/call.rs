@@ -1,7 +1,7 @@
 //! One audited call: who calls, what the trail says of it, and what it may hand out.
 
 use vault_core::audit::claims::Claims;
-use vault_core::audit::record::{Action, Record};
+use vault_core::audit::record::{Action, Evidence, IdentityKind, Record};
 use vault_core::identity::issuers::Purpose;
 use vault_core::identity::token::TokenError;
 
@@ -29,6 +29,8 @@ pub struct Call {
     user: Option<String>,
     /// Who calls for himself.
     identity: Option<Identity>,
+    /// Who calls by a grant.
+    service: Option<Service>,
     db_role: String,
     claims: Claims,
 }
@@ -54,11 +56,30 @@ impl Call {
         Ok(call)
     }
 
+    /// Begins a call of a service for a user who has granted that.
+    pub fn for_service(action: Action, user: String) -> Result<Self, VaultError> {
+        let mut call = Self::on_behalf_of(action, user)?;
+        call.service = Some(Service { login: session::login(), grant: None });
+        Ok(call)
+    }
+
+    /// The call turned out to concern that user.
+    pub(super) fn concern(&mut self, user: String) {
+        self.user = Some(user);
+    }
+
+    /// The call turned out to use that grant.
+    pub(super) fn by_grant(&mut self, id: i64) {
+        if let Some(service) = &mut self.service {
+            service.grant = Some(id);
+        }
+    }
+
     pub fn without_user(action: Action) -> Result<Self, VaultError> {
         can_be_audited()?;
         submit::announce();
         let claims = Claims::gather(session::setting, session::connection_address);
-        Ok(Self { action, user: None, identity: None, db_role: session::caller(), claims })
+        Ok(Self { action, user: None, identity: None, service: None, db_role: session::caller(), claims })
     }
 
     /// The user that the call concerns.
@@ -72,7 +93,10 @@ impl Call {
         if !session::has_row_security() {
             return Err(self.failed(VaultError::RowSecurityOff));
         }
-        let in_force = self.identity.as_ref().map(|identity| identity.user.as_str());
+        let in_force = match &self.service {
+            Some(_) => self.user.as_deref(),
+            None => self.identity.as_ref().map(|identity| identity.user.as_str()),
+        };
         match identity::in_force(in_force, || subxact::catch(|| work(self.user()))) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(self.failed(error)),
@@ -137,10 +161,32 @@ impl Call {
         self.row(self.action, status, key, context)
     }
 
+    /// A row on a grant that was given, approved or ended.
+    pub(super) fn record_change_of_grant(&self, id: i64) -> Result<(), VaultError> {
+        xact::commit_durably();
+        let mut record = self.as_record(self.action, 200, None, None);
+        record.evidence.grant_id = Some(id);
+        rolled_back::watch(&record);
+        Ok(submit::write(&record)?)
+    }
+
     /// A row on one user in the course of a call that concerns many.
     pub fn record_about(&self, action: Action, user: &str, status: u16, context: &str) -> Result<(), VaultError> {
         let record = Record { user_id: Some(user), ..self.as_record(action, status, None, Some(context)) };
         Ok(submit::write(&record)?)
+    }
+
+    fn evidence(&self) -> Evidence<'_> {
+        match (&self.service, &self.identity) {
+            (Some(service), _) => Evidence {
+                identity: Some(IdentityKind::Grant),
+                actor: Some(&service.login),
+                grant_id: service.grant,
+                ..Evidence::default()
+            },
+            (None, Some(identity)) => identity.evidence(),
+            (None, None) => Evidence::default(),
+        }
     }
 
     fn row(&self, action: Action, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
@@ -166,9 +212,16 @@ impl Call {
             user_agent: self.claims.user_agent.as_deref(),
             request_id: self.claims.request_id.as_deref(),
             context,
-            evidence: self.identity.as_ref().map(Identity::evidence).unwrap_or_default(),
+            evidence: self.evidence(),
         }
     }
+}
+
+/// A service that acts by a grant.
+struct Service {
+    /// The role that logged in.
+    login: String,
+    grant: Option<i64>,
 }
 
 /// What a token must be good for.
@@ -177,6 +230,7 @@ fn purpose(action: Action) -> Purpose {
         Action::Init => Purpose::Init,
         Action::Fetch => Purpose::Fetch,
         Action::Rotate => Purpose::Rotate,
+        Action::Grant | Action::RevokeGrant => Purpose::Grant,
         _ => Purpose::Identify,
     }
 }
@@ -186,6 +240,8 @@ pub fn describe(error: &VaultError) -> (u16, &'static str) {
     match error {
         VaultError::Identity(error) => (error.status(), error.context()),
         VaultError::IssuersRefused(..) => (503, "issuers-refused"),
+        VaultError::Grant(error) => (403, error.context()),
+        VaultError::BadArgument(..) => (400, "bad-argument"),
         VaultError::NoVault => (404, "not-initialised"),
         VaultError::UserHasVault(_) => (409, "vault-exists"),
         VaultError::RowSecurityOff => (500, "row-security-off"),

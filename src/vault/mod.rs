@@ -4,6 +4,7 @@
 //! is in `kek`.
 
 pub mod call;
+pub mod grants;
 pub mod health;
 pub mod issuers;
 pub mod key;

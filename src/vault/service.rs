@@ -12,8 +12,8 @@ use crate::error::{IdentityError, VaultError};
 use crate::identity::{self, Caller, Identity};
 use crate::keyring::ring::{self, Ring};
 use crate::pg::session;
-use crate::store::trail;
 use crate::store::vaults::{self, Vault, VaultStatus};
+use crate::store::{catalog, trail};
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
 pub(super) const ATTEMPTS: u32 = 8;
@@ -145,7 +145,7 @@ pub fn erase_deleted(user: String) -> Result<(), VaultError> {
 pub fn purge_audit(older_than: Interval) -> Result<u64, VaultError> {
     let call = Call::without_user(Action::Purge)?;
     let age = older_than.to_string();
-    let purged = call.attempt(|_| Ok(trail::purge_audit(older_than)))?;
+    let purged = call.attempt(|_| Ok(trail::purge_audit(older_than, catalog::has_grants())))?;
     call.record_change(200, None, Some(&format!("{purged} rows older than {age}")))?;
     Ok(purged)
 }

@@ -10,11 +10,13 @@ use crate::harness::{Db, init, set_user, shared_db};
 const SECURITY: &str = include_str!("../../SECURITY.md");
 
 /// The columns of the table: a login role, or a role that a superuser takes on.
-const ROLES: [(&str, &str); 6] = [
+const ROLES: [(&str, &str); 8] = [
     ("nobody", "wire_stranger"),
     ("`vault_ext_user`", "wire_app"),
     ("`vault_ext_admin`", "wire_admin"),
     ("`vault_ext_auditor`", "wire_auditor"),
+    ("`vault_ext_grantor`", "wire_grantor"),
+    ("`vault_ext_service`", "wire_service"),
     ("`vault_ext_owner`", "vault_ext_owner"),
     ("superuser", "postgres"),
 ];
@@ -42,6 +44,17 @@ fn calls(name: &str) -> &'static str {
         "vault_get_master_key(text)" => "SELECT vault_get_master_key('x')",
         "vault_rotate(text)" => "SELECT vault_rotate('x')",
         "vault_status(text)" => "SELECT vault_status('x')",
+        "vault_grant(text,regrole,interval,text,integer,timestamp with time zone)" => {
+            "SELECT vault_grant(NULL, 'wire_service', '1 day', 'test')"
+        }
+        "vault_grant_for(text,regrole,interval,text,integer,timestamp with time zone)" => {
+            "SELECT vault_grant_for('carol', 'wire_service', '1 day', 'test')"
+        }
+        "vault_approve_grant(bigint)" => "SELECT vault_approve_grant(1)",
+        "vault_revoke_grant(bigint)" => "SELECT vault_revoke_grant(1)",
+        "vault_revoke_grant(text,bigint)" => "SELECT vault_revoke_grant('x', 1)",
+        "vault_retire_grant(bigint)" => "SELECT vault_retire_grant(1)",
+        "vault_get_master_key_of(text)" => "SELECT vault_get_master_key_of('carol')",
         "vault_user_id()" => "SELECT vault_user_id()",
         "vault_claims()" => "SELECT vault_claims()",
         "vault_whoami()" => "SELECT vault_whoami()",
@@ -88,10 +101,16 @@ fn uses(relation: &str) -> Vec<(&'static str, String)> {
         "vault_ext.rewraps" => {
             ("(started_at, pid, db_role, kek_id, total) VALUES (clock_timestamp(), 1, 'x', 'x', 1)", "done = 0")
         }
+        "vault_ext.grants" => (
+            "(user_id, grantee, not_before, expires_at, reason, granted_by)
+                VALUES ('alice', 'wire_service', now(), now() + interval '1 day', 'x', 'x')",
+            "max_uses = 1000",
+        ),
+        "vault_ext.own_grants" => ("(reason) VALUES ('x')", "max_uses = 1000"),
         "vault_ext.own_audit" => ("(action, status, db_role) VALUES ('x', 200, 'x')", "status = 201"),
         "vault_ext.audit_stats" => ("(calls) VALUES (1)", "calls = 1"),
         "vault_ext.rewrap_progress" => ("(pid) VALUES (1)", "done = 0"),
-        "vault_ext.encryption_vault_audit_id_seq" => {
+        "vault_ext.encryption_vault_audit_id_seq" | "vault_ext.grants_id_seq" => {
             return vec![
                 ("SELECT", format!("SELECT * FROM {relation}")),
                 ("nextval", format!("SELECT nextval('{relation}')")),
@@ -106,7 +125,7 @@ fn uses(relation: &str) -> Vec<(&'static str, String)> {
         ("UPDATE", format!("UPDATE {relation} SET {update}")),
         ("DELETE", format!("DELETE FROM {relation}")),
     ];
-    if !["own_audit", "audit_stats", "rewrap_progress"].iter().any(|view| relation.ends_with(view)) {
+    if !["own_audit", "own_grants", "audit_stats", "rewrap_progress"].iter().any(|view| relation.ends_with(view)) {
         uses.push(("TRUNCATE", format!("TRUNCATE {relation}")));
     }
     uses
@@ -209,6 +228,10 @@ fn the_table_of_who_may_do_what_is_true() {
         init(&mut db.app_for(user)).unwrap();
     }
     db.force("INSERT INTO vault_ext.keks (kek_id, check_value) VALUES ('gone', repeat('0', 32))");
+    for user in ["alice", "carol"] {
+        let sql = "SELECT vault_grant(NULL, 'wire_service', '1 day', 'test')";
+        db.app_for(user).query(sql, &[]).unwrap();
+    }
     let (measured, documented) = (measured(&db), documented());
     if measured != documented {
         for (name, outcomes) in &measured {

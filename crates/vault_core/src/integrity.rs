@@ -2,10 +2,12 @@
 //! extension reads the facts.
 
 /// The tables that the promises rest on.
-pub const TABLES: [&std::ffi::CStr; 3] = [c"encryption_vaults", c"encryption_vault_audit", c"keks"];
+pub const TABLES: [&std::ffi::CStr; 4] = [c"encryption_vaults", c"encryption_vault_audit", c"keks", c"grants"];
 
 const VAULTS: &str = "encryption_vaults";
 const TRAIL: &str = "encryption_vault_audit";
+/// Since 0.3.0.
+const GRANTS: &str = "grants";
 const OWNER: &str = "vault_ext_owner";
 
 /// A fact of the catalogs, as `store::catalog` reads it.
@@ -81,7 +83,7 @@ const MAINTENANCE: &str = "in_maintenance()";
 type ExpectedPolicy = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, bool);
 
 /// The policies of sql/040_policies.sql. Maintenance looks for its own policies by itself (`store::all_vaults_are_visible`).
-const POLICIES: [ExpectedPolicy; 11] = [
+const POLICIES: [ExpectedPolicy; 18] = [
     (VAULTS, "encryption_vaults_user_isolation", "r", OWNER, ISOLATION, "", true),
     (VAULTS, "encryption_vaults_user_isolation_insert", "a", OWNER, "", ISOLATION, true),
     (VAULTS, "encryption_vaults_user_isolation_update", "w", OWNER, ISOLATION, ISOLATION, true),
@@ -93,6 +95,13 @@ const POLICIES: [ExpectedPolicy; 11] = [
     (TRAIL, "encryption_vault_audit_writer", "a", OWNER, "", "is_audit_writer()", true),
     (TRAIL, "encryption_vault_audit_maintenance", "r", OWNER, MAINTENANCE, "", false),
     (TRAIL, "encryption_vault_audit_maintenance_delete", "d", OWNER, MAINTENANCE, "", false),
+    (GRANTS, "grants_user_isolation", "r", OWNER, ISOLATION, "", true),
+    (GRANTS, "grants_user_isolation_insert", "a", OWNER, "", ISOLATION, true),
+    (GRANTS, "grants_user_isolation_update", "w", OWNER, ISOLATION, ISOLATION, true),
+    (GRANTS, "grants_vault_maintenance", "r", OWNER, MAINTENANCE, "", true),
+    (GRANTS, "grants_vault_maintenance_insert", "a", OWNER, "", MAINTENANCE, true),
+    (GRANTS, "grants_vault_maintenance_update", "w", OWNER, MAINTENANCE, MAINTENANCE, true),
+    (GRANTS, "grants_reader", "r", "vault_ext_admin,vault_ext_auditor,vault_ext_grantor", "true", "", false),
 ];
 
 /// The columns of each table, in order: what this version makes, and before it what older versions made.
@@ -106,6 +115,9 @@ fn columns(table: &str) -> &'static [&'static str] {
             "id user_id action status kek_id key_version db_role ip_address user_agent request_id context created_at",
             "id user_id action status kek_id key_version db_role ip_address user_agent request_id context created_at \
              identity issuer token_id token_kid actor grant_id",
+        ],
+        GRANTS => &[
+            "id user_id grantee not_before expires_at max_uses reason granted_by approved_by revoked_at revoked_by created_at",
         ],
         _ => &["kek_id check_value first_seen retired_at"],
     }
@@ -121,9 +133,13 @@ pub fn trail_has_identity(facts: &[Fact]) -> bool {
 /// What is not as it was made, the worst first. `facts` are those of a database that has the extension.
 pub fn problems(facts: &[Fact]) -> Vec<Problem> {
     let mut found = Vec::new();
+    let has_grants = trail_has_identity(facts);
     let mut report = |voids: bool, what: String, hint: String| found.push(Problem { what, hint, voids });
     for table in TABLES.map(|name| name.to_str().expect("ASCII")) {
         let is_this = |fact: &&Fact| matches!(fact, Fact::Table { name, .. } if name == table);
+        if table == GRANTS && !has_grants {
+            continue;
+        }
         let Some(Fact::Table { kind, owner, .. }) = facts.iter().find(is_this) else {
             report(
                 true,
@@ -143,12 +159,10 @@ pub fn problems(facts: &[Fact]) -> Vec<Problem> {
                 format!(
                     "Keep such values in a table of your own that refers to {}: pg_restore cannot load a dump of \
                      vault_ext.{table} with another set of columns, and restores none of its rows.",
-                    if table == TRAIL {
-                        "id"
-                    } else if table == VAULTS {
-                        "user_id"
-                    } else {
-                        "kek_id"
+                    match table.as_str() {
+                        VAULTS => "user_id",
+                        TRAIL | GRANTS => "id",
+                        _ => "kek_id",
                     }
                 ),
             ),
@@ -167,8 +181,8 @@ pub fn problems(facts: &[Fact]) -> Vec<Problem> {
             ),
         }
     }
-    for expected in POLICIES {
-        missing_policy(&expected, facts, &mut report);
+    for expected in POLICIES.iter().filter(|expected| expected.0 != GRANTS || has_grants) {
+        missing_policy(expected, facts, &mut report);
     }
     found.sort_by_key(|problem| !problem.voids);
     found
@@ -190,7 +204,7 @@ fn table_problems(table: &str, kind: Kind, owner: &str, report: &mut impl FnMut(
     void(owner != OWNER, &format!("belongs to {owner} and not to {OWNER}"), alter(&format!("OWNER TO {OWNER}")));
     void(kind.has_rules, "has a rule", format!("DROP RULE … ON vault_ext.{table}."));
     void(kind.inherits, "is part of an inheritance tree", alter("NO INHERIT …"));
-    if table == VAULTS || table == TRAIL {
+    if table != "keks" {
         void(!kind.row_security, "has no row-level security", alter("ENABLE ROW LEVEL SECURITY"));
         void(!kind.forced, "does not force row-level security on its owner", alter("FORCE ROW LEVEL SECURITY"));
     }
@@ -274,8 +288,8 @@ mod tests {
     }
 
     fn as_installed() -> Vec<Fact> {
-        let mut facts: Vec<_> = ["encryption_vaults", "encryption_vault_audit", "keks"].map(table).into();
-        facts.extend(["encryption_vaults", "encryption_vault_audit", "keks"].map(|name| Fact::Columns {
+        let mut facts: Vec<_> = ["encryption_vaults", "encryption_vault_audit", "keks", "grants"].map(table).into();
+        facts.extend(["encryption_vaults", "encryption_vault_audit", "keks", "grants"].map(|name| Fact::Columns {
             table: name.into(),
             names: columns(name).last().copied().unwrap_or_default().into(),
         }));
@@ -325,7 +339,7 @@ mod tests {
     #[test]
     fn another_column_endangers_dumps_and_voids_nothing_yet() {
         let mut facts = as_installed();
-        let Fact::Columns { names, .. } = &mut facts[4] else { panic!("columns") };
+        let Fact::Columns { names, .. } = &mut facts[5] else { panic!("columns") };
         names.push_str(" note");
         let found = worst(&facts);
         assert!(!found.voids && found.what.contains("encryption_vault_audit") && found.hint.contains("refers to id"));

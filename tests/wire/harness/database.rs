@@ -46,13 +46,15 @@ DO $$
 DECLARE member record;
 BEGIN
     FOR member IN SELECT * FROM (VALUES ('wire_app', 'vault_ext_user'), ('wire_app2', 'vault_ext_user'),
-        ('wire_admin', 'vault_ext_admin'), ('wire_auditor', 'vault_ext_auditor'), ('wire_stranger', NULL)) v(login, grp)
+        ('wire_admin', 'vault_ext_admin'), ('wire_auditor', 'vault_ext_auditor'), ('wire_grantor', 'vault_ext_grantor'),
+        ('wire_grantor2', 'vault_ext_grantor'), ('wire_service', 'vault_ext_service'), ('wire_stranger', NULL)) v(login, grp)
     LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = member.login) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', member.login);
-            IF member.grp IS NOT NULL THEN
-                EXECUTE format('GRANT %I TO %I', member.grp, member.login);
-            END IF;
+        END IF;
+        -- Older versions make fewer roles.
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = member.grp) AND NOT pg_has_role(member.login, member.grp, 'MEMBER') THEN
+            EXECUTE format('GRANT %I TO %I', member.grp, member.login);
         END IF;
     END LOOP;
 END $$";

@@ -55,10 +55,14 @@ pub enum Action {
     RevokeTokens = 16,
     ExplainToken = 17,
     ReloadIssuers = 18,
+    Grant = 19,
+    ApproveGrant = 20,
+    RevokeGrant = 21,
+    RetireGrant = 22,
 }
 
 impl Action {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 22] = [
         Self::Init,
         Self::Fetch,
         Self::FailedFetch,
@@ -77,6 +81,10 @@ impl Action {
         Self::RevokeTokens,
         Self::ExplainToken,
         Self::ReloadIssuers,
+        Self::Grant,
+        Self::ApproveGrant,
+        Self::RevokeGrant,
+        Self::RetireGrant,
     ];
 
     /// The text of the column `action`.
@@ -100,6 +108,10 @@ impl Action {
             Self::RevokeTokens => "revoke_tokens",
             Self::ExplainToken => "explain_token",
             Self::ReloadIssuers => "reload_issuers",
+            Self::Grant => "grant",
+            Self::ApproveGrant => "approve_grant",
+            Self::RevokeGrant => "revoke_grant",
+            Self::RetireGrant => "retire_grant",
         }
     }
 
