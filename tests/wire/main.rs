@@ -77,6 +77,7 @@ mod standby_failover;
 mod statements;
 mod storm;
 mod tampering;
+mod threats;
 mod tokens;
 mod trail;
 mod trail_waits;
