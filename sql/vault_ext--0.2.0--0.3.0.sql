@@ -252,6 +252,14 @@ BEGIN
             'vault_retire_grant(bigint)'::pg_catalog.regprocedure::pg_catalog.oid,
             'vault_get_master_key_of(text)'::pg_catalog.regprocedure::pg_catalog.oid])
         AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
+        UNION
+        SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+            c.oid::pg_catalog.regclass,
+            CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END)
+        FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+        WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY['vault_ext.grants'::pg_catalog.regclass::pg_catalog.oid,
+            'vault_ext.grants_id_seq'::pg_catalog.regclass::pg_catalog.oid, 'vault_ext.own_grants'::pg_catalog.regclass::pg_catalog.oid])
+        AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
     LOOP
         EXECUTE revoke;
     END LOOP;

@@ -73,7 +73,7 @@ const QUERIES: &[(&str, &str)] = &[
     (
         "index",
         "SELECT concat_ws(' ', name, CASE WHEN name NOT LIKE '%pg_toast_N%' THEN pg_get_indexdef(indexrelid) END,
-            to_jsonb(i) - '{indexrelid,indrelid,indcollation,indclass,indcheckxmin}'::text[])
+            to_jsonb(i) - '{indexrelid,indrelid,indcollation,indclass,indcheckxmin,indpred}'::text[])
         FROM pg_index i JOIN pg_temp.object ON classid = 'pg_class'::regclass AND objid = indexrelid",
     ),
     (

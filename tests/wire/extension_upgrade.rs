@@ -242,7 +242,14 @@ fn a_function_that_is_in_the_way_of_an_upgrade_is_not_taken_over() {
     let cluster = server();
     for version in released() {
         let db = database_of(&cluster, &version, &version);
-        for new in ["vault_version()", "vault_health()", "vault_rename_user(text, text)"] {
+        let new = [
+            "vault_version()",
+            "vault_health()",
+            "vault_rename_user(text, text)",
+            "vault_get_master_key(text)",
+            "vault_user_id()",
+        ];
+        for new in new {
             let is_new: bool = db.value(&format!("SELECT to_regprocedure('{new}') IS NULL"));
             if is_new {
                 db.force(&format!("CREATE FUNCTION {new} RETURNS int LANGUAGE sql AS 'SELECT 1'"));

@@ -7,7 +7,14 @@ use crate::harness::{
     without_deadlock,
 };
 
-const ROLES: [&str; 4] = ["vault_ext_admin", "vault_ext_auditor", "vault_ext_owner", "vault_ext_user"];
+const ROLES: [&str; 6] = [
+    "vault_ext_admin",
+    "vault_ext_auditor",
+    "vault_ext_grantor",
+    "vault_ext_owner",
+    "vault_ext_service",
+    "vault_ext_user",
+];
 
 /// Everything in the database that looks like the extension's.
 fn leftovers(db: &Db) -> Vec<String> {
