@@ -10,7 +10,7 @@ use crate::load::Load;
 const SOON: Duration = Duration::from_secs(30);
 
 /// Where Debian puts it, whatever the processor.
-fn library() -> String {
+pub fn library() -> String {
     let folders = fs::read_dir("/usr/lib").expect("/usr/lib");
     let mut files = folders.flatten().map(|folder| folder.path().join("faketime/libfaketime.so.1"));
     files.find(|file| file.exists()).expect("libfaketime is missing: install faketime").display().to_string()

@@ -14,6 +14,7 @@ mod audit_rows;
 mod audit_storm;
 mod backup;
 mod backup_physical;
+mod better_auth;
 mod catalog;
 mod check;
 mod clock;

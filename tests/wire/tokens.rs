@@ -3,6 +3,7 @@
 use postgres::{Client, Error};
 use serde_json::{Value, json};
 
+use crate::better_auth::documented;
 use crate::harness::{
     Db, Signer, VaultKey, assert_no_secrets, claims, expect_error, expect_vault_error, fetch, init, now, set_user,
     token_db,
@@ -349,12 +350,8 @@ fn a_pinned_identity_stands_until_the_transaction_ends() {
 #[test]
 fn an_application_s_own_rows_are_those_of_the_token_s_user() {
     let (db, keys) = token_db();
-    db.force(
-        "CREATE TABLE notes (owner text NOT NULL DEFAULT vault_user_id(), note text);
-        ALTER TABLE notes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-        CREATE POLICY own ON notes USING (owner = (SELECT vault_user_id()));
-        GRANT SELECT, INSERT ON notes TO wire_app",
-    );
+    db.force(documented("own-tables"));
+    db.force("GRANT SELECT, INSERT ON notes TO wire_app");
     let mut app = db.app();
     for user in ["alice", "bob"] {
         let mut transaction = app.transaction().unwrap();
