@@ -14,6 +14,18 @@ free_port() {
   die "no free port on 127.0.0.1"
 }
 
+base64url() { base64 -w 0 | tr '+/' '-_' | tr -d '='; }
+
+# token_of USER: a token of the server's issuer, good for five minutes.
+token_of() {
+  local signed message; message=$(server_tmp)
+  signed=$(printf '{"alg":"EdDSA","typ":"JWT"}' | base64url).$(printf \
+    '{"iss":"https://id.example/","aud":"demo","sub":"%s","iat":%d,"exp":%d}' "$1" "$(date +%s)" "$(($(date +%s) + 300))" | base64url)
+  printf %s "$signed" | as_server tee "$message/signed" > /dev/null
+  printf '%s.%s' "$signed" "$(as_server openssl pkeyutl -sign -rawin -inkey "$SERVER/issuer.pem" -in "$message/signed" | base64url)"
+  as_server rm -rf "$message"
+}
+
 # make_cluster STATE: a server of the tree of the last use_tree, started.
 make_cluster() {
   STATE=$1 SERVER=$(server_tmp) PORT=$(free_port)
@@ -26,12 +38,18 @@ make_cluster() {
   as_server "$(program initdb)" -D "$SERVER/data" --encoding=UTF8 --locale=C.UTF-8 \
     --auth-local=peer --auth-host=scram-sha-256 > "$SERVER.log" 2>&1 || { cat "$SERVER.log" >&2; die "initdb failed"; }
   rm "$SERVER.log"
+  # An issuer of tokens: its public key stands in a file; the private one would be the identity provider's.
+  as_server openssl genpkey -algorithm ed25519 -out "$SERVER/issuer.pem"
+  as_server sh -c 'printf "{\"issuers\": [{\"name\": \"idp\", \"iss\": \"https://id.example/\", \"aud\": [\"demo\"], \"algs\": [\"EdDSA\"],
+    \"jwks\": {\"keys\": [{\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"x\": \"%s\"}]}}]}" "$1" > "$0"; chmod 644 "$0"' \
+    "$SERVER/issuers.json" "$(as_server openssl pkey -in "$SERVER/issuer.pem" -pubout -outform DER | tail -c 32 | base64url)"
   as_server tee -a "$SERVER/data/postgresql.conf" > /dev/null <<CONF
 listen_addresses = '127.0.0.1'
 port = $PORT
 unix_socket_directories = '$SERVER'
 shared_preload_libraries = 'vault_ext'
 vault_ext.kek_file = '$SERVER/kek'
+vault_ext.issuers_file = '$SERVER/issuers.json'
 CONF
   as_server "$(program pg_ctl)" start -w -s -D "$SERVER/data" -l "$SERVER/log" > /dev/null ||
     { as_server cat "$SERVER/log" >&2; die "the server did not start, its log is above"; }

@@ -4,6 +4,7 @@ mod changes;
 mod cpu;
 mod fetch;
 mod growth;
+mod identity;
 mod latency;
 mod memory;
 mod neighbours;
@@ -24,6 +25,7 @@ pub const ALL: &[Section] = &[
     changes::INIT,
     changes::ROTATE,
     unwrap::SECTION,
+    identity::SECTION,
     cpu::SECTION,
     growth::SECTION,
     memory::SECTION,

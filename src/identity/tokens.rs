@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use sha2::{Digest, Sha256};
-use vault_core::identity::issuers::Purpose;
+use vault_core::identity::issuers::{Binding, Purpose};
 use vault_core::identity::token::{self, TokenError, Use, Verified};
 
 use super::{issuers, nonces};
@@ -62,14 +62,16 @@ pub fn ambient(token: &[u8], purpose: Purpose) -> Result<Rc<Token>, IdentityErro
 fn used(token: &[u8], purpose: Purpose, is_argument: bool) -> Result<Rc<Token>, IdentityError> {
     let issuers = issuers::current()?;
     let token = verified(token, &issuers)?;
-    let (database, role) = (session::database_name(), session::caller());
+    // Only what this issuer asks for: the same token is checked again and again.
+    let issuer = token.verified.issuer(&issuers.issuers);
+    let only_if = |asked: bool, ask: fn() -> String| if asked { ask() } else { String::new() };
     let at = Use {
         now: session::statement_time(),
-        database: &database,
-        role: &role,
         purpose,
-        session: &nonces::session(),
-        challenge: &nonces::transaction(),
+        database: &only_if(!issuer.databases.is_empty(), session::database_name),
+        role: &only_if(!issuer.roles.is_empty(), session::caller),
+        session: &only_if(issuer.binding == Binding::Session, nonces::session),
+        challenge: &only_if(issuer.binding == Binding::Transaction, nonces::transaction),
     };
     let usable = token.verified.check(&issuers.issuers, &at).and_then(|()| in_sequence(&token, &issuers, is_argument));
     if let Some(count) = issuers.count_of(&token.verified) {
