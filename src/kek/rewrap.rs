@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::panic::CaughtError;
 use vault_core::audit::record::Action;
-use vault_core::crypto::wrap::Nonce;
+use vault_core::crypto::wrap::{Nonce, WrapContext};
 
 use crate::audit::submit;
 use crate::error::VaultError;
@@ -165,8 +165,9 @@ fn batch(after: &str, size: i32) -> Result<Batch, VaultError> {
         let nonces = Nonce::random_batch(locked.len()).map_err(|_| VaultError::NoRandomness)?;
         for (row, nonce) in locked.iter().zip(nonces) {
             let old = &row.wrap;
+            let context = WrapContext { user_id: old.user_id, key_version: old.key_version, kek_id: &active.id };
             let sealed = wrapping::ring_opens(&ring, old)
-                .and_then(|master_key| wrapping::seal(active, kek, old.user_id, old.key_version, &master_key, nonce));
+                .and_then(|master_key| wrapping::seal(kek, &context, &master_key, nonce));
             match sealed {
                 Ok(wrap) => rewrapped.push(Rewrapped { old: row, wrap }),
                 // A newer ring may open it: the next run will see.
@@ -191,6 +192,7 @@ fn end(run: &Run, totals: &mut Totals, finished: bool) -> Result<(), VaultError>
         let left = vaults::count_to_rewrap(&ring.active().0.id);
         totals.skipped = (left - totals.failed).max(0);
     }
-    rewraps::end_run(run, totals.done, totals.skipped, totals.failed, if finished { "finished" } else { "stopped" });
+    let counts = [totals.done, totals.skipped, totals.failed];
+    rewraps::end_run(run, counts, if finished { "finished" } else { "stopped" });
     Ok(())
 }

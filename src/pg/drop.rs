@@ -58,7 +58,7 @@ pub fn before_drop_of(schema: &'static CStr, table: &'static CStr, callback: fn(
 /// # Safety
 /// NULL, or a palloc'd string that nobody else uses.
 unsafe fn is_name(found: *mut c_char, name: &CStr) -> bool {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller promises NULL, which is looked for first, or a string that nobody else uses.
     unsafe {
         if found.is_null() {
             return false;

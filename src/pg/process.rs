@@ -12,7 +12,7 @@ pub fn is_preloading() -> bool {
 
 /// True while pg_upgrade runs the server.
 pub fn is_binary_upgrade() -> bool {
-    // SAFETY: as above.
+    // SAFETY: a plain flag that the postmaster sets before it loads libraries.
     unsafe { pg_sys::IsBinaryUpgrade }
 }
 

@@ -23,9 +23,14 @@ pub fn database() -> u32 {
 
 /// Name of the role that called: what SET ROLE chose, not the owner of the definer function that we run in.
 pub fn caller() -> String {
+    // SAFETY: reads a variable of this process.
+    role_name(unsafe { pg_sys::GetOuterUserId() })
+}
+
+fn role_name(role: pg_sys::Oid) -> String {
     // SAFETY: GetUserNameFromId with noerr gives NULL for a role that was dropped meanwhile, else a palloc'd string.
     unsafe {
-        let name = pg_sys::GetUserNameFromId(pg_sys::GetOuterUserId(), true);
+        let name = pg_sys::GetUserNameFromId(role, true);
         if name.is_null() {
             return "(dropped role)".to_owned();
         }
@@ -52,16 +57,8 @@ pub fn has_role(role: &CStr) -> bool {
 
 /// Name of the role that logged in.
 pub fn login() -> String {
-    // SAFETY: as in `caller`.
-    unsafe {
-        let name = pg_sys::GetUserNameFromId(pg_sys::GetSessionUserId(), true);
-        if name.is_null() {
-            return "(dropped role)".to_owned();
-        }
-        let text = CStr::from_ptr(name).to_string_lossy().into_owned();
-        pg_sys::pfree(name.cast());
-        text
-    }
+    // SAFETY: reads a variable of this process.
+    role_name(unsafe { pg_sys::GetSessionUserId() })
 }
 
 /// Name of the database that this process is connected to.

@@ -15,13 +15,13 @@ use vault_core::identity::counts::Counts;
 /// multiple of 8.
 pub unsafe trait Shared: Sync + 'static {}
 
-// SAFETY: structures of 32-bit and 64-bit atomics, whose sizes are checked below; their documentation says what zero means.
+// SAFETY: 64-bit atomics alone; all zero is "nothing counted". `take` checks the size.
 unsafe impl Shared for Counters {}
-// SAFETY: as above.
+// SAFETY: 32-bit and 64-bit atomics alone; all zero is a queue of no database. `take` checks the size.
 unsafe impl Shared for Queue {}
-// SAFETY: as above.
+// SAFETY: 32-bit and 64-bit atomics alone; all zero is a free slot. `take` checks the size.
 unsafe impl Shared for Slot {}
-// SAFETY: as above.
+// SAFETY: 64-bit atomics alone; all zero is "nothing counted". It has a mapping of its own, aligned to a page.
 unsafe impl Shared for Counts {}
 
 /// The memory, zeroed at server start. Its parts are taken one after the other.

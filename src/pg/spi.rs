@@ -187,7 +187,8 @@ impl Statement {
     /// Runs a SELECT without arguments and hands its rows over in batches, under one snapshot and in flat memory.
     pub fn scan(&self, mut read: impl FnMut(&Rows)) {
         const BATCH: std::ffi::c_long = 1000;
-        // SAFETY: as in `run`; the portal lives until it is closed, each batch until it is freed.
+        // SAFETY: connect and finish frame all calls of SPI, an error between them ends the (sub)transaction and so both; the
+        // portal lives until it is closed, each batch until it is freed.
         unsafe {
             pg_sys::SPI_connect();
             let plan = self.plan(&[]);
@@ -247,7 +248,7 @@ impl Rows {
         Self {
             // SAFETY: SPI's results, in the only thread of the backend.
             count: unsafe { pg_sys::SPI_processed },
-            // SAFETY: as above.
+            // SAFETY: set together with the count by the same statement; NULL where it gave no rows.
             table: unsafe { pg_sys::SPI_tuptable },
             current: Cell::new(None),
             values: Cell::new([pg_sys::Datum::null(); MOST_COLUMNS]),

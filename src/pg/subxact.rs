@@ -28,7 +28,7 @@ fn within<T>(work: impl FnOnce() -> T, keep: bool) -> Result<T, CaughtError> {
         saved
     };
     let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work()))).catch_others(Err).catch_rust_panic(Err).execute();
-    // SAFETY: as above.
+    // SAFETY: the subtransaction that was begun above is the innermost one: `work` has ended all of its own.
     unsafe {
         match &outcome {
             Ok(_) if keep => pg_sys::ReleaseCurrentSubTransaction(),

@@ -65,10 +65,10 @@ pub fn wake(word: &AtomicU32) {
 fn shown_as_waiting<T>(sleep: impl FnOnce() -> T) -> T {
     // SAFETY: my_wait_event_info points to a word of this process in shared memory, or to a variable of its own.
     let event = unsafe { pg_sys::my_wait_event_info };
-    // SAFETY: as above; others only ever read the word.
+    // SAFETY: a valid word, see above, that others only ever read.
     unsafe { event.write_volatile(pg_sys::PG_WAIT_EXTENSION) };
     let slept = sleep();
-    // SAFETY: as above.
+    // SAFETY: the same word; it stays where it is for the life of the process.
     unsafe { event.write_volatile(0) };
     slept
 }

@@ -36,7 +36,8 @@ pub fn update_run(run: &Run, done: i64, failed: i64) {
     UPDATE_RUN.with(|statement| statement.run(&args, |_| ()));
 }
 
-pub fn end_run(run: &Run, done: i64, skipped: i64, failed: i64, outcome: &str) {
+/// `done`, `skipped` and `failed`.
+pub fn end_run(run: &Run, [done, skipped, failed]: [i64; 3], outcome: &str) {
     let args =
         [Arg::Timestamp(run.started_at), Arg::Int8(done), Arg::Int8(skipped), Arg::Int8(failed), Arg::Text(outcome)];
     END_RUN.with(|statement| statement.run(&args, |_| ()));

@@ -21,6 +21,13 @@ pub struct Vault {
     pub tokens_valid_from: Option<Option<i64>>,
 }
 
+/// A wrap that a row is to have, and what it is bound to beside the user.
+pub struct NewWrap<'a> {
+    pub wrap: &'a Wrap,
+    pub kek_id: &'a str,
+    pub key_version: i32,
+}
+
 /// What a user may see of the row without its key.
 #[derive(Clone)]
 pub struct VaultStatus {
@@ -208,25 +215,25 @@ pub fn lock(user: &str, for_token: bool) -> Option<Vault> {
 }
 
 /// Inserts the user's row; false if another transaction did meanwhile.
-pub fn insert(user: &str, wrap: &Wrap, kek_id: &str, key_version: i32) -> bool {
+pub fn insert(user: &str, new: &NewWrap<'_>) -> bool {
     let args = [
         Arg::Text(user),
-        Arg::Text(wrap.wrapped_mk()),
-        Arg::Text(wrap.wrap_iv()),
-        Arg::Text(kek_id),
-        Arg::Int4(key_version),
+        Arg::Text(new.wrap.wrapped_mk()),
+        Arg::Text(new.wrap.wrap_iv()),
+        Arg::Text(new.kek_id),
+        Arg::Int4(new.key_version),
     ];
     INSERT.with(|statement| statement.run(&args, Rows::count)) == 1
 }
 
 /// Replaces the wrap that was read before; false if the row is not the same any more.
-pub fn replace(user: &str, old: &Vault, wrap: &Wrap, kek_id: &str, key_version: i32) -> bool {
+pub fn replace(user: &str, old: &Vault, new: &NewWrap<'_>) -> bool {
     let args = [
         Arg::Text(user),
-        Arg::Text(wrap.wrapped_mk()),
-        Arg::Text(wrap.wrap_iv()),
-        Arg::Text(kek_id),
-        Arg::Int4(key_version),
+        Arg::Text(new.wrap.wrapped_mk()),
+        Arg::Text(new.wrap.wrap_iv()),
+        Arg::Text(new.kek_id),
+        Arg::Int4(new.key_version),
         Arg::Text(&old.wrapped_mk),
     ];
     REPLACE.with(|statement| statement.run(&args, Rows::count)) == 1
@@ -239,13 +246,13 @@ pub fn erase(user: &str) -> bool {
 
 /// Changes the user of a row that was locked before, together with the wrap that is bound to the user. Returns false if the row
 /// has changed; raises 23505 if the new user has a vault. Only in maintenance.
-pub fn rename(old_user: &str, new_user: &str, old: &Vault, wrap: &Wrap, kek_id: &str) -> bool {
+pub fn rename(old_user: &str, new_user: &str, old: &Vault, new: &NewWrap<'_>) -> bool {
     let args = [
         Arg::Text(old_user),
         Arg::Text(new_user),
-        Arg::Text(wrap.wrapped_mk()),
-        Arg::Text(wrap.wrap_iv()),
-        Arg::Text(kek_id),
+        Arg::Text(new.wrap.wrapped_mk()),
+        Arg::Text(new.wrap.wrap_iv()),
+        Arg::Text(new.kek_id),
         Arg::Text(&old.wrapped_mk),
     ];
     RENAME.with(|statement| statement.run(&args, Rows::count)) == 1

@@ -1,7 +1,7 @@
 //! Moves a user's vault to another user id.
 
 use vault_core::audit::record::{Action, MAX_CONTEXT, sanitized};
-use vault_core::crypto::wrap::{FORMAT_2, Nonce};
+use vault_core::crypto::wrap::{FORMAT_2, Nonce, WrapContext};
 
 use super::call::Call;
 use super::key::UserKey;
@@ -10,7 +10,8 @@ use super::service::ATTEMPTS;
 use super::wrapping::{confirm, ring_opens, seal, with_newest_ring};
 use crate::error::VaultError;
 use crate::pg::subxact;
-use crate::store::{maintenance, vaults};
+use crate::store::maintenance;
+use crate::store::vaults::{self, NewWrap};
 
 /// Moves a user's vault, with its key unchanged, to another user id.
 pub fn rename(old_user: String, new_user: &str) -> Result<(), VaultError> {
@@ -39,8 +40,10 @@ fn move_to(old_user: &str, new_user: &str) -> Result<UserKey, VaultError> {
             let (entry, kek) = ring.active();
             confirm(entry)?;
             let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
-            let wrap = seal(entry, kek, new_user, vault.key_version, &master_key, nonce)?;
-            let rename = || maintenance::run(|| vaults::rename(old_user, new_user, &vault, &wrap, &entry.id));
+            let context = WrapContext { user_id: new_user, key_version: vault.key_version, kek_id: &entry.id };
+            let wrap = seal(kek, &context, &master_key, nonce)?;
+            let new = NewWrap { wrap: &wrap, kek_id: &entry.id, key_version: vault.key_version };
+            let rename = || maintenance::run(|| vaults::rename(old_user, new_user, &vault, &new));
             let renamed = subxact::catch(rename).or_else(|raised| {
                 // The other user got a vault after we had looked.
                 if subxact::sqlstate(&raised) == "23505" { Err(is_taken()) } else { raised.rethrow() }

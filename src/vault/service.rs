@@ -12,7 +12,7 @@ use crate::error::{IdentityError, VaultError};
 use crate::identity::{self, Caller, Identity};
 use crate::keyring::ring::{self, Ring};
 use crate::pg::session;
-use crate::store::vaults::{self, Vault, VaultStatus};
+use crate::store::vaults::{self, NewWrap, Vault, VaultStatus};
 use crate::store::{catalog, trail};
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
@@ -203,14 +203,16 @@ fn replace(call: &Call, ring: &Ring, user: &str, vault: &Vault) -> Result<Option
     ring_opens(ring, &vault.stored(user))?;
     let version = vault.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?;
     let (key, wrap) = mint(ring, user, version)?;
-    Ok(vaults::replace(user, vault, &wrap, &key.kek_id, version).then_some(key))
+    let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: version };
+    Ok(vaults::replace(user, vault, &new).then_some(key))
 }
 
 /// Inserts a fresh key; None if another transaction was first.
 fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
     vaults::begin_write();
     let (key, wrap) = mint(&*ring::current()?, user, 1)?;
-    Ok(vaults::insert(user, &wrap, &key.kek_id, key.key_version).then_some(key))
+    let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: key.key_version };
+    Ok(vaults::insert(user, &new).then_some(key))
 }
 
 fn open(call: &Call, ring: &Ring, user: &str, vault: &Vault) -> Result<UserKey, VaultError> {

@@ -42,22 +42,15 @@ pub(super) fn mint(ring: &Ring, user: &str, key_version: i32) -> Result<(UserKey
     confirm(entry)?;
     let master_key = MasterKey::random().map_err(|_| VaultError::NoRandomness)?;
     let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
-    let wrap = seal(entry, kek, user, key_version, &master_key, nonce)?;
+    let context = WrapContext { user_id: user, key_version, kek_id: &entry.id };
+    let wrap = seal(kek, &context, &master_key, nonce)?;
     Ok((UserKey { master_key, format_version: FORMAT_2, kek_id: entry.id.clone(), key_version }, wrap))
 }
 
-/// A wrap in format 2, opened once before anybody relies on it. The KEK must be confirmed.
-pub fn seal(
-    entry: &Entry,
-    kek: &Kek,
-    user: &str,
-    key_version: i32,
-    master_key: &MasterKey,
-    nonce: Nonce,
-) -> Result<Wrap, VaultError> {
-    let context = WrapContext { user_id: user, key_version, kek_id: &entry.id };
-    let wrap = kek.wrap(master_key, nonce, &context).map_err(|_| VaultError::DoesNotOpen)?;
-    let opened = kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), &context);
+/// A wrap in format 2, opened once before anybody relies on it. The KEK must be confirmed, and the one that the context names.
+pub fn seal(kek: &Kek, context: &WrapContext<'_>, master_key: &MasterKey, nonce: Nonce) -> Result<Wrap, VaultError> {
+    let wrap = kek.wrap(master_key, nonce, context).map_err(|_| VaultError::DoesNotOpen)?;
+    let opened = kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), context);
     secret::scrub_registers();
     let opened = opened.map_err(|_| VaultError::DoesNotOpen)?;
     if opened.expose_secret() != master_key.expose_secret() {
