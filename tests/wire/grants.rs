@@ -161,13 +161,13 @@ fn the_uses_of_a_grant_are_counted_whatever_rolls_back() {
 
 #[test]
 fn many_clients_together_use_a_grant_as_often_as_granted() {
-    const MOST: usize = 40;
+    const MOST: usize = 100;
     let db = shared_db();
     let mut app = db.app_for("alice");
     init(&mut app).unwrap();
     grant(&mut app, &format!("'wire_service', '1 day', 'x', {MOST}"));
     let used: usize = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..16)
+        let workers: Vec<_> = (0..32)
             .map(|n| {
                 let mut service = db.conn("wire_service");
                 scope.spawn(move || {

@@ -80,6 +80,7 @@ mod storm;
 mod tampering;
 mod threats;
 mod tokens;
+mod tokens_life;
 mod trail;
 mod trail_waits;
 mod transactions;

@@ -176,6 +176,7 @@ static SHARED: LazyLock<(Cluster, Vec<Signer>)> = LazyLock::new(|| {
         ours,
         of("session", json!({"bind": "session"})),
         of("transaction", json!({"bind": "transaction"})),
+        of("brief", json!({"leeway": 0})),
         of("elsewhere", json!({"databases": ["elsewhere"]})),
         of("roles", json!({"roles": ["wire_app2"]})),
         of("stepup", json!({"step_up": {"rotate": {"max_age": 60, "acr": ["urn:mfa"]}}})),
