@@ -295,3 +295,6 @@ pub fn parse_set(set: &Value, allowed: &[Algorithm]) -> Result<Vec<Key>, String>
         more => Err(format!("the JWK set has {more} keys; allowed are {MAX_KEYS}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,4 +4,6 @@
 pub mod issuers;
 pub mod json;
 pub mod jwk;
+#[cfg(test)]
+mod mint;
 pub mod token;

@@ -357,3 +357,6 @@ fn user(issuer: &Issuer, claims: &Value) -> Result<String, TokenError> {
         Some(_) => Err(TokenError::User("the issuer's claim is not a text")),
     }
 }
+
+#[cfg(test)]
+mod tests;
