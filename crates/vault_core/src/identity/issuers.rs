@@ -340,3 +340,6 @@ fn seconds(object: &Map<String, Value>, name: &str, min: i64, max: i64) -> Resul
     let seconds = value.as_i64().filter(|seconds| (min..=max).contains(seconds));
     seconds.map(Some).ok_or_else(|| format!("{name} must be a whole number of seconds from {min} to {max}"))
 }
+
+#[cfg(test)]
+mod tests;
