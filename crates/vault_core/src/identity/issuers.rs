@@ -278,7 +278,8 @@ fn issuer(
     };
     let mut self_contained = object.clone();
     self_contained.remove("jwks_file");
-    self_contained.insert("jwks".into(), set);
+    let keys: Vec<Value> = issuer.keys.iter().map(Key::jwk).collect();
+    self_contained.insert("jwks".into(), json!({ "keys": keys }));
     Ok((issuer, Value::Object(self_contained)))
 }
 

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, VerifyingKey};
 use hmac::{Hmac, KeyInit, Mac};
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -155,6 +155,24 @@ impl Key {
             return Err(BadKey::NotAllowed(algorithm.name()));
         }
         Ok(Self { kid, algorithm, material })
+    }
+
+    /// What `parse` reads again, and nothing else that the JWK had.
+    pub fn jwk(&self) -> Value {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let mut jwk = match &self.material {
+            Material::Ed25519(key) => json!({"kty": "OKP", "crv": "Ed25519", "x": encode(key.as_bytes())}),
+            Material::P256(point) => {
+                json!({"kty": "EC", "crv": "P-256", "x": encode(&point[1..33]), "y": encode(&point[33..])})
+            }
+            Material::Rsa { n, e } => json!({"kty": "RSA", "n": encode(n), "e": encode(e)}),
+            Material::Secret(key) => json!({"kty": "oct", "k": encode(key)}),
+        };
+        jwk["alg"] = self.algorithm.name().into();
+        if let Some(kid) = &self.kid {
+            jwk["kid"] = kid.as_str().into();
+        }
+        jwk
     }
 
     /// Whether the key is a secret, so that its source must be as closed as a keyring.

@@ -327,6 +327,24 @@ fn a_key_without_alg_keeps_its_algorithm_in_the_text() {
 }
 
 #[test]
+fn what_else_is_in_a_jwk_does_not_matter() {
+    // As deep as a file may be: in the text it would be deeper.
+    let deep = |depth| (0..depth).fold(json!(1), |value, _| json!([value]));
+    let depth = json::MAX_DEPTH - 3;
+    for (name, value) in
+        [("x5c", deep(depth)), ("key_ops", json!(["verify", deep(depth - 1)])), ("x-number", json!(0.1 + 0.2))]
+    {
+        let mut jwk = Signer::ed25519().jwk();
+        jwk[name] = value;
+        let set = json!({"keys": [jwk]}).to_string();
+        let text = mint::file(&[idp(json!({"jwks": null, "jwks_file": "/etc/idp.jwks"}))]);
+        let issuers = Issuers::parse(text.as_bytes(), |_| Ok(set.clone().into_bytes())).expect("issuers");
+        let again = parse(issuers.text()).unwrap_or_else(|bad| panic!("{name}: {bad}"));
+        assert_eq!(view(&again), view(&issuers));
+    }
+}
+
+#[test]
 fn no_message_quotes_a_secret() {
     let secret = mint::base64(b"a secret key for HS256, 32 bytes");
     let with = |k: &str, changes: Value| {

@@ -308,6 +308,14 @@ fn a_public_key_is_no_secret() {
     }
 }
 
+#[test]
+fn a_key_writes_itself() {
+    for signer in Signer::all() {
+        let key = Key::parse(&signer.jwk(), &Algorithm::ALL).expect("a key");
+        assert_eq!(key.jwk(), signer.jwk());
+    }
+}
+
 fn set(keys: &[Value]) -> Value {
     json!({"keys": keys, "other": "member"})
 }
