@@ -1,5 +1,7 @@
 //! The issuers whose tokens are believed, as the issuers file gives them.
 
+use std::fmt;
+
 use serde_json::{Map, Value, json};
 
 use super::json;
@@ -110,7 +112,6 @@ impl Issuer {
 }
 
 /// All issuers, and the text that gives them to other processes.
-#[derive(Debug)]
 pub struct Issuers {
     pub issuers: Vec<Issuer>,
     /// The same as JSON with the keys in it; holds secrets where one of them has HS256.
@@ -124,6 +125,12 @@ pub struct BadIssuers(String);
 
 fn bad<T>(message: impl Into<String>) -> Result<T, BadIssuers> {
     Err(BadIssuers(message.into()))
+}
+
+impl fmt::Debug for Issuers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.issuers).finish()
+    }
 }
 
 impl Issuers {

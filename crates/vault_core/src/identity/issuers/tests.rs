@@ -354,6 +354,7 @@ fn no_message_quotes_a_secret() {
         mint::file(&[issuer])
     };
     let issuers = parse(with(&secret, json!({}))).expect("issuers");
+    assert!(!format!("{issuers:?}").contains(&secret[..8]), "{issuers:?}");
     assert!(issuers.text().contains(&secret));
     let spoiled = with(&secret, json!({})).replace(&format!("\"{secret}\""), &format!("\"{secret}"));
     for text in [
