@@ -146,7 +146,7 @@ impl Key {
                 let mut candidates = fitting.iter().copied().filter(|algorithm| allowed.contains(algorithm));
                 match (candidates.next(), candidates.next()) {
                     (Some(only), None) => only,
-                    (None, _) if fitting.len() == 1 => return Err(BadKey::NotAllowed(fitting[0].name())),
+                    (None, _) => return Err(BadKey::NotAllowed(fitting[0].name())),
                     _ => return Err(BadKey::NoAlgorithm),
                 }
             }
@@ -284,14 +284,27 @@ fn secret(jwk: &Map<String, Value>) -> Result<Material, BadKey> {
     if key.len() < MIN_HMAC_BYTES { Err(BadKey::Short) } else { Ok(Material::Secret(key)) }
 }
 
-/// The keys of a JWK set (RFC 7517, section 5) that verify signatures by one of the allowed algorithms. Others are left out:
-/// providers publish keys for encryption in the same set.
+impl BadKey {
+    /// Whether the key is a good one, as far as can be told, for what nobody asked for: providers publish keys for encryption
+    /// and for other algorithms in the same set (RFC 7517, section 5).
+    fn is_for_others(&self) -> bool {
+        match self {
+            Self::Use | Self::NotAllowed(_) | Self::Curve(_) | Self::KeyType(_) => true,
+            // "RS512" or "RSA-OAEP"; but an RSA key for ES256 is a mistake.
+            Self::OtherAlgorithm(_, name) => name != "Ed25519" && Algorithm::from_name(name).is_none(),
+            _ => false,
+        }
+    }
+}
+
+/// The keys of a JWK set (RFC 7517, section 5) that verify signatures by one of the allowed algorithms. Others are left out.
 ///
 /// # Errors
 /// A message that names the key.
 pub fn parse_set(set: &Value, allowed: &[Algorithm]) -> Result<Vec<Key>, String> {
     let keys = set.get("keys").and_then(Value::as_array).ok_or("the JWK set has no member \"keys\" with a list")?;
     let mut parsed: Vec<Key> = Vec::new();
+    let mut left_out = None;
     for (position, jwk) in keys.iter().enumerate() {
         let name = match jwk.get("kid").and_then(Value::as_str) {
             Some(kid) => format!("key {} (kid {:?})", position + 1, kid.chars().take(MAX_KID).collect::<String>()),
@@ -299,7 +312,10 @@ pub fn parse_set(set: &Value, allowed: &[Algorithm]) -> Result<Vec<Key>, String>
         };
         let key = match Key::parse(jwk, allowed) {
             Ok(key) => key,
-            Err(BadKey::Use | BadKey::NotAllowed(_)) => continue,
+            Err(bad) if bad.is_for_others() => {
+                left_out.get_or_insert_with(|| format!(": {name} {bad}"));
+                continue;
+            }
             Err(bad) => return Err(format!("{name} {bad}")),
         };
         if key.kid.is_some() && parsed.iter().any(|other| other.kid == key.kid) {
@@ -308,7 +324,10 @@ pub fn parse_set(set: &Value, allowed: &[Algorithm]) -> Result<Vec<Key>, String>
         parsed.push(key);
     }
     match parsed.len() {
-        0 => Err("the JWK set has no key that verifies signatures by one of the issuer's algs".into()),
+        0 => Err(format!(
+            "the JWK set has no key that verifies signatures by one of the issuer's algs{}",
+            left_out.unwrap_or_default()
+        )),
         1..=MAX_KEYS => Ok(parsed),
         more => Err(format!("the JWK set has {more} keys; allowed are {MAX_KEYS}")),
     }

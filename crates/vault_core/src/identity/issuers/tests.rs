@@ -123,7 +123,10 @@ fn each_member_is_checked() {
         (json!({"jwks_file": "/both"}), jwks),
         (json!({"jwks": null, "jwks_file": 1}), jwks),
         (json!({"jwks": []}), r#"the JWK set has no member "keys" with a list"#),
-        (json!({"algs": ["ES256"]}), "the JWK set has no key that verifies signatures by one of the issuer's algs"),
+        (
+            json!({"algs": ["ES256"]}),
+            "key 1 (kid \"EdDSA\") is for the algorithm EdDSA, which is not in the issuer's algs",
+        ),
         (json!({"typ": "JWT"}), "typ must be a list of texts"),
         (json!({"user": "sub"}), r#"user must be a JSON pointer such as "/sub""#),
         (json!({"user": ""}), r#"user must be a JSON pointer such as "/sub""#),

@@ -157,6 +157,8 @@ fn a_key_has_one_algorithm_of_those_allowed() {
     assert_eq!(Key::parse(&jwk(Rs256, &json!({})), &[Ps256]).err(), Some(BadKey::NotAllowed("RS256")));
     assert_eq!(Key::parse(&jwk(Hs256, &json!({})), &[]).err(), Some(BadKey::NotAllowed("HS256")));
 
+    assert_eq!(Key::parse(&without_alg, &[EdDsa]).err(), Some(BadKey::NotAllowed("RS256")));
+
     // The signature of the other padding does not fit, whatever the token says.
     let key = Key::parse(&without_alg, &[Rs256]).expect("a key");
     assert!(key.verifies(b"message", &Signer::new(Rs256, 7).sign(b"message")));
@@ -332,6 +334,11 @@ fn a_set_gives_the_keys_that_verify() {
         jwk(Es256, &json!({"kid": null})),
         jwk(Es256, &json!({"kid": null})),
         jwk(Hs256, &json!({})),
+        jwk(Es256, &json!({"kid": "ES384", "crv": "P-384", "alg": "ES384"})),
+        jwk(Rs256, &json!({"kid": "RS512", "alg": "RS512"})),
+        jwk(Rs256, &json!({"kid": "OAEP", "alg": "RSA-OAEP-256"})),
+        jwk(Rs256, &json!({"kid": "RS256 or another", "alg": null})),
+        json!({"kid": "post-quantum", "kty": "AKP", "alg": "ML-DSA-65", "pub": "AA"}),
     ];
     let kids = |allowed: &[Algorithm]| -> Vec<Option<String>> {
         parse_set(&set(&keys), allowed).expect("keys").into_iter().map(|key| key.kid).collect()
@@ -339,6 +346,7 @@ fn a_set_gives_the_keys_that_verify() {
     assert_eq!(kids(&[EdDsa]), [Some("EdDSA".into())]);
     assert_eq!(kids(&[Es256, EdDsa]), [Some("EdDSA".into()), Some("ES256".into()), None, None]);
     assert_eq!(kids(&[Hs256]), [Some("HS256".into())]);
+    assert_eq!(kids(&[Rs256]), [Some("RS256 or another".into())]);
 }
 
 #[test]
@@ -348,10 +356,14 @@ fn a_set_is_refused_with_the_key_and_the_reason() {
     let many = |count: usize| (0..count).map(|i| jwk(EdDsa, &json!({"kid": format!("k{i}")}))).collect::<Vec<_>>();
     assert_eq!(parse_set(&set(&many(MAX_KEYS)), &[EdDsa]).expect("keys").len(), MAX_KEYS);
     let none = "the JWK set has no key that verifies signatures by one of the issuer's algs";
+    let no_hs256 =
+        format!("{none}: key 1 (kid \"HS256\") is for the algorithm HS256, which is not in the issuer's algs");
+    let contradictory = jwk(EdDsa, &json!({"alg": "ES256"}));
     for (keys, message) in [
+        (set(&[good.clone(), contradictory]), "key 2 (kid \"EdDSA\") is for EdDSA and not for ES256"),
         (set(&many(MAX_KEYS + 1)), "the JWK set has 17 keys; allowed are 16"),
         (set(&[]), none),
-        (set(&[jwk(Hs256, &json!({}))]), none),
+        (set(&[jwk(Hs256, &json!({})), jwk(EdDsa, &json!({"use": "enc"}))]), &no_hs256),
         (set(&[good.clone(), good.clone()]), "key 2 (kid \"EdDSA\") has the kid of another key"),
         // One kid, two algorithms: the token would choose.
         (
