@@ -7,3 +7,5 @@ pub mod jwk;
 #[cfg(test)]
 mod mint;
 pub mod token;
+#[cfg(test)]
+mod vectors;
