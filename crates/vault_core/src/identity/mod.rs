@@ -1,6 +1,8 @@
 //! Who a token says the user is: its parts ([`token`]), the keys that verify it ([`jwk`]), and the issuers that are believed
 //! ([`issuers`]). RFC 8725 is the checklist. Nothing here opens a file or a connection.
 
+#[cfg(test)]
+mod differential;
 pub mod issuers;
 pub mod json;
 pub mod jwk;
