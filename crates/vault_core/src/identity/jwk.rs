@@ -59,11 +59,11 @@ pub enum BadKey {
     NotBase64(&'static str),
     #[error("holds a private key")]
     Private,
-    #[error("has an unknown kty \"{0}\"")]
+    #[error("has an unknown kty {0:?}")]
     KeyType(String),
-    #[error("is of the curve \"{0}\"; known are Ed25519 and P-256")]
+    #[error("is of the curve {0:?}; known are Ed25519 and P-256")]
     Curve(String),
-    #[error("is for {0} and not for {1}")]
+    #[error("is for {0} and not for {1:?}")]
     OtherAlgorithm(&'static str, String),
     #[error("names no algorithm, and the issuer's algs has not exactly one that fits")]
     NoAlgorithm,

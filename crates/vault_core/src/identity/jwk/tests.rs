@@ -127,6 +127,16 @@ fn each_fault_has_its_own_error() {
 }
 
 #[test]
+fn no_message_breaks_a_line() {
+    // They go to the server's log, with what somebody else published.
+    let text = "a\nLOG: b\u{1b}[2J\u{202e}";
+    for changes in [json!({"kty": text}), json!({"crv": text}), json!({"alg": text})] {
+        let message = refused(Algorithm::EdDsa, &changes).to_string();
+        assert!(message.contains(r"a\nLOG: b\u{1b}[2J\u{202e}"), "{message}");
+    }
+}
+
+#[test]
 fn what_a_provider_may_write_is_accepted() {
     use Algorithm::*;
     for (algorithm, changes) in [
@@ -360,7 +370,7 @@ fn a_set_is_refused_with_the_key_and_the_reason() {
         format!("{none}: key 1 (kid \"HS256\") is for the algorithm HS256, which is not in the issuer's algs");
     let contradictory = jwk(EdDsa, &json!({"alg": "ES256"}));
     for (keys, message) in [
-        (set(&[good.clone(), contradictory]), "key 2 (kid \"EdDSA\") is for EdDSA and not for ES256"),
+        (set(&[good.clone(), contradictory]), "key 2 (kid \"EdDSA\") is for EdDSA and not for \"ES256\""),
         (set(&many(MAX_KEYS + 1)), "the JWK set has 17 keys; allowed are 16"),
         (set(&[]), none),
         (set(&[jwk(Hs256, &json!({})), jwk(EdDsa, &json!({"use": "enc"}))]), &no_hs256),
