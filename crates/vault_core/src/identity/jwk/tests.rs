@@ -224,6 +224,19 @@ fn points_of_small_order_are_refused() {
 }
 
 #[test]
+fn a_signature_with_a_point_of_small_order_is_refused() {
+    // R is the neutral element, s the product of the challenge and the private key: without a random number the signer gives
+    // the private key away, and libraries do not agree on such a signature.
+    let mut signature = point_with_y(1, false, false).to_vec();
+    signature.extend(unbase64("1MUyMTH_loPPs9MBl8eGyQQ_EFLWwtUpPxnW82uREQQ"));
+    let key = Key::parse(&Signer::ed25519().jwk(), &Algorithm::ALL).expect("a key");
+    let Material::Ed25519(point) = &key.material else { panic!("{key:?}") };
+    let read = Signature::from_slice(&signature).expect("64 bytes");
+    assert!(ed25519_dalek::Verifier::verify(&**point, b"message", &read).is_ok(), "RFC 8032 alone accepts it");
+    assert!(!key.verifies(b"message", &signature));
+}
+
+#[test]
 fn an_ed25519_key_has_one_encoding() {
     let mut points = 0;
     for low in 2..19 {
