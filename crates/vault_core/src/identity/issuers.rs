@@ -1,5 +1,7 @@
 //! The issuers whose tokens are believed, as the issuers file gives them.
 
+use std::fmt;
+
 use serde_json::{Map, Value, json};
 
 use super::json;
@@ -110,7 +112,6 @@ impl Issuer {
 }
 
 /// All issuers, and the text that gives them to other processes.
-#[derive(Debug)]
 pub struct Issuers {
     pub issuers: Vec<Issuer>,
     /// The same as JSON with the keys in it; holds secrets where one of them has HS256.
@@ -124,6 +125,12 @@ pub struct BadIssuers(String);
 
 fn bad<T>(message: impl Into<String>) -> Result<T, BadIssuers> {
     Err(BadIssuers(message.into()))
+}
+
+impl fmt::Debug for Issuers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.issuers).finish()
+    }
 }
 
 impl Issuers {
@@ -256,11 +263,11 @@ fn issuer(
         audiences,
         algorithms,
         keys,
-        types: texts(object, "typ")?,
+        types: some_texts(object, "typ")?,
         user,
         user_prefix,
-        databases: texts(object, "databases")?.unwrap_or_default(),
-        roles: texts(object, "roles")?.unwrap_or_default(),
+        databases: some_texts(object, "databases")?.unwrap_or_default(),
+        roles: some_texts(object, "roles")?.unwrap_or_default(),
         max_lifetime: seconds(object, "max_lifetime", 1, MAX_LIFETIME)?.unwrap_or(DEFAULT_LIFETIME),
         leeway: seconds(object, "leeway", 0, MAX_LEEWAY)?.unwrap_or(DEFAULT_LEEWAY),
         binding: match optional_text(object, "bind")? {
@@ -278,7 +285,8 @@ fn issuer(
     };
     let mut self_contained = object.clone();
     self_contained.remove("jwks_file");
-    self_contained.insert("jwks".into(), set);
+    let keys: Vec<Value> = issuer.keys.iter().map(Key::jwk).collect();
+    self_contained.insert("jwks".into(), json!({ "keys": keys }));
     Ok((issuer, Value::Object(self_contained)))
 }
 
@@ -296,8 +304,10 @@ fn algorithms(object: &Map<String, Value>) -> Result<Vec<Algorithm>, String> {
 fn step_up(value: &Value) -> Result<StepUp, String> {
     let object = value.as_object().ok_or("must be an object")?;
     only(object, &["max_age", "acr"])?;
-    let step_up =
-        StepUp { max_age: seconds(object, "max_age", 0, 31_536_000)?, acr: texts(object, "acr")?.unwrap_or_default() };
+    let step_up = StepUp {
+        max_age: seconds(object, "max_age", 0, 31_536_000)?,
+        acr: some_texts(object, "acr")?.unwrap_or_default(),
+    };
     if step_up == StepUp::default() { Err("must have max_age or acr".into()) } else { Ok(step_up) }
 }
 
@@ -335,8 +345,19 @@ fn texts(object: &Map<String, Value>, name: &str) -> Result<Option<Vec<String>>,
         .ok_or_else(|| format!("{name} must be a list of texts"))
 }
 
+/// An empty list could be read as "everything" as well as "nothing".
+fn some_texts(object: &Map<String, Value>, name: &str) -> Result<Option<Vec<String>>, String> {
+    match texts(object, name)? {
+        Some(list) if list.is_empty() => Err(format!("{name} must not be an empty list; leave it out instead")),
+        list => Ok(list),
+    }
+}
+
 fn seconds(object: &Map<String, Value>, name: &str, min: i64, max: i64) -> Result<Option<i64>, String> {
     let Some(value) = object.get(name) else { return Ok(None) };
     let seconds = value.as_i64().filter(|seconds| (min..=max).contains(seconds));
     seconds.map(Some).ok_or_else(|| format!("{name} must be a whole number of seconds from {min} to {max}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, VerifyingKey};
 use hmac::{Hmac, KeyInit, Mac};
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -44,7 +44,8 @@ impl Algorithm {
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+        // RFC 9864 gives EdDSA with Ed25519 a name of its own.
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name).or((name == "Ed25519").then_some(Self::EdDsa))
     }
 }
 
@@ -59,11 +60,11 @@ pub enum BadKey {
     NotBase64(&'static str),
     #[error("holds a private key")]
     Private,
-    #[error("has an unknown kty \"{0}\"")]
+    #[error("has an unknown kty {0:?}")]
     KeyType(String),
-    #[error("is of the curve \"{0}\"; known are Ed25519 and P-256")]
+    #[error("is of the curve {0:?}; known are Ed25519 and P-256")]
     Curve(String),
-    #[error("is for {0} and not for {1}")]
+    #[error("is for {0} and not for {1:?}")]
     OtherAlgorithm(&'static str, String),
     #[error("names no algorithm, and the issuer's algs has not exactly one that fits")]
     NoAlgorithm,
@@ -133,20 +134,15 @@ impl Key {
             other => return Err(BadKey::KeyType(other.to_owned())),
         };
         let algorithm = match jwk.get("alg") {
-            Some(Value::String(name)) => fitting
-                .iter()
-                .copied()
-                .find(|algorithm| {
-                    // RFC 9864 gives Ed25519 a name of its own.
-                    algorithm.name() == name || (*algorithm == Algorithm::EdDsa && name == "Ed25519")
-                })
+            Some(Value::String(name)) => Algorithm::from_name(name)
+                .filter(|algorithm| fitting.contains(algorithm))
                 .ok_or_else(|| BadKey::OtherAlgorithm(fitting[0].name(), name.clone()))?,
             Some(_) => return Err(BadKey::Lacks("alg")),
             None => {
                 let mut candidates = fitting.iter().copied().filter(|algorithm| allowed.contains(algorithm));
                 match (candidates.next(), candidates.next()) {
                     (Some(only), None) => only,
-                    (None, _) if fitting.len() == 1 => return Err(BadKey::NotAllowed(fitting[0].name())),
+                    (None, _) => return Err(BadKey::NotAllowed(fitting[0].name())),
                     _ => return Err(BadKey::NoAlgorithm),
                 }
             }
@@ -155,6 +151,24 @@ impl Key {
             return Err(BadKey::NotAllowed(algorithm.name()));
         }
         Ok(Self { kid, algorithm, material })
+    }
+
+    /// What `parse` reads again, and nothing else that the JWK had.
+    pub fn jwk(&self) -> Value {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let mut jwk = match &self.material {
+            Material::Ed25519(key) => json!({"kty": "OKP", "crv": "Ed25519", "x": encode(key.as_bytes())}),
+            Material::P256(point) => {
+                json!({"kty": "EC", "crv": "P-256", "x": encode(&point[1..33]), "y": encode(&point[33..])})
+            }
+            Material::Rsa { n, e } => json!({"kty": "RSA", "n": encode(n), "e": encode(e)}),
+            Material::Secret(key) => json!({"kty": "oct", "k": encode(key)}),
+        };
+        jwk["alg"] = self.algorithm.name().into();
+        if let Some(kid) = &self.kid {
+            jwk["kid"] = kid.as_str().into();
+        }
+        jwk
     }
 
     /// Whether the key is a secret, so that its source must be as closed as a keyring.
@@ -266,14 +280,27 @@ fn secret(jwk: &Map<String, Value>) -> Result<Material, BadKey> {
     if key.len() < MIN_HMAC_BYTES { Err(BadKey::Short) } else { Ok(Material::Secret(key)) }
 }
 
-/// The keys of a JWK set (RFC 7517, section 5) that verify signatures by one of the allowed algorithms. Others are left out:
-/// providers publish keys for encryption in the same set.
+impl BadKey {
+    /// Whether the key is a good one, as far as can be told, for what nobody asked for: providers publish keys for encryption
+    /// and for other algorithms in the same set (RFC 7517, section 5).
+    fn is_for_others(&self) -> bool {
+        match self {
+            Self::Use | Self::NotAllowed(_) | Self::Curve(_) | Self::KeyType(_) => true,
+            // "RS512" or "RSA-OAEP"; but an RSA key for ES256 is a mistake.
+            Self::OtherAlgorithm(_, name) => Algorithm::from_name(name).is_none(),
+            _ => false,
+        }
+    }
+}
+
+/// The keys of a JWK set (RFC 7517, section 5) that verify signatures by one of the allowed algorithms. Others are left out.
 ///
 /// # Errors
 /// A message that names the key.
 pub fn parse_set(set: &Value, allowed: &[Algorithm]) -> Result<Vec<Key>, String> {
     let keys = set.get("keys").and_then(Value::as_array).ok_or("the JWK set has no member \"keys\" with a list")?;
     let mut parsed: Vec<Key> = Vec::new();
+    let mut left_out = None;
     for (position, jwk) in keys.iter().enumerate() {
         let name = match jwk.get("kid").and_then(Value::as_str) {
             Some(kid) => format!("key {} (kid {:?})", position + 1, kid.chars().take(MAX_KID).collect::<String>()),
@@ -281,7 +308,10 @@ pub fn parse_set(set: &Value, allowed: &[Algorithm]) -> Result<Vec<Key>, String>
         };
         let key = match Key::parse(jwk, allowed) {
             Ok(key) => key,
-            Err(BadKey::Use | BadKey::NotAllowed(_)) => continue,
+            Err(bad) if bad.is_for_others() => {
+                left_out.get_or_insert_with(|| format!(": {name} {bad}"));
+                continue;
+            }
             Err(bad) => return Err(format!("{name} {bad}")),
         };
         if key.kid.is_some() && parsed.iter().any(|other| other.kid == key.kid) {
@@ -290,8 +320,14 @@ pub fn parse_set(set: &Value, allowed: &[Algorithm]) -> Result<Vec<Key>, String>
         parsed.push(key);
     }
     match parsed.len() {
-        0 => Err("the JWK set has no key that verifies signatures by one of the issuer's algs".into()),
+        0 => Err(format!(
+            "the JWK set has no key that verifies signatures by one of the issuer's algs{}",
+            left_out.unwrap_or_default()
+        )),
         1..=MAX_KEYS => Ok(parsed),
         more => Err(format!("the JWK set has {more} keys; allowed are {MAX_KEYS}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

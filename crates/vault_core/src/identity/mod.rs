@@ -2,9 +2,15 @@
 //! ([`issuers`]). RFC 8725 is the checklist. Nothing here opens a file or a connection.
 
 pub mod counts;
+#[cfg(test)]
+mod differential;
 pub mod headers;
 pub mod issuers;
 pub mod json;
 pub mod jwk;
+#[cfg(test)]
+mod mint;
 pub mod nonce;
 pub mod token;
+#[cfg(test)]
+mod vectors;
