@@ -61,7 +61,7 @@ fn a_key_keeps_its_name_and_shows_nothing_else() {
         assert_eq!(format!("{key:?}"), format!("Key({name}, Some({name:?}))"));
         assert_eq!(Algorithm::from_name(name), Some(signer.algorithm));
     }
-    for other in ["none", "None", "eddsa", "ES384", "ES256K", "RS512", "HS512", "Ed25519", ""] {
+    for other in ["none", "None", "eddsa", "ES384", "ES256K", "RS512", "HS512", ""] {
         assert_eq!(Algorithm::from_name(other), None, "{other}");
     }
 }
