@@ -40,6 +40,7 @@ make_cluster() {
   rm "$SERVER.log"
   # An issuer of tokens: its public key stands in a file; the private one would be the identity provider's.
   as_server openssl genpkey -algorithm ed25519 -out "$SERVER/issuer.pem"
+  # shellcheck disable=SC2016
   as_server sh -c 'printf "{\"issuers\": [{\"name\": \"idp\", \"iss\": \"https://id.example/\", \"aud\": [\"demo\"], \"algs\": [\"EdDSA\"],
     \"jwks\": {\"keys\": [{\"kty\": \"OKP\", \"crv\": \"Ed25519\", \"x\": \"%s\"}]}}]}" "$1" > "$0"; chmod 644 "$0"' \
     "$SERVER/issuers.json" "$(as_server openssl pkey -in "$SERVER/issuer.pem" -pubout -outform DER | tail -c 32 | base64url)"

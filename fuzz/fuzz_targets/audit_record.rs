@@ -6,8 +6,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use vault_core::audit::record::{
-    Action, Damaged, Evidence, IdentityKind, MAX_CONTEXT, MAX_DB_ROLE, MAX_IP_ADDRESS, MAX_ISSUER, MAX_REQUEST_ID, MAX_TOKEN_ID,
-    MAX_TOKEN_KID, MAX_USER_AGENT, RECORD_BYTES, Record,
+    Action, Damaged, Evidence, IdentityKind, MAX_CONTEXT, MAX_DB_ROLE, MAX_IP_ADDRESS, MAX_ISSUER, MAX_REQUEST_ID,
+    MAX_TOKEN_ID, MAX_TOKEN_KID, MAX_USER_AGENT, RECORD_BYTES, Record,
 };
 use vault_core::crypto::wrap::{KEK_ID_MAX, USER_ID_MAX};
 

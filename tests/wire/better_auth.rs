@@ -49,7 +49,7 @@ fn a_token_of_the_package_opens_the_vault_of_its_user() {
             .env("FAKETIME_FMT", "%s")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .prepare();
-        let file = cluster.write_kek("issuers", issuers(&[issuer.clone()]), 0o644);
+        let file = cluster.write_kek("issuers", issuers(std::slice::from_ref(&issuer)), 0o644);
         cluster.configure(&format!("vault_ext.issuers_file = '{}'", file.display()));
         cluster.start();
         cluster

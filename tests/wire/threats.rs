@@ -140,7 +140,7 @@ fn a_view_planted_in_a_pooled_session() {
     transaction.query("SELECT vault_login($1)", &[&token]).unwrap();
     transaction.query("SELECT note FROM notes", &[]).unwrap();
     transaction.commit().unwrap();
-    assert_eq!(loot(&mut app), [alice.clone()], "ambient: open");
+    assert_eq!(loot(&mut app), std::slice::from_ref(&alice), "ambient: open");
 
     let mut app = db.app();
     app.batch_execute(PLANT).unwrap();

@@ -1,6 +1,6 @@
 // Makes a token with the real package and prints it with the rows that it belongs to: tests/wire/better_auth.json.
 //   mkdir /tmp/better-auth && cd /tmp/better-auth && npm install better-auth
-//   cp …/scripts/better-auth-token.mjs . && node better-auth-token.mjs > …/tests/wire/better_auth.json
+//   cp …/tests/wire/better_auth.mjs . && node better_auth.mjs > …/tests/wire/better_auth.json
 import { betterAuth } from "better-auth";
 import { memoryAdapter } from "better-auth/adapters/memory";
 import { jwt } from "better-auth/plugins";
