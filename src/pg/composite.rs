@@ -34,7 +34,8 @@ unsafe impl<const N: usize> BoxRet for Row<N> {
 /// # Safety
 /// `fcinfo` is that of a running call.
 unsafe fn descriptor(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::TupleDesc {
-    // SAFETY: flinfo is set in every call through the function manager.
+    // SAFETY: the caller passes a running call, in which the function manager has set flinfo. Each of the two look-ups gives a
+    // descriptor or raises an error; its class is checked.
     unsafe {
         let result_type = pg_sys::get_fn_expr_rettype((*fcinfo).flinfo);
         if result_type != pg_sys::InvalidOid && result_type != pg_sys::RECORDOID {
@@ -47,7 +48,7 @@ unsafe fn descriptor(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::TupleDesc {
     }
 }
 
-// SAFETY: only says what the functions' hand-written SQL says, too.
+// SAFETY: the functions' hand-written SQL has the same result type. pgrx generates no SQL from this.
 unsafe impl<const N: usize> SqlTranslatable for Row<N> {
     const TYPE_IDENT: &'static str = "vault_ext::pg::row::Row";
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
@@ -103,7 +104,7 @@ unsafe impl<const N: usize> BoxRet for RowSet<N> {
     }
 }
 
-// SAFETY: only says what the functions' hand-written SQL says, too.
+// SAFETY: the functions' hand-written SQL has the same result type, as a set. pgrx generates no SQL from this.
 unsafe impl<const N: usize> SqlTranslatable for RowSet<N> {
     const TYPE_IDENT: &'static str = "vault_ext::pg::row::RowSet";
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;

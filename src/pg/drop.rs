@@ -46,7 +46,8 @@ impl DoomedTable {
 /// anything else that they depend on. Only while preloading.
 pub fn before_drop_of(schema: &'static CStr, table: &'static CStr, callback: fn(&DoomedTable)) {
     WATCHED.set(Some(Watched { schema, table, callback }));
-    // SAFETY: the hook is chained, in the postmaster, before it starts others.
+    // SAFETY: only the postmaster runs this, before it starts other processes, so nothing reads the variables meanwhile. The
+    // hook keeps and calls the previous one.
     unsafe {
         PREVIOUS = pg_sys::object_access_hook;
         pg_sys::object_access_hook = Some(on_access);
@@ -58,7 +59,7 @@ pub fn before_drop_of(schema: &'static CStr, table: &'static CStr, callback: fn(
 /// # Safety
 /// NULL, or a palloc'd string that nobody else uses.
 unsafe fn is_name(found: *mut c_char, name: &CStr) -> bool {
-    // SAFETY: the caller promises NULL, which is looked for first, or a string that nobody else uses.
+    // SAFETY: the caller promises that the string is NULL, or palloc'd and not used after this.
     unsafe {
         if found.is_null() {
             return false;
@@ -77,7 +78,8 @@ unsafe extern "C-unwind" fn on_access(
     column: c_int,
     argument: *mut c_void,
 ) {
-    // SAFETY: every argument goes on as it came; nothing here would have to be undone if an error jumps over it.
+    // SAFETY: every argument goes on as it came. An error in the previous hook may jump over this function, which holds nothing
+    // that would have to be undone.
     unsafe {
         if access == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::RelationRelationId && column == 0 {
             on_drop(object);
@@ -90,7 +92,8 @@ unsafe extern "C-unwind" fn on_access(
 
 #[pg_guard]
 unsafe extern "C-unwind" fn on_drop(object: pg_sys::Oid) {
-    // SAFETY: look-ups in the catalogs, which still have a relation that is about to be dropped.
+    // SAFETY: the server calls this in a transaction, while the catalogs still have the relation. The names that they give are
+    // NULL or palloc'd strings of our own.
     unsafe {
         if let Some(watched) = WATCHED.get()
             && pg_sys::get_rel_relkind(object) == pg_sys::RELKIND_RELATION as c_char

@@ -51,7 +51,7 @@ pub extern "C-unwind" fn vault_ext_audit_writer(argument: pg_sys::Datum) {
 pub extern "C-unwind" fn vault_ext_configuration_listener(_argument: pg_sys::Datum) {
     (entries().configuration_listener)();
     // An exit with 0 would tell the postmaster not to start it again.
-    // SAFETY: outside a transaction, holding nothing.
+    // SAFETY: this worker is connected to no database, so it is in no transaction, and the listener has let go of all locks.
     unsafe { pg_sys::proc_exit(1) };
 }
 
@@ -92,7 +92,7 @@ pub extern "C" fn pg_finfo_vault_erase_on_delete_wrapper() -> &'static pg_sys::P
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn vault_erase_on_delete_wrapper(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server passes its own call structure.
+    // SAFETY: the server calls this function, and `of` asks for nothing more. The row is not kept beyond the call.
     let row = unsafe { DeletedRow::of(fcinfo) };
     (entries().erase_on_delete)(row);
     pg_sys::Datum::null()

@@ -19,7 +19,7 @@ thread_local! {
 /// Defines vault_ext.kek. Its check hook takes the value away and leaves `********` in its place, so that SHOW,
 /// pg_settings and the memory of every backend hold the mask alone.
 pub fn define_kek() {
-    // SAFETY: the hook is guarded and follows the protocol of check hooks (see there).
+    // SAFETY: no panic leaves the hook, which is guarded, and it replaces the value only as the server allows (see there).
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
             c"vault_ext.kek",
@@ -127,6 +127,6 @@ unsafe extern "C-unwind" fn show_mask() -> *const std::ffi::c_char {
 
 /// Makes every other setting with this prefix an error.
 pub fn reserve_prefix(prefix: &CStr) {
-    // SAFETY: the server copies the string.
+    // SAFETY: the string is NUL-terminated, and the server copies it.
     unsafe { pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) };
 }

@@ -1,6 +1,9 @@
 //! The only unsafe code of the project: thin wrappers over what PostgreSQL offers in C. Everything above this folder is
 //! safe Rust and reads like the design.
 
+#[macro_use]
+mod variable;
+
 pub mod composite;
 pub mod drop;
 pub mod entry;

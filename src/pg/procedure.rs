@@ -30,7 +30,8 @@ impl Transactions {
 
     /// Commits, and begins the next transaction. Not within a subtransaction.
     pub fn commit(&self) {
-        // SAFETY: the connection of `with` is the current one again whenever our own statements have finished.
+        // SAFETY: SPI_commit needs a connection that is not atomic. That of `with` is open as long as `self` can be borrowed, and
+        // is the current one again whenever our own statements have finished.
         unsafe { pg_sys::SPI_commit() };
     }
 }

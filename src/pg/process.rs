@@ -6,14 +6,12 @@ use pgrx::prelude::*;
 
 /// True while the postmaster loads shared_preload_libraries.
 pub fn is_preloading() -> bool {
-    // SAFETY: a plain flag of the server, read in its only thread.
-    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+    variable!(process_shared_preload_libraries_in_progress)
 }
 
 /// True while pg_upgrade runs the server.
 pub fn is_binary_upgrade() -> bool {
-    // SAFETY: a plain flag that the postmaster sets before it loads libraries.
-    unsafe { pg_sys::IsBinaryUpgrade }
+    variable!(IsBinaryUpgrade)
 }
 
 /// The server's data directory.
@@ -31,8 +29,7 @@ pub fn forbid_backtraces() {
 
 /// True once this process was asked to end (SIGTERM, pg_terminate_backend).
 pub fn is_terminating() -> bool {
-    // SAFETY: a flag that the signal handler sets, read in this process's only thread.
-    unsafe { pg_sys::ProcDiePending != 0 }
+    variable!(ProcDiePending) != 0
 }
 
 /// Whether a long wait is to stop because this process is to end; a cancel request is raised as an error instead. For
@@ -53,7 +50,7 @@ pub fn on_exit(callback: fn()) {
 
     #[pg_guard]
     unsafe extern "C-unwind" fn run(_code: std::ffi::c_int, callback: pg_sys::Datum) {
-        // SAFETY: the datum is the address of a `fn()`, put there above.
+        // SAFETY: the server passes the datum that was registered with `run`, which is the address of a `fn()`.
         let callback = unsafe { std::mem::transmute::<usize, fn()>(callback.value()) };
         callback();
     }

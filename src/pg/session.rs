@@ -17,8 +17,7 @@ pub fn setting(name: &CStr) -> Option<Vec<u8>> {
 
 /// OID of the database that this process is connected to.
 pub fn database() -> u32 {
-    // SAFETY: a plain variable of this process.
-    unsafe { pg_sys::MyDatabaseId.to_u32() }
+    variable!(MyDatabaseId).to_u32()
 }
 
 /// Name of the role that called: what SET ROLE chose, not the owner of the definer function that we run in.
@@ -88,7 +87,8 @@ pub const EPOCH: i64 = 946_684_800;
 /// Does `work` as that role, as a SECURITY DEFINER function would: SET ROLE and other ways out are closed meanwhile. An
 /// error in it must end a (sub)transaction that was begun before; that takes the role back.
 pub fn as_role<T>(role: &CStr, work: impl FnOnce() -> T) -> T {
-    // SAFETY: the pair that is read is the one that is put back.
+    // SAFETY: SQL calls us, so the role can be looked up. The pair that is read is the one that is put back, and after an error
+    // the end of the (sub)transaction puts it back.
     unsafe {
         let (mut user, mut context) = (pg_sys::InvalidOid, 0);
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
@@ -102,14 +102,12 @@ pub fn as_role<T>(role: &CStr, work: impl FnOnce() -> T) -> T {
 
 /// True in a transaction that keeps one snapshot (REPEATABLE READ, SERIALIZABLE) and so does not see what others commit.
 pub fn has_old_snapshot() -> bool {
-    // SAFETY: a plain variable of this process.
-    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as std::ffi::c_int }
+    variable!(XactIsoLevel) >= pg_sys::XACT_REPEATABLE_READ as std::ffi::c_int
 }
 
 /// False where the session has turned row-level security off (`row_security`): statements that it would filter then fail.
 pub fn has_row_security() -> bool {
-    // SAFETY: a plain variable of this process.
-    unsafe { pg_sys::row_security }
+    variable!(row_security)
 }
 
 /// Identifies a statement by what it sees. Two calls with equal values belong to one statement, or to two statements that
@@ -151,7 +149,7 @@ impl Statement {
 
 /// Number of the transaction within this process.
 pub fn local_transaction() -> u32 {
-    // SAFETY: MyProc is set in every process that runs SQL.
+    // SAFETY: MyProc is set in every process that runs SQL, and only this process changes its number of the transaction.
     unsafe {
         #[cfg(any(feature = "pg15", feature = "pg16"))]
         return (*pg_sys::MyProc).lxid;
@@ -162,7 +160,7 @@ pub fn local_transaction() -> u32 {
 
 /// Number of the next command of this transaction.
 pub fn next_command() -> u32 {
-    // SAFETY: within a transaction.
+    // SAFETY: SQL calls us, so there is a transaction. `false` does not mark the command as one that has written.
     unsafe { pg_sys::GetCurrentCommandId(false) }
 }
 
@@ -176,8 +174,7 @@ pub fn blocking_pids(pid: i32) -> Vec<i32> {
 
 /// This process's id.
 pub fn pid() -> i32 {
-    // SAFETY: a plain variable of this process.
-    unsafe { pg_sys::MyProcPid }
+    variable!(MyProcPid)
 }
 
 /// Address of the client as the server sees it, without a netmask; None for a connection by socket and in a worker.
@@ -196,12 +193,12 @@ pub fn connection_address() -> Option<String> {
 
 /// Microseconds since 2000-01-01 00:00 UTC (TimestampTz).
 pub fn now() -> i64 {
-    // SAFETY: reads the clock.
+    // SAFETY: the function takes nothing and only reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
 /// True on a hot standby.
 pub fn is_standby() -> bool {
-    // SAFETY: reads a flag of shared memory.
+    // SAFETY: the function reads shared memory, to which every process that runs SQL is attached.
     unsafe { pg_sys::RecoveryInProgress() }
 }

@@ -15,11 +15,11 @@ use vault_core::identity::counts::Counts;
 /// multiple of 8.
 pub unsafe trait Shared: Sync + 'static {}
 
-// SAFETY: 64-bit atomics alone; all zero is "nothing counted". `take` checks the size.
+// SAFETY: it consists of 64-bit atomics. All zero bytes are a fresh start. `take` checks its size and alignment.
 unsafe impl Shared for Counters {}
-// SAFETY: 32-bit and 64-bit atomics alone; all zero is a queue of no database. `take` checks the size.
+// SAFETY: it consists of 32-bit and 64-bit atomics. All zero bytes are an unused entry. `take` checks its size and alignment.
 unsafe impl Shared for Queue {}
-// SAFETY: 32-bit and 64-bit atomics alone; all zero is a free slot. `take` checks the size.
+// SAFETY: it consists of 32-bit and 64-bit atomics. All zero bytes are a free slot. `take` checks its size and alignment.
 unsafe impl Shared for Slot {}
 // SAFETY: 64-bit atomics alone; all zero is "nothing counted". It has a mapping of its own, aligned to a page.
 unsafe impl Shared for Counts {}
@@ -68,7 +68,8 @@ static mut PREVIOUS_STARTUP: pg_sys::shmem_startup_hook_type = None;
 /// Asks for the memory at server start. Only while preloading, and once.
 pub fn request(request: Request) {
     REQUEST.set(Some(request));
-    // SAFETY: hooks are chained as the server's documentation asks, in the postmaster, before it starts others.
+    // SAFETY: only the postmaster runs this, before it starts other processes, so nothing reads the variables meanwhile. The
+    // hooks keep and call the previous ones, as the server's documentation asks.
     unsafe {
         PREVIOUS_REQUEST = pg_sys::shmem_request_hook;
         pg_sys::shmem_request_hook = Some(on_request);
@@ -93,7 +94,8 @@ pub fn locked<T>(work: impl FnOnce() -> T) -> T {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn on_request() {
-    // SAFETY: called by the server in its request phase; the previous hook is called first, as it would have been.
+    // SAFETY: the server calls this in its request phase, the only time when these two requests are allowed. The previous hook
+    // has the same signature, and the names are static.
     unsafe {
         if let Some(previous) = PREVIOUS_REQUEST {
             pg_guard_ffi_boundary(|| previous());

@@ -187,8 +187,8 @@ impl Statement {
     /// Runs a SELECT without arguments and hands its rows over in batches, under one snapshot and in flat memory.
     pub fn scan(&self, mut read: impl FnMut(&Rows)) {
         const BATCH: std::ffi::c_long = 1000;
-        // SAFETY: connect and finish frame all calls of SPI, an error between them ends the (sub)transaction and so both; the
-        // portal lives until it is closed, each batch until it is freed.
+        // SAFETY: connect, prepare, open, fetch, close, finish is SPI's protocol for cursors; an error in between ends the
+        // (sub)transaction, which cleans up portal and connection. `read` only borrows a batch, which is freed after it.
         unsafe {
             pg_sys::SPI_connect();
             let plan = self.plan(&[]);
@@ -246,10 +246,8 @@ impl Rows {
     /// Within an SPI connection; the rows are not read after SPI has freed them.
     unsafe fn of_last_statement() -> Self {
         Self {
-            // SAFETY: SPI's results, in the only thread of the backend.
-            count: unsafe { pg_sys::SPI_processed },
-            // SAFETY: set together with the count by the same statement; NULL where it gave no rows.
-            table: unsafe { pg_sys::SPI_tuptable },
+            count: variable!(SPI_processed),
+            table: variable!(SPI_tuptable),
             current: Cell::new(None),
             values: Cell::new([pg_sys::Datum::null(); MOST_COLUMNS]),
             nulls: Cell::new([true; MOST_COLUMNS]),
@@ -289,7 +287,7 @@ impl Rows {
         }
         assert!(row < self.count && !self.table.is_null());
         let (mut values, mut nulls) = (self.values.get(), self.nulls.get());
-        // SAFETY: the row exists, and there is room for as many values as it has columns.
+        // SAFETY: the rows have not been freed (see `of_last_statement`), this one exists, and there is room for its columns.
         unsafe {
             let (tuple, descriptor) = (*(*self.table).vals.add(row as usize), (*self.table).tupdesc);
             assert!((*descriptor).natts as usize <= MOST_COLUMNS);

@@ -19,8 +19,8 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
 }
 
 fn within<T>(work: impl FnOnce() -> T, keep: bool) -> Result<T, CaughtError> {
-    // SAFETY: the sequence of calls is that of PL/pgSQL's exec_stmt_block: begin, restore the memory context; at the end
-    // release or roll back, then restore memory context and resource owner, which the inner transaction replaced.
+    // SAFETY: the calls here and below are those of PL/pgSQL's exec_stmt_block: begin, restore the memory context; at the end
+    // release or roll back, then restore memory context and resource owner, which the subtransaction replaced.
     let (context, owner) = unsafe {
         let saved = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
@@ -28,7 +28,8 @@ fn within<T>(work: impl FnOnce() -> T, keep: bool) -> Result<T, CaughtError> {
         saved
     };
     let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work()))).catch_others(Err).catch_rust_panic(Err).execute();
-    // SAFETY: the subtransaction that was begun above is the innermost one: `work` has ended all of its own.
+    // SAFETY: subtransactions that `work` began have ended with it, so the current one is the one begun above. Context and owner
+    // are those of its parent and outlive it.
     unsafe {
         match &outcome {
             Ok(_) if keep => pg_sys::ReleaseCurrentSubTransaction(),

@@ -35,7 +35,8 @@ static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
 /// Installs the hook. Only while preloading.
 pub fn listen(callbacks: Callbacks) {
     CALLBACKS.set(Some(callbacks));
-    // SAFETY: the hook is chained, in the postmaster, before it starts others.
+    // SAFETY: only the postmaster runs this, before it starts other processes, so nothing reads the variables meanwhile. The
+    // hook keeps and calls the previous one.
     unsafe {
         PREVIOUS = pg_sys::ProcessUtility_hook;
         pg_sys::ProcessUtility_hook = Some(on_utility);
@@ -133,12 +134,12 @@ unsafe extern "C-unwind" fn on_utility(
         }
     };
     let Some(callbacks) = CALLBACKS.get() else { return go_on() };
-    // SAFETY: the server hands over a planned utility statement; the flag is a plain variable of this process.
-    let (node, in_extension_script) = unsafe { ((*statement).utilityStmt, pg_sys::creating_extension) };
+    // SAFETY: the server hands over a planned statement, whose parse tree lives at least until this hook returns.
+    let node = unsafe { (*statement).utilityStmt };
     if concerns_a_database(node) {
         (callbacks.before_database_statement)();
     }
-    if !in_extension_script && may_alter(node, &callbacks.guarded) {
+    if !variable!(creating_extension) && may_alter(node, &callbacks.guarded) {
         (callbacks.around_alteration)(&mut go_on);
     } else {
         go_on();

@@ -14,18 +14,17 @@ const SLICE: Duration = Duration::from_millis(100);
 /// This process's number: an index below MaxBackends for every backend and background worker.
 pub fn my_process_number() -> u32 {
     #[cfg(any(feature = "pg15", feature = "pg16"))]
-    // SAFETY: MyProc is set in every process that runs SQL or is a connected worker.
+    // SAFETY: MyProc is set in every process that runs SQL or is a connected worker. The number in it never changes.
     let number = unsafe { (*pg_sys::MyProc).pgprocno };
     #[cfg(any(feature = "pg17", feature = "pg18"))]
-    // SAFETY: a plain variable of this process.
-    let number = unsafe { pg_sys::MyProcNumber };
+    let number = variable!(MyProcNumber);
     number as u32
 }
 
-/// Processes that may hold audit slots: every process number of a backend or worker is below this.
+/// Processes that may hold audit slots: every process number of a backend or worker is below this. Final once shared memory is
+/// requested.
 pub fn max_processes() -> u32 {
-    // SAFETY: a plain variable, final once shared memory is requested.
-    unsafe { pg_sys::MaxBackends as u32 }
+    variable!(MaxBackends) as u32
 }
 
 /// Sleeps while the word holds that value, at most as long as given and at most 100 ms: until `wake`, a signal, or
@@ -35,7 +34,8 @@ pub fn sleep_while(word: &AtomicU32, value: u32, timeout: Duration) {
     let timeout = futex::Timespec { tv_sec: 0, tv_nsec: timeout.min(SLICE).as_nanos() as i64 };
     let slept = shown_as_waiting(|| futex::wait(word, futex::Flags::empty(), value, Some(&timeout)));
     if slept == Err(rustix::io::Errno::TIMEDOUT) && postmaster_is_gone() {
-        // SAFETY: ends this process in the server's own way, as a latch does on the postmaster's death.
+        // SAFETY: WaitLatch ends a process in the same way if the postmaster dies. The callbacks of proc_exit release all that
+        // this process holds.
         unsafe { pg_sys::proc_exit(1) };
     }
 }
@@ -44,7 +44,7 @@ pub fn sleep_while(word: &AtomicU32, value: u32, timeout: Duration) {
 /// but signals: none is missed, since their handlers set the latch.
 pub fn sleep_until_signal(timeout: Duration) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: MyLatch belongs to this process.
+    // SAFETY: MyLatch is set in every process and belongs to this one: only its owner may wait for a latch and reset it.
     unsafe {
         pg_sys::WaitLatch(
             pg_sys::MyLatch,
@@ -63,19 +63,19 @@ pub fn wake(word: &AtomicU32) {
 
 /// Lets pg_stat_activity show the wait event `Extension` meanwhile.
 fn shown_as_waiting<T>(sleep: impl FnOnce() -> T) -> T {
-    // SAFETY: my_wait_event_info points to a word of this process in shared memory, or to a variable of its own.
-    let event = unsafe { pg_sys::my_wait_event_info };
-    // SAFETY: a valid word, see above, that others only ever read.
-    unsafe { event.write_volatile(pg_sys::PG_WAIT_EXTENSION) };
+    let show = |event: u32| {
+        // SAFETY: my_wait_event_info points to a word of this process in shared memory, or to a variable of its own. Other
+        // processes only read that word.
+        unsafe { pg_sys::my_wait_event_info.write_volatile(event) }
+    };
+    show(pg_sys::PG_WAIT_EXTENSION);
     let slept = sleep();
-    // SAFETY: the same word; it stays where it is for the life of the process.
-    unsafe { event.write_volatile(0) };
+    show(0);
     slept
 }
 
 fn postmaster_is_gone() -> bool {
-    // SAFETY: a plain variable of this process, inherited from the postmaster.
-    let postmaster = unsafe { pg_sys::PostmasterPid };
+    let postmaster = variable!(PostmasterPid);
     rustix::process::getppid().is_none_or(|parent| parent.as_raw_nonzero().get() != postmaster)
 }
 

@@ -23,7 +23,7 @@ pub fn start(name: &str, argument: u32, extra: u64) -> bool {
     copy(&mut worker.bgw_library_name, b"vault_ext");
     copy(&mut worker.bgw_function_name, entry::AUDIT_WRITER.to_bytes());
     copy(&mut worker.bgw_extra, format!("{extra}").as_bytes());
-    // SAFETY: the structure is complete, and its texts are NUL-terminated.
+    // SAFETY: every field is set or zero, `copy` leaves a NUL at the end of each text, and the server copies the structure.
     unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
 }
 
@@ -41,7 +41,7 @@ pub fn start_configuration_listener() {
     copy(&mut worker.bgw_type, b"vault_ext keyring listener");
     copy(&mut worker.bgw_library_name, b"vault_ext");
     copy(&mut worker.bgw_function_name, entry::CONFIGURATION_LISTENER.to_bytes());
-    // SAFETY: the structure is complete, and its texts are NUL-terminated.
+    // SAFETY: every field is set or zero, `copy` leaves a NUL at the end of each text, and the server copies the structure.
     unsafe { pg_sys::RegisterBackgroundWorker(&mut worker) };
 }
 
@@ -86,7 +86,8 @@ pub fn accept_signals() {
 
 /// Reads the configuration again if SIGHUP asked for it, and says whether it did.
 pub fn reload_configuration_if_asked() -> bool {
-    // SAFETY: a flag set by the signal handler, in this thread only; ProcessConfigFile is called outside a transaction.
+    // SAFETY: only the signal handler of this thread sets the flag. Workers call this between transactions, where they may read
+    // the configuration.
     unsafe {
         let asked = pg_sys::ConfigReloadPending != 0;
         if asked {
@@ -101,7 +102,7 @@ pub fn reload_configuration_if_asked() -> bool {
 /// ALLOW_CONNECTIONS is false: sessions that are already connected continue, and their calls need the worker.
 pub fn connect(database: u32) {
     let flags = pg_sys::BGWORKER_BYPASS_ALLOWCONN;
-    // SAFETY: called once, in a worker with BGWORKER_BACKEND_DATABASE_CONNECTION.
+    // SAFETY: an audit writer calls this once, at its start. `start` has asked for BGWORKER_BACKEND_DATABASE_CONNECTION for it.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::Oid::from_u32(database), pg_sys::InvalidOid, flags);
     }
@@ -109,7 +110,8 @@ pub fn connect(database: u32) {
 
 /// Acts as that role until the transaction ends, and cannot change back: triggers and policies run as it, too.
 pub fn act_as(role: &CStr) {
-    // SAFETY: within a transaction of this worker.
+    // SAFETY: the look-up reads the catalogs, and the callers are within `transaction`. The end of the transaction restores the
+    // user and the security context.
     unsafe {
         let oid = pg_sys::get_role_oid(role.as_ptr(), false);
         let context = (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as c_int;
@@ -119,7 +121,7 @@ pub fn act_as(role: &CStr) {
 
 /// Sets a setting of this worker for its life.
 pub fn set(name: &CStr, value: &CStr) {
-    // SAFETY: NUL-terminated strings; the server copies them.
+    // SAFETY: the strings are NUL-terminated, and the server copies them.
     unsafe {
         pg_sys::SetConfigOption(
             name.as_ptr(),
@@ -132,9 +134,7 @@ pub fn set(name: &CStr, value: &CStr) {
 
 /// Makes commits of this worker wait for the disk at least, and for standbys where the server is configured so.
 pub fn commit_durably() {
-    // SAFETY: a plain variable of this process.
-    let current = unsafe { pg_sys::synchronous_commit };
-    if current < pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH as c_int {
+    if variable!(synchronous_commit) < pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH as c_int {
         set(c"synchronous_commit", c"on");
     }
 }
@@ -145,7 +145,7 @@ pub fn commit_durably() {
 /// make the server return as if the standby had it.
 pub fn transaction<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
     let outcome = PgTryBuilder::new(std::panic::AssertUnwindSafe(|| {
-        // SAFETY: outside a transaction; the sequence is that of every worker of the server.
+        // SAFETY: the callers are outside a transaction, and every worker of the server begins one in this sequence.
         unsafe {
             pg_sys::SetCurrentStatementStartTimestamp();
             pg_sys::StartTransactionCommand();
@@ -154,7 +154,7 @@ pub fn transaction<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
         let result = work();
         with_sigint_blocked(|| {
             pgrx::check_for_interrupts!();
-            // SAFETY: ends what was begun above.
+            // SAFETY: `work` left the snapshot and the transaction that were begun above as the current ones: it can end neither.
             unsafe {
                 pg_sys::PopActiveSnapshot();
                 pg_sys::CommitTransactionCommand();
@@ -167,7 +167,7 @@ pub fn transaction<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
     .execute();
     if outcome.is_err() {
         unblock_sigint();
-        // SAFETY: after an error, outside any guard, as the server's main loops do.
+        // SAFETY: the error has been caught and every Rust frame of `work` is gone; the server's main loops abort at this point.
         unsafe { pg_sys::AbortCurrentTransaction() };
     }
     outcome
@@ -204,21 +204,20 @@ fn mask_sigint(how: c_int) {
 /// True if this process is being terminated while synchronous standbys are configured: a commit that has just returned
 /// may then have given up waiting for them.
 pub fn commit_may_be_unreplicated() -> bool {
-    // SAFETY: plain variables of this process; the string is NULL or NUL-terminated.
-    unsafe {
-        pg_sys::ProcDiePending != 0 && !pg_sys::SyncRepStandbyNames.is_null() && *pg_sys::SyncRepStandbyNames != 0
-    }
+    let standbys = variable!(SyncRepStandbyNames);
+    // SAFETY: a setting's text is NULL or NUL-terminated, so it has a first byte, and it changes only with the configuration.
+    super::process::is_terminating() && !standbys.is_null() && unsafe { *standbys } != 0
 }
 
 /// Tells the statistics system what this worker did, so that autovacuum hears of it.
 pub fn report_statistics(force: bool) {
-    // SAFETY: outside a transaction.
+    // SAFETY: pgstat_report_stat may not be called within a transaction, and workers report between theirs.
     unsafe { pg_sys::pgstat_report_stat(force) };
 }
 
 /// Shows in pg_stat_activity whether the worker works or waits.
 pub fn report_activity(active: bool) {
     let state = if active { pg_sys::BackendState::STATE_RUNNING } else { pg_sys::BackendState::STATE_IDLE };
-    // SAFETY: a NULL text leaves the query column empty.
+    // SAFETY: the text may be NULL, which leaves the query column empty.
     unsafe { pg_sys::pgstat_report_activity(state, std::ptr::null()) };
 }

@@ -82,9 +82,7 @@ pub fn set_local(name: &CStr, value: &CStr) {
 /// Makes the commit of this transaction wait for the disk at least, and for standbys where the server is configured so,
 /// whatever the session asked for: as SET LOCAL does.
 pub fn commit_durably() {
-    // SAFETY: a plain variable of this process.
-    let current = unsafe { pg_sys::synchronous_commit };
-    if current >= pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH as i32 {
+    if variable!(synchronous_commit) >= pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH as i32 {
         return;
     }
     set_local(c"synchronous_commit", c"on");
@@ -92,7 +90,7 @@ pub fn commit_durably() {
 
 /// Depth of the current transaction: 1 at the top, one more per savepoint or subtransaction.
 pub fn nesting_level() -> i32 {
-    // SAFETY: reads a variable of this process.
+    // SAFETY: the function only reads this process's own state, which exists outside transactions, too.
     unsafe { pg_sys::GetCurrentTransactionNestLevel() }
 }
 
