@@ -1,5 +1,6 @@
-//! Keeps the sections of the library from which `cargo pgrx` reads the extension's SQL. cargo-pgrx would do it by flags for
-//! every crate, which then would have to be compiled once for the tests and once more for the library; the scripts turn that off.
+//! Keeps the sections of the library from which `cargo pgrx` reads the extension's SQL. cargo-pgrx itself would do this with flags
+//! for every crate. Each crate would then be compiled once for the tests and once more for the library, so the scripts turn
+//! that off.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

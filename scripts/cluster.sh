@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# A small server with vault_ext in it, for demo and up. Sourced after lib.sh. What it needs to be found again stands in a
-# folder STATE of the caller: `settings` (TREE, SERVER, PORT) and `pgpass` (the password of my_app).
+# A small server with vault_ext, for the demo and the playground. Source this file after lib.sh. The caller's folder STATE keeps
+# what is needed to find the server again: `settings` (TREE_PG_CONFIG, SERVER, PORT) and `pgpass` (the password of my_app).
 unset PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGDATA PGOPTIONS PGSERVICE PGSERVICEFILE PGSSLMODE RUST_BACKTRACE
 export LC_ALL=C.UTF-8
 
@@ -26,15 +26,15 @@ token_of() {
   as_server rm -rf "$message"
 }
 
-# make_cluster STATE: a server of the tree of the last use_tree, started.
+# make_cluster STATE: makes a server from the tree of the last use_tree, and starts it.
 make_cluster() {
   STATE=$1 SERVER=$(server_tmp) PORT=$(free_port)
   mkdir -p "$STATE"
   declare -p TREE_PG_CONFIG SERVER PORT | sed 's/^declare -[^ ]* //' > "$STATE/settings"
-  # The key file: outside the data directory, so that no base backup carries it; only the server's user may read it.
+  # The key file lies outside the data directory, so that base backups do not contain it. Only the server's user can read it.
   # shellcheck disable=SC2016
   as_server sh -c 'umask 077; { printf "demo-1 "; head -c 32 /dev/urandom | base64; } > "$0"' "$SERVER/kek"
-  # The operating system vouches for the superuser on the socket; applications come over TCP with a password.
+  # The superuser connects through the socket without a password (peer). Applications connect over TCP with a password.
   as_server "$(program initdb)" -D "$SERVER/data" --encoding=UTF8 --locale=C.UTF-8 \
     --auth-local=peer --auth-host=scram-sha-256 > "$SERVER.log" 2>&1 || { cat "$SERVER.log" >&2; die "initdb failed"; }
   rm "$SERVER.log"
@@ -53,16 +53,17 @@ vault_ext.kek_file = '$SERVER/kek'
 vault_ext.issuers_file = '$SERVER/issuers.json'
 CONF
   as_server "$(program pg_ctl)" start -w -s -D "$SERVER/data" -l "$SERVER/log" > /dev/null ||
-    { as_server cat "$SERVER/log" >&2; die "the server did not start, its log is above"; }
+    { as_server cat "$SERVER/log" >&2; die "the server did not start; its log is above"; }
 }
 
-# Everything that a DBA does once.
+# admin_sql [DATABASE]: runs the SQL on standard input as the superuser.
 admin_sql() { as_server "$(program psql)" -X -q -v ON_ERROR_STOP=1 -h "$SERVER" -p "$PORT" -d "${1:-demo}"; }
 
+# What a DBA does once.
 make_database() {
   local password; password=$(head -c 24 /dev/urandom | base64 | tr '+/' '-_')
   (umask 077; echo "127.0.0.1:$PORT:*:my_app:$password" > "$STATE/pgpass")
-  # The verifier is made by the server: the password must not end up in its log.
+  # The server computes the verifier, so the statement contains the password. These settings keep it out of the server's log.
   admin_sql postgres <<SQL
 SET log_statement = 'none'; SET log_min_error_statement = 'panic';
 CREATE ROLE my_app LOGIN PASSWORD '$password';
@@ -78,7 +79,7 @@ CREATE FUNCTION fingerprint(key text) RETURNS text LANGUAGE sql IMMUTABLE
 SQL
 }
 
-# psql as the application, as it would connect from anywhere.
+# psql as the application, over TCP.
 app_psql() { PGPASSFILE=$STATE/pgpass "$(program psql)" -X -h 127.0.0.1 -p "$PORT" -U my_app -d demo "$@"; }
 
 remove_cluster() {

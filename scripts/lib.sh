@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What the scripts share: which PostgreSQL, where the work goes, as whom the server runs. Sourced, never run.
+# What the scripts share: the PostgreSQL to use, the folder for the work, the user of the server. Source this file; do not run it.
 set -euo pipefail
-umask 022 # as root, the server's user must be able to read what is made here
+umask 022 # if we are root, the server's user must be able to read the files
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 PG=${PG:-15}
@@ -11,10 +11,10 @@ say() { printf '\n==> %s\n' "$*"; }
 die() { printf 'error: %s\n' "$1" >&2; shift; [ $# = 0 ] || printf '       %s\n' "$@" >&2; exit 1; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
-case $PG in 15 | 16 | 17 | 18) ;; *) die "PG=$PG: vault_ext knows PostgreSQL 15, 16, 17 and 18" ;; esac
+case $PG in 15 | 16 | 17 | 18) ;; *) die "PG=$PG: vault_ext supports PostgreSQL 15, 16, 17 and 18" ;; esac
 
-# PostgreSQL refuses to run as root; then its server runs as `postgres`, which must be able to read the trees, and a
-# clone under /root is closed to it.
+# PostgreSQL refuses to run as root. If we are root, the server runs as `postgres`. That user must be able to read the trees and
+# cannot enter a clone under /root, so the work goes to /var/tmp.
 if [ "$(id -u)" = 0 ]; then
   SERVER_USER=postgres
   WORK=${VAULT_EXT_WORK:-/var/tmp/vault_ext-$(pwd -P | sha256sum | cut -c1-8)}
@@ -26,24 +26,24 @@ mkdir -p "$WORK"
 [ -O "$WORK" ] || die "$WORK belongs to another user" "set VAULT_EXT_WORK to a folder of your own"
 WORK=$(cd "$WORK" && pwd -P)
 export VAULT_EXT_WORK=$WORK
-export USER=${USER:-$(id -un)} # pgrx's tests read it, containers often lack it
-PATH=$WORK/tools/bin:$PATH     # scripts/setup puts cargo-pgrx there when cargo's own folder holds another version
+export USER=${USER:-$(id -un)} # pgrx's tests read it, and containers often do not set it
+PATH=$WORK/tools/bin:$PATH     # scripts/setup installs cargo-pgrx there if cargo's own folder has another version
 
-unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS # with other flags everything would be compiled once more
-export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1 # the same; build.rs does it for the one crate that needs it
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS # other flags would compile everything again
+export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1 # it sets flags, too; build.rs does its job for the one crate that needs it
 
-# Runs a command as the server's user, from a folder that everybody can enter.
+# Runs a command as the server's user, in a folder that every user can enter.
 as_server() {
   if [ "$SERVER_USER" = "$(id -un)" ]; then (cd / && "$@"); else (cd / && runuser -u "$SERVER_USER" -- "$@"); fi
 }
 
-# A temporary folder of the server's user, with a short path: socket paths are limited to 107 bytes.
+# Makes a temporary folder of the server's user. Its path is short, since socket paths are limited to 107 bytes.
 server_tmp() { as_server mktemp -d "/tmp/vault_ext.XXXXXX"; }
 
-# The pgrx version is stated once, in Cargo.toml.
+# Only Cargo.toml states the version of pgrx.
 pgrx_version() { sed -n 's/^pgrx = .*"=\([0-9.]*\)".*/\1/p' Cargo.toml; }
 
-# Sets PG_CONFIG, or says what is missing.
+# Sets PG_CONFIG, or stops and says what is missing.
 find_postgres() {
   local install="install postgresql-$PG and postgresql-server-dev-$PG"
   [ "$PG" = 15 ] || install+=" (from the PostgreSQL project's apt repository, PGDG)"
@@ -54,14 +54,14 @@ find_postgres() {
   command -v "$PG_CONFIG" > /dev/null || die "PG_CONFIG=$PG_CONFIG is not a program"
   PG_CONFIG=$(command -v "$PG_CONFIG")
   local version; version=$("$PG_CONFIG" --version)
-  [[ $version =~ ^PostgreSQL\ $PG([^0-9]|$) ]] || die "$PG_CONFIG is of $version, but PG=$PG was asked for"
-  [ -x "$("$PG_CONFIG" --bindir)/postgres" ] || die "there is no server beside $PG_CONFIG" "$install"
+  [[ $version =~ ^PostgreSQL\ $PG([^0-9]|$) ]] || die "$PG_CONFIG belongs to $version, but PG=$PG was requested"
+  [ -x "$("$PG_CONFIG" --bindir)/postgres" ] || die "there is no server next to $PG_CONFIG" "$install"
   [ -f "$("$PG_CONFIG" --includedir-server)/postgres.h" ] || die "the server headers of PostgreSQL $PG are missing" "$install"
 }
 
-# use_tree debug|release: a private copy of PostgreSQL for that profile (see scripts/pg-tree), so that nothing is ever
-# written to the system's folders, and a private PGRX_HOME that names it. Its config.toml is only written when it
-# changes: pgrx's bindings are built anew whenever that file is newer.
+# use_tree debug|release: makes a private copy of PostgreSQL for that profile (see scripts/pg-tree), so that nothing is written
+# to the system's folders, and a private PGRX_HOME that names the copy. pgrx builds its bindings again if config.toml is newer,
+# so the file is only written if its content changes.
 use_tree() {
   find_postgres
   PROFILE=$1 TREE=$WORK/pg$PG-$1
@@ -72,8 +72,8 @@ use_tree() {
   [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$config" ] || echo "$config" > "$PGRX_HOME/config.toml"
 }
 
-# Builds the extension and installs it into that tree, with the scripts of the versions that were released, which nobody
-# needs but the tests: they start from them.
+# Builds the extension and installs it into that tree. Also installs the scripts of released versions, which only the tests need:
+# they start from them.
 install_extension() {
   local profile=()
   [ "$PROFILE" = debug ] || profile=(--release)
@@ -81,15 +81,16 @@ install_extension() {
   cp sql/released/vault_ext--*.sql "$("$TREE_PG_CONFIG" --sharedir)/extension"
 }
 
-# The tests over the wire, with what only some scripts run: so all of them share one build, and leave out by name.
+# Runs the tests over the wire. All scripts use the same features, so they share one build. A script leaves out tests by their
+# names.
 cargo_wire() { cargo test --no-default-features --features "pg$PG mounts cores upgrade neighbours patroni" --test wire "$@"; }
 
 passed=0 failed=0 times=()
 
-# took START TEXT: for the table that summary prints.
+# took START TEXT: adds a line to the table that `summary` prints.
 took() { times+=("$(printf '%5d s  %s' $((SECONDS - $1)) "$2")"); }
 
-# build COMMAND…: says how long it took. A build that fails ends the run.
+# build COMMAND…: runs a build and records how long it took. If it fails, the run ends.
 build() {
   local start=$SECONDS
   say "building for PostgreSQL $PG (the first time it takes about 2 minutes)"
@@ -98,8 +99,8 @@ build() {
 }
 build_wire() { install_extension; cargo_wire --no-run; }
 
-# tests TEXT COMMAND…: counts what cargo's test summaries say. A command that fails without a failed test (it did not
-# compile, it crashed) or that ran no test at all is a failure, too.
+# tests TEXT COMMAND…: runs tests and adds up cargo's test summaries. It also counts as one failure if the command fails without
+# a failed test (it did not compile, or it crashed), or if no test ran.
 tests() {
   local text=$1 start=$SECONDS ok=0 bad=0 status=0 log; shift
   say "$text"
@@ -115,7 +116,7 @@ tests() {
   echo "($text: $ok passed, $bad failed, $((SECONDS - start)) s)"
 }
 
-# Where the time went, and the line that CI adds up. Fails if a test did.
+# Prints where the time went, and then the line that CI adds up. Fails if a test failed.
 summary() {
   say "PostgreSQL $PG, $SECONDS s"
   printf '%s\n' "${times[@]}"

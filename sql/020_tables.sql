@@ -80,7 +80,7 @@ COMMENT ON TABLE vault_ext.grants IS 'what a user lets a service do: one user, o
 CREATE INDEX grants_by_user ON vault_ext.grants (user_id, id);
 CREATE INDEX encryption_vault_audit_by_grant ON vault_ext.encryption_vault_audit (grant_id) WHERE grant_id IS NOT NULL;
 
--- Not dumped: it describes runs on this server only.
+-- pg_dump leaves out these rows: they describe runs on this server only.
 CREATE TABLE vault_ext.rewraps (
     started_at timestamptz NOT NULL,
     pid        integer     NOT NULL,

@@ -1,5 +1,5 @@
--- The new functions come first: a server that was not restarted since the installation still runs the old library, which lacks
--- them.
+-- The new functions come first: a server that has not been restarted since the installation still runs the old library, which
+-- does not have them.
 DO $library$
 BEGIN
     CREATE FUNCTION vault_health(
@@ -217,7 +217,7 @@ CREATE VIEW vault_ext.own_grants WITH (security_barrier) AS
 COMMENT ON VIEW vault_ext.own_grants IS 'the grants of the user';
 ALTER VIEW vault_ext.own_grants OWNER TO vault_ext_owner;
 
--- What ALTER DEFAULT PRIVILEGES gave away with the new functions is taken back.
+-- Revoke what ALTER DEFAULT PRIVILEGES has granted on the new functions.
 DO $nobody$
 DECLARE
     revoke text;
@@ -280,7 +280,7 @@ GRANT SELECT ON vault_ext.grants TO vault_ext_grantor, vault_ext_admin, vault_ex
 GRANT USAGE ON SCHEMA vault_ext TO vault_ext_grantor;
 GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;
 
--- Comments in other words.
+-- Some comments have a new wording.
 COMMENT ON FUNCTION vault_init() IS 'the master key of the user, created if there is none; idempotent';
 COMMENT ON FUNCTION vault_retire_kek(text) IS 'marks a KEK as retired: this database never wraps with it again; refused while a vault needs it; false if it was retired before';
 COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'rewraps every vault that is not under the active KEK, in batches that are committed separately; call it again after an interruption';
