@@ -85,18 +85,18 @@ postgresql:
         self.cluster.crash();
     }
 
-    fn asks(&self, sql: &str) -> bool {
+    fn answers_true(&self, sql: &str) -> bool {
         let answer = self.cluster.try_conn("postgres", "postgres").and_then(|mut client| client.query_one(sql, &[]));
         answer.is_ok_and(|row| row.get(0))
     }
 
     #[track_caller]
-    fn leads(&self) {
-        eventually(FAILOVER, "this server leads", || self.asks("SELECT NOT pg_is_in_recovery()"));
+    fn wait_until_leader(&self) {
+        eventually(FAILOVER, "this server leads", || self.answers_true("SELECT NOT pg_is_in_recovery()"));
     }
 
     /// What Patroni tells of its servers, in JSON.
-    fn view(&self) -> std::io::Result<String> {
+    fn cluster_view(&self) -> std::io::Result<String> {
         let mut answer = String::new();
         let mut stream = TcpStream::connect(("127.0.0.1", self.api))?;
         stream.write_all(b"GET /cluster HTTP/1.0\r\n\r\n")?;
@@ -106,9 +106,9 @@ postgresql:
 
     /// Patroni fails over to a server only after it has noted it as synchronous, a little later than PostgreSQL calls it so.
     #[track_caller]
-    fn has_a_synchronous_standby(&self) {
+    fn wait_for_synchronous_standby(&self) {
         eventually(FAILOVER, "Patroni knows a synchronous standby", || {
-            self.view().is_ok_and(|view| view.contains("\"sync_standby\""))
+            self.cluster_view().is_ok_and(|view| view.contains("\"sync_standby\""))
         });
     }
 }
@@ -156,23 +156,23 @@ fn a_failover_there_and_back_keeps_every_key_that_went_out() {
     let mut a = Node::new("a", first, [second, third]);
     let mut b = Node::new("b", second, [first, third]);
     a.start();
-    a.leads();
+    a.wait_until_leader();
     b.start();
-    a.has_a_synchronous_standby();
+    a.wait_for_synchronous_standby();
     let load = Load::start(&a.cluster.database("d"), 16);
-    load.let_through(200);
+    load.wait_for_keys(200);
     a.kill();
-    b.leads();
+    b.wait_until_leader();
     load.redirect(&b.cluster.existing_database("d"));
-    load.let_through(200);
+    load.wait_for_keys(200);
     // Patroni brings the old leader back, with pg_rewind where it has to.
     a.start();
-    b.has_a_synchronous_standby();
-    load.let_through(200);
+    b.wait_for_synchronous_standby();
+    load.wait_for_keys(200);
     b.kill();
-    a.leads();
+    a.wait_until_leader();
     load.redirect(&a.cluster.existing_database("d"));
-    load.let_through(200);
+    load.wait_for_keys(200);
     load.stop().end_checks(
         &a.cluster.existing_database("d"),
         "Patroni: failover and back, synchronous mode, 16 clients",

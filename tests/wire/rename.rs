@@ -6,7 +6,7 @@ use crate::harness::{
     Db, PREDECESSOR_KEK, base64, eventually, expect_error, expect_vault_error, fetch, init, rotate, shared_db,
 };
 use crate::keyring::{cluster, rewrap, switch};
-use crate::trail::{what, what_finally};
+use crate::trail::{trail_of, wait_for_trail};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -26,10 +26,10 @@ fn the_key_moves_to_the_new_id() {
     expect_vault_error(fetch(&mut db.app_for("old@example.com")), "P0002");
     assert_eq!(db.value::<std::time::SystemTime>("SELECT created_at FROM vault_ext.encryption_vaults"), created);
     assert_eq!(
-        what(&db, "old@example.com"),
+        trail_of(&db, "old@example.com"),
         ["init 201 created", "rotate 200", "rename 200 to new@example.com", "failed_fetch 404 not-initialised"]
     );
-    assert_eq!(what(&db, "new@example.com")[..2], ["rename 200 from old@example.com", "fetch 200"]);
+    assert_eq!(trail_of(&db, "new@example.com")[..2], ["rename 200 from old@example.com", "fetch 200"]);
     let row = &db.audit_where("action = 'rename'")[0];
     assert_eq!((row.db_role.as_str(), row.key_version, row.kek_id.as_deref()), ("wire_admin", Some(2), Some("wire-1")));
     assert_eq!(rotate(&mut db.app_for("new@example.com")).unwrap().key_version, 3);
@@ -57,8 +57,8 @@ fn nothing_is_overwritten_and_nothing_guessed() {
     }
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), alice);
     assert_eq!(fetch(&mut db.app_for("bob")).unwrap(), bob);
-    assert!(what(&db, "alice").contains(&"rename 409 vault-exists".to_owned()));
-    assert_eq!(what(&db, "nobody"), ["rename 404 not-initialised"]);
+    assert!(trail_of(&db, "alice").contains(&"rename 409 vault-exists".to_owned()));
+    assert_eq!(trail_of(&db, "nobody"), ["rename 404 not-initialised"]);
     let null = db.conn("wire_admin").query_one("SELECT vault_rename_user(NULL, 'x') IS NULL", &[]).unwrap();
     assert!(null.get::<_, bool>(0));
 }
@@ -70,8 +70,8 @@ fn a_rename_that_is_rolled_back_leaves_the_old_id_and_says_so_for_both() {
     db.conn("wire_admin").batch_execute("BEGIN; SELECT vault_rename_user('old', 'new'); ROLLBACK").unwrap();
     assert_eq!(fetch(&mut db.app_for("old")).unwrap(), key);
     assert_eq!(db.vault_row("new"), None);
-    what_finally(&db, "old", &["init 201 created", "rename 200 to new", "rename 409 rolled-back", "fetch 200"]);
-    what_finally(&db, "new", &["rename 200 from old", "rename 409 rolled-back"]);
+    wait_for_trail(&db, "old", &["init 201 created", "rename 200 to new", "rename 409 rolled-back", "fetch 200"]);
+    wait_for_trail(&db, "new", &["rename 200 from old", "rename 409 rolled-back"]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn ids_that_look_alike_are_different_users() {
     expect_vault_error(fetch(&mut db.app_for("zo\u{eb}")), "P0002");
     // Nothing in an id can pretend to be another row of the trail.
     rename(&db, "zoe\u{308}", "a\nb\t200").unwrap();
-    let context = &what(&db, "zoe\u{308}")[1];
+    let context = &trail_of(&db, "zoe\u{308}")[1];
     assert!(context.starts_with("rename 200 from") || context.starts_with("fetch"), "{context}");
     assert!(db.audit_where("context LIKE 'to a%'").iter().all(|row| !row.context.as_ref().unwrap().contains('\n')));
 }

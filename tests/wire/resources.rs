@@ -14,13 +14,13 @@ use crate::load::Load;
 const SOON: Duration = Duration::from_secs(60);
 const LOCK_AUDIT: &str = "BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE";
 
-fn with(lines: &[&str]) -> Cluster {
+fn server_with(lines: &[&str]) -> Cluster {
     lines.iter().fold(Cluster::builder().with_wire_kek().without_fsync(), |builder, line| builder.conf(line)).start()
 }
 
 #[test]
 fn every_connection_taken_leaves_the_writer_its_place() {
-    let cluster = with(&["max_connections = 12", "superuser_reserved_connections = 3"]);
+    let cluster = server_with(&["max_connections = 12", "superuser_reserved_connections = 3"]);
     let db = cluster.database("d");
     let mut ledger = Ledger::default();
     ledger.call(&mut db.app(), "alice", Call::Init).unwrap();
@@ -45,7 +45,7 @@ fn every_connection_taken_leaves_the_writer_its_place() {
 fn databases_without_a_worker_slot_fail_closed_and_recover() {
     // One is the launcher of logical replication, one the listener for SIGHUP.
     let slots = neighbours::worker_slots(3);
-    let cluster = with(&[&slots, "vault_ext.audit_timeout = 500", "vault_ext.audit_idle_exit = 200"]);
+    let cluster = server_with(&[&slots, "vault_ext.audit_timeout = 500", "vault_ext.audit_idle_exit = 200"]);
     let databases = ["one", "two", "three"].map(|name| cluster.database(name));
     let ledgers: Vec<Ledger> = std::thread::scope(|scope| {
         let callers: Vec<_> = databases
@@ -78,7 +78,7 @@ fn databases_without_a_worker_slot_fail_closed_and_recover() {
 
 #[test]
 fn a_session_whose_slots_are_taken_fails_closed_and_recovers() {
-    let cluster = with(&["vault_ext.audit_slots = 3"]);
+    let cluster = server_with(&["vault_ext.audit_slots = 3"]);
     let db = cluster.database("d");
     let mut ledger = Ledger::default();
     ledger.call(&mut db.app(), "alice", Call::Init).unwrap();
@@ -102,10 +102,10 @@ fn a_session_whose_slots_are_taken_fails_closed_and_recovers() {
 
 /// Calls under short limits while somebody holds the row that all of them rotate, now and then, and the trail, too.
 fn storm_of_timeouts(settings: &'static str, codes: &[&str]) {
-    let cluster = with(&[]);
+    let cluster = server_with(&[]);
     let db = cluster.database("d");
     let load = Load::with_settings(&db, 32, settings);
-    load.let_through(100);
+    load.wait_for_keys(100);
     let mut locker = db.superuser();
     for n in 0..10 {
         locker
@@ -118,12 +118,12 @@ fn storm_of_timeouts(settings: &'static str, codes: &[&str]) {
         }
         // Everybody comes to the row in the end; the trail's lock would stop them before.
         if n % 2 == 1 {
-            load.let_fail(10);
+            load.wait_for_failures(10);
         } else {
             std::thread::sleep(Duration::from_millis(50));
         }
         locker.batch_execute("COMMIT").unwrap();
-        load.let_through(50);
+        load.wait_for_keys(50);
     }
     let ledger = load.stop();
     assert!(ledger.failures.keys().all(|code| codes.contains(&code.as_str())), "{:?}", ledger.failures);
@@ -143,10 +143,10 @@ fn a_storm_of_lock_timeouts() {
 
 #[test]
 fn a_storm_of_cancels() {
-    let cluster = with(&[]);
+    let cluster = server_with(&[]);
     let db = cluster.database("d");
     let load = Load::start(&db, 32);
-    load.let_through(100);
+    load.wait_for_keys(100);
     let mut superuser = db.superuser();
     let before = load.released();
     let mut cancels = 0;
@@ -156,7 +156,7 @@ fn a_storm_of_cancels() {
         cancels += superuser.query(sql, &[]).unwrap().len();
         load.released() > before + 500 && cancels > 100
     });
-    load.let_through(100);
+    load.wait_for_keys(100);
     let ledger = load.stop();
     // Whose very first init was cancelled has no vault yet.
     assert!(ledger.failures.keys().all(|code| code == "57014" || code == "P0002"), "{:?}", ledger.failures);
@@ -165,7 +165,7 @@ fn a_storm_of_cancels() {
 
 #[test]
 fn a_caller_that_locks_any_of_the_tables_is_not_stuck() {
-    let cluster = with(&["vault_ext.audit_timeout = 600"]);
+    let cluster = server_with(&["vault_ext.audit_timeout = 600"]);
     for (n, table) in ["encryption_vaults", "encryption_vault_audit", "keks"].iter().enumerate() {
         for known in [false, true] {
             let db = cluster.database(&format!("d{n}_{known}"));
@@ -196,7 +196,7 @@ fn a_caller_that_locks_any_of_the_tables_is_not_stuck() {
 }
 
 /// Waits until a session of the application waits for its audit row.
-fn a_caller_waits(db: &Db) {
+fn wait_until_a_caller_waits(db: &Db) {
     eventually(SOON, "the caller waits", || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'wire_app' AND wait_event = 'Extension'";
         db.value::<i64>(sql) == 1
@@ -219,7 +219,7 @@ fn a_restart_in_the_middle_of_a_change_keeps_the_old_key() {
                 locker.batch_execute(LOCK_AUDIT).unwrap();
                 let mut app = db.app();
                 let caller = std::thread::spawn(move || Ledger::default().call(&mut app, user, call));
-                a_caller_waits(&db);
+                wait_until_a_caller_waits(&db);
                 drop(db);
                 stop(&mut cluster);
                 caller
@@ -246,7 +246,7 @@ fn address_space(pid: i32) -> u64 {
 
 #[test]
 fn a_caller_without_memory_loses_nothing() {
-    let cluster = with(&[]);
+    let cluster = server_with(&[]);
     let db = cluster.database("d");
     let mut ledger = Ledger::default();
     let mut warm = db.app();

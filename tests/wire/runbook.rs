@@ -66,7 +66,7 @@ impl Walk {
         let mut command = match words[..] {
             ["sh", ..] => {
                 let mut command = server_command("/bin/bash", server.dir());
-                command.args(["-euo", "pipefail", "-c", &self.in_place(server, text)]);
+                command.args(["-euo", "pipefail", "-c", &self.adapt_paths(server, text)]);
                 command.env("PGUSER", "postgres");
                 command
             }
@@ -103,7 +103,7 @@ impl Walk {
     }
 
     /// The test has no root and no /etc of its own.
-    fn in_place(&self, server: &Cluster, text: &str) -> String {
+    fn adapt_paths(&self, server: &Cluster, text: &str) -> String {
         text.replace("/etc/vault_ext", &server.dir().join("etc").display().to_string())
             .replace("/mnt/safe", &self.safe.display().to_string())
             .replace("-o postgres -g postgres ", "")
@@ -142,7 +142,7 @@ fn normalised(text: &str) -> String {
     result.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-fn show(document: &str, outputs: &[(usize, String)]) -> String {
+fn with_outputs(document: &str, outputs: &[(usize, String)]) -> String {
     let lines: Vec<_> = document.lines().collect();
     let mut result = String::new();
     let mut number = 0;
@@ -191,7 +191,7 @@ fn the_runbook_works_from_start_to_end() {
     }
     assert!(commands > 25, "{commands} blocks");
     if update {
-        fs::write(PATH, show(&document, &outputs)).expect("the runbook is writable");
+        fs::write(PATH, with_outputs(&document, &outputs)).expect("the runbook is writable");
     }
     chown_to_server(&walk.safe);
     crate::harness::assert_no_secrets(&walk.server, &[], &[PREDECESSOR_KEK.to_vec()]);

@@ -40,7 +40,7 @@ fn make_twins(db: &Db) {
 }
 
 /// The unprotected way: each kind of twin is what a statement without schemas gets in that session.
-fn twins_are_in_the_way(client: &mut Client) {
+fn assert_twins_are_reached(client: &mut Client) {
     for (sql, what) in [
         ("SELECT now()", "reached the function now"),
         ("SELECT 1 + 1", "reached an operator"),
@@ -69,7 +69,7 @@ fn no_call_reaches_a_twin_in_the_caller_s_path() {
     // For every session of the database, the audit writer's too.
     db.force(&format!("ALTER DATABASE \"{}\" SET search_path = evil, pg_catalog, public", db.name));
     let mut app = db.app();
-    twins_are_in_the_way(&mut app);
+    assert_twins_are_reached(&mut app);
     app.batch_execute("SET app.current_user_id = 'alice'; SET app.client_ip = '192.0.2.1'").unwrap();
     for sql in [
         "SELECT vault_init()",
@@ -83,7 +83,7 @@ fn no_call_reaches_a_twin_in_the_caller_s_path() {
         app.simple_query(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     }
     let mut admin = db.conn("wire_admin");
-    twins_are_in_the_way(&mut admin);
+    assert_twins_are_reached(&mut admin);
     for sql in [
         "SELECT * FROM vault_check()",
         "SELECT * FROM vault_kek_status()",

@@ -48,14 +48,14 @@ fn storms() {
         let chapter = (Instant::now() + CHAPTER).min(end);
         let mut blows = 0;
         while Instant::now() < chapter {
-            load.let_through(100);
+            load.wait_for_keys(100);
             (BLOWS[n % BLOWS.len()].1)(&mut cluster);
             struck[n % BLOWS.len()] += 1;
             n += 1;
             blows += 1;
             eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
         }
-        load.let_through(100);
+        load.wait_for_keys(100);
         let ledger = load.stop();
         released += ledger.released();
         failed += ledger.failed_calls();

@@ -26,7 +26,7 @@ fn standby_of(primary: &Cluster) -> Cluster {
     Cluster::builder().with_wire_kek().data_from(&backup).start()
 }
 
-fn streams(primary: &Cluster, state: &str) -> bool {
+fn is_streaming(primary: &Cluster, state: &str) -> bool {
     let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = $1";
     primary.superuser("postgres").query_one(sql, &[&state]).unwrap().get::<_, i64>(0) > 0
 }
@@ -36,7 +36,7 @@ fn make_synchronous(primary: &mut Cluster) {
     primary.configure("synchronous_standby_names = '*'");
     primary.configure("synchronous_commit = remote_apply");
     primary.superuser("postgres").batch_execute("SELECT pg_reload_conf()").unwrap();
-    eventually(SOON, "the standby is synchronous", || streams(primary, "sync"));
+    eventually(SOON, "the standby is synchronous", || is_streaming(primary, "sync"));
 }
 
 fn promote(standby: &Cluster) {
@@ -45,7 +45,7 @@ fn promote(standby: &Cluster) {
 }
 
 /// A promoted server waits for no standby that it does not have.
-fn stand_alone(cluster: &mut Cluster) {
+fn stop_waiting_for_standbys(cluster: &mut Cluster) {
     cluster.configure("synchronous_standby_names = ''");
     cluster.superuser("postgres").batch_execute("SELECT pg_reload_conf()").unwrap();
 }
@@ -57,7 +57,7 @@ fn a_streaming_standby_refuses_what_it_cannot_record() {
     let mut ledger = Ledger::default();
     ledger.call(&mut db.app(), "alice", Call::Init).unwrap();
     let standby = standby_of(&primary);
-    eventually(SOON, "it streams", || streams(&primary, "async"));
+    eventually(SOON, "it streams", || is_streaming(&primary, "async"));
     let copy = standby.existing_database("d");
     let mut app = copy.app();
     for call in [Call::Init, Call::Fetch, Call::Rotate] {
@@ -79,13 +79,13 @@ fn promotion_under_load_keeps_every_key_that_went_out() {
         };
         let mut standby = standby_of(&primary);
         make_synchronous(&mut primary);
-        load.let_through(100);
+        load.wait_for_keys(100);
         primary.stop(Stop::Immediate);
-        stand_alone(&mut standby);
+        stop_waiting_for_standbys(&mut standby);
         promote(&standby);
         let db = standby.existing_database("d");
         load.redirect(&db);
-        load.let_through(100);
+        load.wait_for_keys(100);
         load.stop().end_checks(&db, "failover to a synchronous standby, 16 clients", 1);
     }
 }
@@ -101,13 +101,13 @@ fn promotion_keeps_the_keys_of_sessions_that_commit_asynchronously() {
         };
         let mut standby = standby_of(&primary);
         make_synchronous(&mut primary);
-        load.let_through(100);
+        load.wait_for_keys(100);
         primary.stop(Stop::Immediate);
-        stand_alone(&mut standby);
+        stop_waiting_for_standbys(&mut standby);
         promote(&standby);
         let db = standby.existing_database("d");
         load.redirect(&db);
-        load.let_through(100);
+        load.wait_for_keys(100);
         load.stop().end_checks(&db, &format!("failover to a synchronous standby, sessions with {settings}"), 1);
     }
 }
@@ -168,7 +168,7 @@ fn no_key_goes_out_before_the_standby_has_its_row() {
 }
 
 /// Waits until the writer waits for the standby.
-fn writer_waits(db: &Db) {
+fn wait_until_writer_waits(db: &Db) {
     eventually(SOON, "the writer waits for the standby", || {
         db.value::<i64>(&format!("SELECT count(*) {WRITER} AND wait_event = 'SyncRep'")) == 1
     });
@@ -194,14 +194,14 @@ fn a_writer_that_is_hit_while_it_waits_for_a_lost_standby_releases_nothing() {
             let result = part.call(&mut app, "alice", Call::Fetch);
             (part, result)
         });
-        writer_waits(&db);
+        wait_until_writer_waits(&db);
         for _ in 0..20 {
             db.force(&format!("SELECT {how}(pid) {WRITER}"));
             assert!(how == "pg_terminate_backend" || !call.is_finished(), "a cancelled wait released the key");
             std::thread::sleep(Duration::from_millis(10));
         }
         if how == "pg_cancel_backend" {
-            writer_waits(&db);
+            wait_until_writer_waits(&db);
             standby.start();
             let (part, result) = call.join().unwrap();
             result.unwrap();
@@ -211,7 +211,7 @@ fn a_writer_that_is_hit_while_it_waits_for_a_lost_standby_releases_nothing() {
             expect_vault_error(result, "55000");
             standby.start();
         }
-        eventually(SOON, "the standby is synchronous again", || streams(&primary, "sync"));
+        eventually(SOON, "the standby is synchronous again", || is_streaming(&primary, "sync"));
     }
     ledger.call(&mut db.app(), "alice", Call::Rotate).unwrap();
     ledger.end_checks(&db, "the synchronous standby lost, the writer cancelled or terminated meanwhile", 2);
@@ -229,7 +229,7 @@ fn the_old_primary_comes_back_by_pg_rewind() {
         }
     }
     let mut new = standby_of(&old);
-    eventually(SOON, "it streams", || streams(&old, "async"));
+    eventually(SOON, "it streams", || is_streaming(&old, "async"));
     let kept = ledger.clone();
     eventually(SOON, "the standby has it all", || {
         new.existing_database("d").audit().len() == old.existing_database("d").audit().len()
@@ -262,7 +262,7 @@ fn the_old_primary_comes_back_by_pg_rewind() {
     // pg_rewind took the source's configuration, with its socket folder.
     std::fs::write(old.data().join("postgresql.conf"), conf).unwrap();
     old.start();
-    eventually(SOON, "the old primary streams from the new one", || streams(&new, "async"));
+    eventually(SOON, "the old primary streams from the new one", || is_streaming(&new, "async"));
     let trail = new.existing_database("d").audit();
     eventually(SOON, "and has caught up", || old.existing_database("d").audit() == trail);
     new.stop(Stop::Fast);

@@ -6,19 +6,19 @@ use std::time::Duration;
 use postgres::{Client, Row};
 
 use crate::harness::{Db, VaultKey, eventually, expect_vault_error, fetch, init, rotate, set_user, shared_db};
-use crate::trail::what;
+use crate::trail::trail_of;
 
-fn key(row: &Row) -> VaultKey {
+fn key_of(row: &Row) -> VaultKey {
     VaultKey { master_key: row.get(0), format_version: row.get(1), kek_id: row.get(2), key_version: row.get(3) }
 }
 
 #[track_caller]
-fn rows(client: &mut Client, sql: &str) -> Vec<VaultKey> {
-    client.query(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}")).iter().map(key).collect()
+fn keys_returned_by(client: &mut Client, sql: &str) -> Vec<VaultKey> {
+    client.query(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}")).iter().map(key_of).collect()
 }
 
 /// The key as a session of its own gets it.
-fn stored(db: &Db, user: &str) -> VaultKey {
+fn stored_key(db: &Db, user: &str) -> VaultKey {
     fetch(&mut db.app_for(user)).unwrap()
 }
 
@@ -27,12 +27,12 @@ fn a_rotation_that_is_spread_over_columns_gives_the_key_that_is_stored() {
     let db = shared_db();
     let first = init(&mut db.app_for("alice")).unwrap();
     let mut app = db.app_for("alice");
-    let [rotated] = &rows(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
-    assert_eq!(*rotated, stored(&db, "alice"));
+    let [rotated] = &keys_returned_by(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
+    assert_eq!(*rotated, stored_key(&db, "alice"));
     assert_ne!(rotated.master_key, first.master_key);
     assert_eq!(rotated.key_version, 2, "one rotation");
     assert_eq!(
-        what(&db, "alice"),
+        trail_of(&db, "alice"),
         [
             "init 201 created",
             "rotate 200",
@@ -43,8 +43,8 @@ fn a_rotation_that_is_spread_over_columns_gives_the_key_that_is_stored() {
         ]
     );
     // The next statement means another rotation.
-    let [again] = &rows(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
-    assert_eq!((again, again.key_version), (&stored(&db, "alice"), 3));
+    let [again] = &keys_returned_by(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
+    assert_eq!((again, again.key_version), (&stored_key(&db, "alice"), 3));
 }
 
 #[test]
@@ -72,13 +72,13 @@ fn every_other_form_of_a_rotation_gives_the_key_that_is_stored() {
         if count == 0 {
             app.query(sql, &[]).unwrap();
         } else {
-            let given = rows(&mut app, sql);
+            let given = keys_returned_by(&mut app, sql);
             assert_eq!(given.len(), count, "{sql}");
             for key in given {
-                assert_eq!(key, stored(&db, &user), "{sql}");
+                assert_eq!(key, stored_key(&db, &user), "{sql}");
             }
         }
-        assert_eq!(stored(&db, &user).key_version, version, "{sql}");
+        assert_eq!(stored_key(&db, &user).key_version, version, "{sql}");
     }
 }
 
@@ -86,19 +86,19 @@ fn every_other_form_of_a_rotation_gives_the_key_that_is_stored() {
 fn an_init_that_is_spread_over_columns_mints_once() {
     let db = shared_db();
     let mut app = db.app_for("alice");
-    let [minted] = &rows(&mut app, "SELECT (vault_init()).*")[..] else { panic!("one row") };
-    assert_eq!(*minted, stored(&db, "alice"));
-    assert_eq!(what(&db, "alice")[..2], ["init 201 created", "init 200 already-exists"]);
+    let [minted] = &keys_returned_by(&mut app, "SELECT (vault_init()).*")[..] else { panic!("one row") };
+    assert_eq!(*minted, stored_key(&db, "alice"));
+    assert_eq!(trail_of(&db, "alice")[..2], ["init 201 created", "init 200 already-exists"]);
     // What one statement minted it does not rotate away.
     set_user(&mut app, "bob");
     let row = app.query_one("SELECT (vault_init()).master_key, (vault_rotate()).*", &[]).unwrap();
     let rotated =
         VaultKey { master_key: row.get(1), format_version: row.get(2), kek_id: row.get(3), key_version: row.get(4) };
-    assert_eq!((row.get::<_, &str>(0), &rotated), (rotated.master_key.as_str(), &stored(&db, "bob")));
+    assert_eq!((row.get::<_, &str>(0), &rotated), (rotated.master_key.as_str(), &stored_key(&db, "bob")));
     assert_eq!(rotated.key_version, 1);
     set_user(&mut app, "carol");
-    let [made] = &rows(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
-    assert_eq!((made, made.key_version), (&stored(&db, "carol"), 1), "a rotation that acts as init");
+    let [made] = &keys_returned_by(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
+    assert_eq!((made, made.key_version), (&stored_key(&db, "carol"), 1), "a rotation that acts as init");
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_statement_over_many_users_rotates_each_once() {
     let given = app.query(sql, &[]).unwrap();
     assert_eq!(given.len(), 4);
     for row in given {
-        let stored = stored(&db, row.get(5));
+        let stored = stored_key(&db, row.get(5));
         assert_eq!((row.get::<_, &str>(1), row.get::<_, i32>(4)), (stored.master_key.as_str(), 2));
     }
 }
@@ -141,7 +141,7 @@ fn statements_of_their_own_rotate_each_time() {
         ("PREPARE r AS SELECT vault_rotate(); EXECUTE r; EXECUTE r; DEALLOCATE r", 17),
     ] {
         app.batch_execute(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-        assert_eq!(stored(&db, "alice").key_version, version, "{sql}");
+        assert_eq!(stored_key(&db, "alice").key_version, version, "{sql}");
     }
     let versions: Vec<i32> = (0..2).map(|_| rotate(&mut app).unwrap().key_version).collect();
     assert_eq!(versions, [18, 19]);
@@ -164,7 +164,7 @@ fn a_fetch_that_is_spread_over_columns_does_not_mix_two_keys() {
         (SELECT (vault_get_master_key()).* OFFSET 0) k (m, f, i, v)";
     let mut app = db.app_for("alice");
     let pid: i32 = app.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-    let reading = std::thread::spawn(move || rows(&mut app, sql));
+    let reading = std::thread::spawn(move || keys_returned_by(&mut app, sql));
     eventually(Duration::from_secs(30), "the statement waits between two calls", || {
         db.value(&format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)"))
     });
@@ -172,7 +172,7 @@ fn a_fetch_that_is_spread_over_columns_does_not_mix_two_keys() {
     locker.batch_execute("SELECT pg_advisory_unlock(1)").unwrap();
     let given = reading.join().unwrap();
     assert_eq!(given, [old], "one of the two keys, whole");
-    assert_eq!(stored(&db, "alice"), new);
+    assert_eq!(stored_key(&db, "alice"), new);
     // The next statement of the same transaction sees the new one.
     let mut app = db.app_for("alice");
     let mut transaction = app.transaction().unwrap();

@@ -105,7 +105,7 @@ pub fn rows_by_request(db: &Db) -> HashMap<String, usize> {
 }
 
 #[track_caller]
-pub fn nothing_lost_and_nothing_twice(db: &Db, seen: &[Seen]) {
+pub fn assert_one_row_per_released_key(db: &Db, seen: &[Seen]) {
     let rows = rows_by_request(db);
     let released: Vec<_> = seen.iter().flat_map(|seen| &seen.released).collect();
     assert!(released.len() > ENOUGH, "only {} calls went through", released.len());

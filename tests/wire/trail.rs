@@ -7,7 +7,7 @@ use crate::harness::{Db, eventually};
 const SOON: Duration = Duration::from_secs(20);
 
 /// A user's rows as `action status context`, oldest first.
-pub fn what(db: &Db, user: &str) -> Vec<String> {
+pub fn trail_of(db: &Db, user: &str) -> Vec<String> {
     let rows = db.audit_of(user);
     rows.iter()
         .map(|row| match &row.context {
@@ -19,7 +19,7 @@ pub fn what(db: &Db, user: &str) -> Vec<String> {
 
 /// The second row of a rolled-back change is written without anybody waiting for it.
 #[track_caller]
-pub fn what_finally(db: &Db, user: &str, expected: &[&str]) {
-    eventually(SOON, &format!("the trail of {user} reads {expected:?}"), || what(db, user).len() >= expected.len());
-    assert_eq!(what(db, user), expected);
+pub fn wait_for_trail(db: &Db, user: &str, expected: &[&str]) {
+    eventually(SOON, &format!("the trail of {user} reads {expected:?}"), || trail_of(db, user).len() >= expected.len());
+    assert_eq!(trail_of(db, user), expected);
 }

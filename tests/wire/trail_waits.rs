@@ -23,19 +23,19 @@ fn pid(client: &mut postgres::Client) -> i32 {
 
 /// The writer waits for a lock.
 #[track_caller]
-fn writer_is_blocked(db: &Db) {
+fn wait_until_writer_is_blocked(db: &Db) {
     eventually(SOON, "the writer waits for the lock", || {
         db.value::<i64>(&format!("{WRITERS} AND wait_event_type = 'Lock'")) == 1
     });
 }
 
 /// Processes that could not connect; the harness asks a server that is still starting.
-fn turned_away(cluster: &Cluster) -> usize {
+fn refused_connections(cluster: &Cluster) -> usize {
     cluster.log().lines().filter(|line| line.contains("FATAL") && !line.contains("is starting up")).count()
 }
 
 #[track_caller]
-fn timed_out(result: Result<impl std::fmt::Debug, postgres::Error>) -> Refusal {
+fn expect_timeout(result: Result<impl std::fmt::Debug, postgres::Error>) -> Refusal {
     expect_vault_error(result, "55000")
 }
 
@@ -47,7 +47,7 @@ fn a_call_waits_for_as_long_as_the_setting_says_and_no_less() {
     let mut locker = db.superuser();
     locker.batch_execute(LOCK).unwrap();
     let start = Instant::now();
-    let refusal = timed_out(fetch(&mut db.app_for("alice")));
+    let refusal = expect_timeout(fetch(&mut db.app_for("alice")));
     assert!(start.elapsed() >= Duration::from_secs(4), "gave up after {:?}", start.elapsed());
     assert!(refusal.message.contains("4000 ms"), "{refusal:?}");
     locker.batch_execute("ROLLBACK").unwrap();
@@ -65,10 +65,10 @@ fn a_session_s_own_longer_wait_counts() {
     let mut patient = db.conn("wire_app2");
     set_user(&mut patient, "alice");
     let waiting = std::thread::spawn(move || fetch(&mut patient));
-    writer_is_blocked(&db);
+    wait_until_writer_is_blocked(&db);
     // Others give up meanwhile, several times as long as the server's own wait.
     for _ in 0..4 {
-        timed_out(fetch(&mut db.app_for("alice")));
+        expect_timeout(fetch(&mut db.app_for("alice")));
     }
     assert!(!waiting.is_finished());
     locker.batch_execute("ROLLBACK").unwrap();
@@ -92,7 +92,7 @@ fn the_error_names_who_holds_the_lock() {
     eventually(SOON, "ALTER TABLE waits", || {
         db.value(&format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {altering_pid} AND NOT granted)"))
     });
-    let refusal = timed_out(fetch(&mut db.app_for("alice")));
+    let refusal = expect_timeout(fetch(&mut db.app_for("alice")));
     let detail = refusal.detail.as_deref().unwrap_or_default();
     for named in [reader_pid, altering_pid] {
         assert!(detail.contains(&named.to_string()), "{named} is not in {refusal:?}");
@@ -100,7 +100,7 @@ fn the_error_names_who_holds_the_lock() {
     // More calls than a session has slots for say the same.
     let mut app = db.app_for("alice");
     for _ in 0..6 {
-        let refusal = timed_out(fetch(&mut app));
+        let refusal = expect_timeout(fetch(&mut app));
         assert!(refusal.detail.is_some_and(|detail| detail.contains(&altering_pid.to_string())), "{}", refusal.message);
     }
     cancel.cancel_query(postgres::NoTls).unwrap();
@@ -119,7 +119,7 @@ fn a_session_that_is_already_there_goes_on_when_others_are_kept_out() {
     eventually(SOON, "the writer has left", || superuser.query_one(WRITERS, &[]).unwrap().get::<_, i64>(0) == 0);
     assert_eq!(fetch(&mut app).unwrap(), key);
     assert_eq!(rotate(&mut app).unwrap().key_version, 2);
-    assert_eq!(turned_away(&cluster), 0, "{}", cluster.log());
+    assert_eq!(refused_connections(&cluster), 0, "{}", cluster.log());
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_database_that_turns_the_writer_away_is_asked_again_less_and_less_often() {
     let refusal = expect_vault_error(fetch(&mut app), "55000");
     assert!(refusal.message.contains("cannot connect"), "{refusal:?}");
     assert!(!refusal.text().contains("lock"), "{refusal:?}");
-    let attempts = turned_away(&cluster);
+    let attempts = refused_connections(&cluster);
     assert!((1..=8).contains(&attempts), "{attempts} attempts in four seconds");
     superuser.batch_execute("UPDATE pg_database SET datconnlimit = -1 WHERE datname = 'd'").unwrap();
     assert_eq!(fetch(&mut app).unwrap(), key, "within the wait of one call");
@@ -147,7 +147,7 @@ fn a_rule_that_is_gone_leaves_nothing_behind() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     let load = Load::start(&db, 4);
-    load.let_through(20);
+    load.wait_for_keys(20);
     for _ in 0..2 {
         db.force(
             "SET vault_ext.allow_alter = on;
@@ -158,7 +158,7 @@ fn a_rule_that_is_gone_leaves_nothing_behind() {
         db.force("DROP RULE swallow ON vault_ext.encryption_vault_audit");
         // The load goes on, so that the writer stays; it must notice by itself.
         fetch(&mut db.app_for("alice")).unwrap();
-        load.let_through(20);
+        load.wait_for_keys(20);
     }
     load.stop();
 }

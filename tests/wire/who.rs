@@ -32,7 +32,7 @@ fn become_role(db: &Db, role: &str) -> Client {
 }
 
 /// How each thing is called. A new function without a line here fails the test.
-fn calls(name: &str) -> &'static str {
+fn call_of(name: &str) -> &'static str {
     match name {
         "vault_init()" => "SELECT vault_init()",
         "vault_get_master_key()" => "SELECT vault_get_master_key()",
@@ -61,7 +61,7 @@ fn calls(name: &str) -> &'static str {
 }
 
 /// What is done with a relation. INSERT and UPDATE are given a row that every constraint accepts.
-fn uses(relation: &str) -> Vec<(&'static str, String)> {
+fn uses_of(relation: &str) -> Vec<(&'static str, String)> {
     let (insert, update) = match relation {
         "vault_ext.encryption_vaults" => (
             "(user_id, wrapped_mk, wrap_iv, format_version, kek_id) VALUES ('alice', repeat('A', 64), repeat('A', 32), 2, 'wire-1')
@@ -150,12 +150,12 @@ fn measured(db: &Db) -> BTreeMap<String, Vec<String>> {
     let outcomes =
         |sql: &str, all_rows| ROLES.iter().map(|(_, role)| outcome(db, role, sql, all_rows)).collect::<Vec<_>>();
     for function in functions {
-        table.insert(format!("`{function}`"), outcomes(calls(&function), None));
+        table.insert(format!("`{function}`"), outcomes(call_of(&function), None));
     }
     for relation in relations {
         // Verbs with the same outcomes share a line.
         let mut verbs_of: BTreeMap<Vec<String>, Vec<&str>> = BTreeMap::new();
-        for (verb, sql) in uses(&relation) {
+        for (verb, sql) in uses_of(&relation) {
             let of_rows = ["SELECT", "UPDATE", "DELETE"].contains(&verb);
             let all_rows = of_rows.then(|| {
                 let mut superuser = become_role(db, "postgres");
