@@ -79,8 +79,8 @@ impl Ledger {
         self.record(request, user, call, result)
     }
 
-    /// Makes one call in a transaction that sets the user itself. It uses no named statements, because other clients may
-    /// use the session in between.
+    /// Makes one call in a transaction that sets the user itself. It uses no named statements, because other clients
+    /// may use the session in between.
     pub fn call_in_transaction(&mut self, client: &mut Client, user: &str, call: Call) -> Result<VaultKey, Error> {
         let request = next_request_id();
         let set = format!("BEGIN; SET LOCAL app.current_user_id = '{user}'; SET LOCAL app.request_id = '{request}'");
@@ -166,7 +166,8 @@ impl Ledger {
         self.users[user].key.as_ref().expect("a key of this user is known")
     }
 
-    /// Checks that an ordinary role can open every vault, that each still has its key and that each fetch has an audit row.
+    /// Checks that an ordinary role can open every vault, that each still has its key and that each fetch has an audit
+    /// row.
     #[track_caller]
     fn check_every_vault_opens(&self, db: &Db) -> usize {
         let mut now = Ledger::default();

@@ -1,5 +1,5 @@
-//! A steady mix of calls from many sessions, which reconnect whenever they lose their connection, and a ledger of what they
-//! saw.
+//! A steady mix of calls from many sessions, which reconnect whenever they lose their connection, and a ledger of what
+//! they saw.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -42,7 +42,8 @@ fn use_everything(db: &Db) -> Ledger {
     let key = ledger.key("alice").master_key.clone();
     let row = app.query_one("SELECT master_key FROM vault_get_master_key() WHERE kek_id <> $1", &[&"x"]).unwrap();
     assert_eq!(row.get::<_, String>(0), key);
-    // pgaudit skips the statements of a definer function, unless the caller is a member of its owner, as every superuser is.
+    // pgaudit skips the statements of a definer function, unless the caller is a member of its owner, as every
+    // superuser is.
     let mut superuser = db.superuser();
     for call in [Call::Init, Call::Rotate, Call::Fetch] {
         ledger.call(&mut superuser, "carol", call).unwrap();
@@ -216,7 +217,8 @@ mod packaged {
         }
     }
 
-    /// Runs a pg_cron job that returns a key. pg_cron fetches the key like any client, and its job log does not contain it.
+    /// Runs a pg_cron job that returns a key. pg_cron fetches the key like any client, and its job log does not contain
+    /// it.
     fn assert_a_job_shows_no_key(in_workers: bool) {
         for builder in both_orders(&["pg_cron"]) {
             let workers = format!("cron.use_background_workers = {in_workers}");

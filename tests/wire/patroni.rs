@@ -1,4 +1,4 @@
-//! Failover as it is done in production: two servers under Patroni with its own Raft, a third vote, and synchronous mode.
+//! Failover as in production: two servers under Patroni with its built-in Raft, a third voter, and synchronous mode.
 //! Needs Debian's patroni: make test-patroni.
 
 use std::fs;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::harness::{Cluster, bindir, chown_to_server, eventually, kek, keyring_line, scratch_dir, server_command};
 use crate::load::Load;
 
-/// Patroni waits for the lost leader's key to run out, 20 seconds at least.
+/// Patroni waits for the lost leader's key to expire, which takes at least 20 seconds.
 const FAILOVER: Duration = Duration::from_secs(120);
 
 /// Ports that were free a moment ago.
@@ -22,14 +22,14 @@ fn free_ports<const N: usize>() -> [u16; N] {
 
 struct Node {
     cluster: Cluster,
-    /// Port of Patroni's REST interface.
+    /// The port of Patroni's REST API.
     api: u16,
     patroni: Option<Child>,
 }
 
 impl Node {
     fn new(name: &str, raft: u16, partners: [u16; 2]) -> Self {
-        // Patroni makes the data directory itself; the harness is asked for the folder and the port.
+        // Patroni creates the data directory itself. The harness only provides the folder and the port.
         let cluster = Cluster::builder().tcp().prepare();
         fs::remove_dir_all(cluster.data()).unwrap();
         cluster.write_kek("keyring", keyring_line("wire-1", &kek(1)), 0o600);
@@ -76,7 +76,7 @@ postgresql:
         self.patroni = Some(patroni.spawn().expect("patroni starts"));
     }
 
-    /// As if the machine lost power.
+    /// Kills Patroni and the server, as if the machine had lost power.
     fn kill(&mut self) {
         if let Some(mut patroni) = self.patroni.take() {
             let _ = patroni.kill();
@@ -95,7 +95,7 @@ postgresql:
         eventually(FAILOVER, "this server leads", || self.answers_true("SELECT NOT pg_is_in_recovery()"));
     }
 
-    /// What Patroni tells of its servers, in JSON.
+    /// Patroni's view of the cluster, as an HTTP response with JSON.
     fn cluster_view(&self) -> std::io::Result<String> {
         let mut answer = String::new();
         let mut stream = TcpStream::connect(("127.0.0.1", self.api))?;
@@ -104,10 +104,11 @@ postgresql:
         Ok(answer)
     }
 
-    /// Patroni fails over to a server only after it has noted it as synchronous, a little later than PostgreSQL calls it so.
+    /// Patroni fails over only to a server that it has recorded as synchronous, which happens slightly after PostgreSQL
+    /// reports it as synchronous.
     #[track_caller]
     fn wait_for_synchronous_standby(&self) {
-        eventually(FAILOVER, "Patroni knows a synchronous standby", || {
+        eventually(FAILOVER, "Patroni has recorded a synchronous standby", || {
             self.cluster_view().is_ok_and(|view| view.contains("\"sync_standby\""))
         });
     }
@@ -123,7 +124,7 @@ impl Drop for Node {
     }
 }
 
-/// The third vote, without a database.
+/// The third voter, without a database.
 struct Witness(Child);
 
 impl Witness {
@@ -165,7 +166,7 @@ fn a_failover_there_and_back_keeps_every_key_that_went_out() {
     b.wait_until_leader();
     load.redirect(&b.cluster.existing_database("d"));
     load.wait_for_keys(200);
-    // Patroni brings the old leader back, with pg_rewind where it has to.
+    // Patroni brings the old leader back, using pg_rewind if necessary.
     a.start();
     b.wait_for_synchronous_standby();
     load.wait_for_keys(200);

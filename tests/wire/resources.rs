@@ -1,4 +1,5 @@
-//! Limits that are reached: connections, workers, slots, time, locks, memory. A call gets its key with a row, or neither.
+//! Exhausted limits: connections, workers, slots, time, locks and memory. A call gets both a key and an audit row, or
+//! neither.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ fn server_with(lines: &[&str]) -> Cluster {
 }
 
 #[test]
-fn every_connection_taken_leaves_the_writer_its_place() {
+fn the_writer_can_connect_when_every_connection_is_taken() {
     let cluster = server_with(&["max_connections = 12", "superuser_reserved_connections = 3"]);
     let db = cluster.database("d");
     let mut ledger = Ledger::default();
@@ -30,7 +31,7 @@ fn every_connection_taken_leaves_the_writer_its_place() {
     }
     assert!(sessions.len() >= 8, "{} sessions", sessions.len());
     for session in &mut sessions {
-        // The writer leaves and comes back, with no connection to spare.
+        // The writer leaves and comes back while no connection is free.
         db.force(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer'",
         );
@@ -43,7 +44,7 @@ fn every_connection_taken_leaves_the_writer_its_place() {
 
 #[test]
 fn databases_without_a_worker_slot_fail_closed_and_recover() {
-    // One is the launcher of logical replication, one the listener for SIGHUP.
+    // The launcher of logical replication takes one slot, the listener for SIGHUP another.
     let slots = neighbours::worker_slots(3);
     let cluster = server_with(&[&slots, "vault_ext.audit_timeout = 500", "vault_ext.audit_idle_exit = 200"]);
     let databases = ["one", "two", "three"].map(|name| cluster.database(name));
@@ -60,7 +61,7 @@ fn databases_without_a_worker_slot_fail_closed_and_recover() {
                             let code = error.code().map(|code| code.code().to_owned());
                             assert!(matches!(code.as_deref(), Some("53400" | "55000")), "{error:?}");
                         }
-                        // Whoever has the slot gives it up now and then.
+                        // Pause now and then, so that the database gives up the slot.
                         if ledger.released() % 10 == 9 {
                             std::thread::sleep(Duration::from_millis(300));
                         }
@@ -100,7 +101,8 @@ fn a_session_whose_slots_are_taken_fails_closed_and_recovers() {
     ledger.end_checks(&db, "audit slots exhausted", 1);
 }
 
-/// Calls under short limits while somebody holds the row that all of them rotate, now and then, and the trail, too.
+/// Makes calls under short timeouts while another session repeatedly locks the shared user's row, and every other time
+/// the trail too.
 fn storm_of_timeouts(settings: &'static str, codes: &[&str]) {
     let cluster = server_with(&[]);
     let db = cluster.database("d");
@@ -116,7 +118,7 @@ fn storm_of_timeouts(settings: &'static str, codes: &[&str]) {
                 .batch_execute("SET LOCAL statement_timeout = 0; LOCK TABLE vault_ext.encryption_vault_audit")
                 .unwrap();
         }
-        // Everybody comes to the row in the end; the trail's lock would stop them before.
+        // Every session reaches the row in the end, but a lock on the trail would stop it first.
         if n % 2 == 1 {
             load.wait_for_failures(10);
         } else {
@@ -132,7 +134,7 @@ fn storm_of_timeouts(settings: &'static str, codes: &[&str]) {
 
 #[test]
 fn a_storm_of_statement_timeouts() {
-    // Calls that were cancelled before the trail took their rows may hold all of the session's slots.
+    // Calls that were cancelled before the trail took their rows may occupy all of the session's slots.
     storm_of_timeouts("SET statement_timeout = 20", &["57014", "53400"]);
 }
 
@@ -158,7 +160,7 @@ fn a_storm_of_cancels() {
     });
     load.wait_for_keys(100);
     let ledger = load.stop();
-    // Whose very first init was cancelled has no vault yet.
+    // A user whose first init was cancelled has no vault yet.
     assert!(ledger.failures.keys().all(|code| code == "57014" || code == "P0002"), "{:?}", ledger.failures);
     ledger.end_checks(&db, "a storm of cancels, 32 clients", cancels);
 }
@@ -176,7 +178,7 @@ fn a_caller_that_locks_any_of_the_tables_is_not_stuck() {
             let mut superuser = db.superuser();
             superuser.batch_execute(&format!("BEGIN; LOCK TABLE vault_ext.{table} IN ACCESS EXCLUSIVE MODE")).unwrap();
             let (mut ledger, mut superuser) = without_deadlock(SOON, "a call behind its own lock", move || {
-                // Whether it succeeds depends on the table; that it ends does not.
+                // Whether the call succeeds depends on the table, but it must always end.
                 let ended = ledger.call(&mut superuser, "alice", Call::Init);
                 if ended.is_err() {
                     expect_vault_error(ended, "55000");
@@ -195,7 +197,7 @@ fn a_caller_that_locks_any_of_the_tables_is_not_stuck() {
     }
 }
 
-/// Waits until a session of the application waits for its audit row.
+/// Waits until one of the application's sessions waits for its audit row.
 fn wait_until_a_caller_waits(db: &Db) {
     eventually(SOON, "the caller waits", || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'wire_app' AND wait_event = 'Extension'";
@@ -238,7 +240,7 @@ fn a_restart_in_the_middle_of_a_change_keeps_the_old_key() {
     );
 }
 
-/// Bytes of address space that a process uses.
+/// The size of a process's address space in bytes.
 fn address_space(pid: i32) -> u64 {
     let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
     pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
@@ -258,7 +260,7 @@ fn a_caller_without_memory_loses_nothing() {
         let mut app = db.app();
         set_user(&mut app, "alice");
         let pid: i32 = app.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-        // As the server's own user, who may limit its processes.
+        // Run as the server's own user, who may set limits on its processes.
         let limit = format!("--as={}:", address_space(pid) + kilobytes * 1024);
         succeed(server_command("prlimit", cluster.dir()).args(["--pid", &pid.to_string(), &limit]));
         for call in [Call::Fetch, Call::Rotate, Call::Init] {
@@ -274,7 +276,7 @@ fn a_caller_without_memory_loses_nothing() {
     assert!(outcomes.contains(&"53200".to_owned()), "memory never ran out: {outcomes:?}");
     assert!(
         !outcomes.contains(&"connection lost".to_owned()),
-        "a caller without memory took its backend down: {outcomes:?}"
+        "a caller's backend died when it ran out of memory: {outcomes:?}"
     );
     ledger.end_checks(&db, "out of memory in the caller", outcomes.len());
 }

@@ -1,5 +1,5 @@
-//! A rewrap that is interrupted, at every batch boundary and inside a batch: what was committed stays, the rest is the
-//! next run's, and all the while a reader opens every vault again and again.
+//! Rewraps that are interrupted at every batch boundary and inside batches. Committed batches stay, the next run does
+//! the rest, and meanwhile a reader keeps opening every vault.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::rewrap::{assert_all_rewrapped, block_rewrap_at, run_rows, user_ids, w
 const SOON: Duration = Duration::from_secs(60);
 const BATCH: i32 = 4;
 
-/// Reads all vaults over and over while `work` runs. A connection may be lost, since the server may be; a call that is
-/// answered must give the right key.
+/// Reads all vaults over and over while `work` runs. The reader may lose its connection, because the server may go
+/// down, but every call that succeeds must return the right key.
 fn while_a_reader_runs<T>(
     cluster: &Cluster,
     users: &[String],
@@ -35,7 +35,8 @@ fn while_a_reader_runs<T>(
                 let answer = postgres::Client::execute(app, set, &[user]).and_then(|_| fetch(app));
                 match answer {
                     Ok(found) => assert_eq!(found.master_key, key.master_key, "{user}"),
-                    // Shutdown, restart, crash recovery: the session is gone. Anything else is a vault that did not open.
+                    // The session ended in a shutdown, a restart or a crash. Any other error means that a vault did not
+                    // open.
                     Err(error) if error.code().is_none_or(|code| code.code().starts_with("57P")) => {
                         client = None;
                         break;
@@ -51,7 +52,7 @@ fn while_a_reader_runs<T>(
     std::thread::scope(|scope| {
         let reader = scope.spawn(read);
         let wait_for_a_round = || {
-            // The second round from now began after now.
+            // The current round began earlier, but the second one from now begins after this point.
             let before = rounds.load(Ordering::SeqCst);
             eventually(SOON, "the reader reads everything", || {
                 rounds.load(Ordering::SeqCst) >= before + 2 || reader.is_finished()
@@ -59,29 +60,30 @@ fn while_a_reader_runs<T>(
         };
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&wait_for_a_round)));
         stop.store(true, Ordering::SeqCst);
-        reader.join().expect("the reader saw every key all the time");
+        reader.join().expect("the reader got every key all the time");
         result.unwrap_or_else(|cause| std::panic::resume_unwind(cause))
     })
 }
 
-/// How many vaults are under the new KEK.
+/// The number of vaults under the new KEK.
 fn vaults_under_k2(db: &Db) -> i64 {
     db.value("SELECT count(*) FROM vault_ext.encryption_vaults WHERE kek_id = 'k2'")
 }
 
-/// Where a run is stopped: at the first row of a batch nothing but the batches before is done, which is the boundary.
+/// The users at whose rows a run is stopped, each with the number of vaults committed by then. The first row of a batch
+/// is the batch boundary: only the previous batches are done.
 fn stop_points() -> Vec<(usize, i64)> {
     (0..12).map(|user| (user, i64::from(BATCH) * (user as i64 / i64::from(BATCH)))).collect()
 }
 
-/// A vault for each of the users.
+/// Creates a vault for each user.
 fn mint_vaults(db: &Db, users: &[String]) -> (Ledger, Vec<VaultKey>) {
     let (mut ledger, mut app) = (Ledger::default(), db.app());
     let keys = users.iter().map(|user| ledger.call(&mut app, user, Call::Init).unwrap()).collect();
     (ledger, keys)
 }
 
-/// Stops a run at each of the places by `end`, and finishes it by another run.
+/// Stops a run at each stop point with `end`, and lets another run finish it.
 fn check_interrupted_runs(cluster: &Cluster, how: &str, end: impl Fn(&Db, i32)) {
     let db = cluster.database("d");
     let users = user_ids(12);
@@ -89,7 +91,7 @@ fn check_interrupted_runs(cluster: &Cluster, how: &str, end: impl Fn(&Db, i32)) 
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
     while_a_reader_runs(cluster, &users, &keys, |wait_for_a_round| {
         for (place, committed) in stop_points() {
-            // Back to the beginning.
+            // Put all vaults back under the old KEK.
             switch(&db, &[("k1", 1), ("k2", 2)]).unwrap();
             rewrap(&db, 100).unwrap();
             switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
@@ -143,7 +145,7 @@ fn a_run_whose_backend_is_killed_is_finished_by_the_next() {
     let cluster = cluster(&[("k1", 1)]);
     check_interrupted_runs(&cluster, "kill -9 of its backend", |db, pid| {
         kill9(pid);
-        // The crash ends every session; wait until this one's end is certain.
+        // The crash ends every session. Wait until this one is certainly gone.
         eventually(SOON, "the server has recovered", || {
             db.cluster.try_conn("postgres", "d").is_ok_and(|mut client| {
                 client
@@ -154,7 +156,7 @@ fn a_run_whose_backend_is_killed_is_finished_by_the_next() {
     });
 }
 
-/// Ends the server in the middle of a run, by that signal to the postmaster, at places of its own and of each batch.
+/// Ends the server in the middle of a run by sending that signal to the postmaster, at every third stop point.
 fn check_runs_that_end_with_the_server(how: &str, signal: Signal) {
     let mut cluster = Cluster::builder().keyring(&keyring_line("k1", &kek(1))).conf("max_connections = 50").start();
     let users = user_ids(12);

@@ -1,5 +1,5 @@
-//! However a statement calls, each row that goes out is one stored key. PostgreSQL calls a function several times in one
-//! statement where the call's text stands once: `(f()).*` once for each column.
+//! However a statement calls, each row that goes out is one stored key. PostgreSQL calls a function several times in
+//! one statement where the call's text stands once: `(f()).*` once for each column.
 
 use std::time::Duration;
 

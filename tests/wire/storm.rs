@@ -38,7 +38,8 @@ fn connect_again(db: &Db, user: &str) -> Client {
     client.expect("connected")
 }
 
-/// Calls from several sessions until `disturb` has done its worst and enough calls went through. `prepare` may spoil a session's next call.
+/// Calls from several sessions until `disturb` has done its worst and enough calls went through. `prepare` may spoil a
+/// session's next call.
 pub fn storm(
     db: &Db,
     sessions: usize,

@@ -1,5 +1,5 @@
-//! Who may do what: every function, procedure, table, view and sequence of the extension, tried by every kind of role. The
-//! expected outcomes are the table of SECURITY.md itself, so that what stands there is true and complete.
+//! Who may do what: every function, procedure, table, view and sequence of the extension, tried by every kind of role.
+//! The expected outcomes are the table of SECURITY.md itself, so that what stands there is true and complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 
