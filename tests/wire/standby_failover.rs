@@ -1,4 +1,5 @@
-//! Streaming replication: who may answer when, what a failover keeps, and how the old primary comes back.
+//! Streaming replication: when a server may release keys, which keys survive a failover, and how the old primary
+//! returns.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,7 +21,7 @@ fn primary() -> Builder {
         .conf("max_connections = 60")
 }
 
-/// A streaming standby of that server.
+/// Starts a streaming standby of that server.
 fn standby_of(primary: &Cluster) -> Cluster {
     let backup = primary.base_backup(&["-R"]);
     Cluster::builder().with_wire_kek().data_from(&backup).start()
@@ -31,7 +32,7 @@ fn is_streaming(primary: &Cluster, state: &str) -> bool {
     primary.superuser("postgres").query_one(sql, &[&state]).unwrap().get::<_, i64>(0) > 0
 }
 
-/// From now on a commit waits until the standby has applied it, so that a look at the standby shows what it has.
+/// Makes each commit wait until the standby has applied it, so that queries on the standby see it.
 fn make_synchronous(primary: &mut Cluster) {
     primary.configure("synchronous_standby_names = '*'");
     primary.configure("synchronous_commit = remote_apply");
@@ -44,20 +45,20 @@ fn promote(standby: &Cluster) {
     assert!(promoted);
 }
 
-/// A promoted server waits for no standby that it does not have.
+/// Stops a promoted server from waiting for standbys, since it has none.
 fn stop_waiting_for_standbys(cluster: &mut Cluster) {
     cluster.configure("synchronous_standby_names = ''");
     cluster.superuser("postgres").batch_execute("SELECT pg_reload_conf()").unwrap();
 }
 
 #[test]
-fn a_streaming_standby_refuses_what_it_cannot_record() {
+fn a_streaming_standby_refuses_calls_that_it_cannot_record() {
     let primary = primary().start();
     let db = primary.database("d");
     let mut ledger = Ledger::default();
     ledger.call(&mut db.app(), "alice", Call::Init).unwrap();
     let standby = standby_of(&primary);
-    eventually(SOON, "it streams", || is_streaming(&primary, "async"));
+    eventually(SOON, "the standby streams", || is_streaming(&primary, "async"));
     let copy = standby.existing_database("d");
     let mut app = copy.app();
     for call in [Call::Init, Call::Fetch, Call::Rotate] {
@@ -90,7 +91,7 @@ fn promotion_under_load_keeps_every_key_that_went_out() {
     }
 }
 
-/// An application may ask for commits that nobody waits for; that must not take the only copy of a key with it.
+/// An application may choose asynchronous commits. A failover must not lose the only copy of a key because of that.
 #[test]
 fn promotion_keeps_the_keys_of_sessions_that_commit_asynchronously() {
     for settings in ["SET synchronous_commit = off", "SET synchronous_commit = local"] {
@@ -163,7 +164,7 @@ fn no_key_goes_out_before_the_standby_has_its_row() {
         ledger
     });
     let hits = hits.into_inner();
-    assert!(hits > 10, "the writer was hit {hits} times only");
+    assert!(hits > 10, "the writer was hit only {hits} times");
     ledger.call(&mut db.app(), "user-0", Call::Rotate).unwrap();
     ledger.end_checks(&db, "synchronous replication, the writer cancelled or terminated while it waits", hits);
 }
@@ -230,12 +231,12 @@ fn the_old_primary_comes_back_by_pg_rewind() {
         }
     }
     let mut new = standby_of(&old);
-    eventually(SOON, "it streams", || is_streaming(&old, "async"));
+    eventually(SOON, "the standby streams", || is_streaming(&old, "async"));
     let kept = ledger.clone();
-    eventually(SOON, "the standby has it all", || {
+    eventually(SOON, "the standby has the whole trail", || {
         new.existing_database("d").audit().len() == old.existing_database("d").audit().len()
     });
-    // What the old primary does alone from here on is lost: the standby did not get it.
+    // The old primary's changes from here on are lost, because the standby does not receive them.
     new.stop(Stop::Fast);
     ledger.call(&mut old.existing_database("d").app(), "user-0", Call::Rotate).unwrap();
     ledger.call(&mut old.existing_database("d").app(), "lost", Call::Init).unwrap();
@@ -260,12 +261,12 @@ fn the_old_primary_comes_back_by_pg_rewind() {
         "-R",
         "--no-sync",
     ]));
-    // pg_rewind took the source's configuration, with its socket folder.
+    // pg_rewind copied the source's configuration, including its socket folder.
     std::fs::write(old.data().join("postgresql.conf"), conf).unwrap();
     old.start();
     eventually(SOON, "the old primary streams from the new one", || is_streaming(&new, "async"));
     let trail = new.existing_database("d").audit();
-    eventually(SOON, "and has caught up", || old.existing_database("d").audit() == trail);
+    eventually(SOON, "the old primary has caught up", || old.existing_database("d").audit() == trail);
     new.stop(Stop::Fast);
     promote(&old);
     ledger.end_checks(&old.existing_database("d"), "the old primary after pg_rewind, promoted again", 1);

@@ -1,5 +1,5 @@
-//! However a statement calls, each row that goes out is one stored key. PostgreSQL calls a function several times in
-//! one statement where the call's text stands once: `(f()).*` once for each column.
+//! Whatever the form of a statement, every row that it returns is one stored key. PostgreSQL may call a function several
+//! times for a single call in a statement's text: `(f()).*` calls it once for each column.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ fn keys_returned_by(client: &mut Client, sql: &str) -> Vec<VaultKey> {
     client.query(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}")).iter().map(key_of).collect()
 }
 
-/// The key as a session of its own gets it.
+/// The key that a separate session gets.
 fn stored_key(db: &Db, user: &str) -> VaultKey {
     fetch(&mut db.app_for(user)).unwrap()
 }
 
 #[test]
-fn a_rotation_that_is_spread_over_columns_gives_the_key_that_is_stored() {
+fn a_rotation_spread_over_columns_returns_the_stored_key() {
     let db = shared_db();
     let first = init(&mut db.app_for("alice")).unwrap();
     let mut app = db.app_for("alice");
@@ -42,13 +42,13 @@ fn a_rotation_that_is_spread_over_columns_gives_the_key_that_is_stored() {
             "fetch 200"
         ]
     );
-    // The next statement means another rotation.
+    // The next statement rotates again.
     let [again] = &keys_returned_by(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
     assert_eq!((again, again.key_version), (&stored_key(&db, "alice"), 3));
 }
 
 #[test]
-fn every_other_form_of_a_rotation_gives_the_key_that_is_stored() {
+fn every_other_form_of_a_rotation_returns_the_stored_key() {
     let db = shared_db();
     for (number, (sql, count, version)) in [
         ("SELECT * FROM vault_rotate()", 1, 2),
@@ -83,13 +83,13 @@ fn every_other_form_of_a_rotation_gives_the_key_that_is_stored() {
 }
 
 #[test]
-fn an_init_that_is_spread_over_columns_mints_once() {
+fn an_init_spread_over_columns_creates_one_key() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let [minted] = &keys_returned_by(&mut app, "SELECT (vault_init()).*")[..] else { panic!("one row") };
     assert_eq!(*minted, stored_key(&db, "alice"));
     assert_eq!(trail_of(&db, "alice")[..2], ["init 201 created", "init 200 already-exists"]);
-    // What one statement minted it does not rotate away.
+    // A statement does not rotate a key that it has created itself.
     set_user(&mut app, "bob");
     let row = app.query_one("SELECT (vault_init()).master_key, (vault_rotate()).*", &[]).unwrap();
     let rotated =
@@ -108,7 +108,7 @@ fn a_statement_over_many_users_rotates_each_once() {
         init(&mut db.app_for(user)).unwrap();
     }
     let mut app = db.app();
-    // Each user comes round twice, and the row that goes out the first time must still be the stored one.
+    // Each user appears twice. The key returned the first time must still be the stored one at the end.
     let sql = "SELECT k.*, u FROM generate_series(1, 2) n, LATERAL unnest(ARRAY['alice', 'bob']) u,
         LATERAL (SELECT set_config('app.current_user_id', u, false) OFFSET 0) s (x), LATERAL (SELECT x, (vault_rotate()).* OFFSET 0) k (x, m, f, i, v)";
     let given = app.query(sql, &[]).unwrap();
@@ -120,7 +120,7 @@ fn a_statement_over_many_users_rotates_each_once() {
 }
 
 #[test]
-fn statements_of_their_own_rotate_each_time() {
+fn separate_statements_rotate_each_time() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     let mut app = db.app_for("alice");
@@ -154,10 +154,10 @@ fn statements_of_their_own_rotate_each_time() {
 }
 
 #[test]
-fn a_fetch_that_is_spread_over_columns_does_not_mix_two_keys() {
+fn a_fetch_spread_over_columns_does_not_mix_two_keys() {
     let db = shared_db();
     let old = init(&mut db.app_for("alice")).unwrap();
-    // Between the first column and the last another session rotates the key.
+    // Another session rotates the key between the first column and the last.
     let mut locker = db.superuser();
     locker.batch_execute("SELECT pg_advisory_lock(1)").unwrap();
     let sql = "SELECT k.m, k.f, k.i, (SELECT (vault_get_master_key()).key_version FROM pg_advisory_lock_shared(1) OFFSET 0) FROM
@@ -171,7 +171,7 @@ fn a_fetch_that_is_spread_over_columns_does_not_mix_two_keys() {
     let new = rotate(&mut db.app_for("alice")).unwrap();
     locker.batch_execute("SELECT pg_advisory_unlock(1)").unwrap();
     let given = reading.join().unwrap();
-    assert_eq!(given, [old], "one of the two keys, whole");
+    assert_eq!(given, [old], "the row is entirely from one of the two keys");
     assert_eq!(stored_key(&db, "alice"), new);
     // The next statement of the same transaction sees the new one.
     let mut app = db.app_for("alice");
@@ -197,7 +197,7 @@ fn a_loop_in_one_statement_sees_what_others_commit_meanwhile() {
 }
 
 #[test]
-fn a_status_that_is_spread_over_columns_is_one_row() {
+fn a_status_spread_over_columns_is_consistent() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let row = app.query_one("SELECT (vault_status()).*", &[]).unwrap();
@@ -214,7 +214,7 @@ fn a_status_that_is_spread_over_columns_is_one_row() {
 }
 
 #[test]
-fn what_a_statement_reads_again_is_not_another_user_s() {
+fn repeated_fetches_in_a_statement_do_not_mix_up_users() {
     let db = shared_db();
     let alice = init(&mut db.app_for("alice")).unwrap();
     let bob = init(&mut db.app_for("bob")).unwrap();
@@ -240,5 +240,5 @@ fn an_erased_vault_is_gone_within_the_same_statement() {
     set_user(&mut admin, "alice");
     let result = admin.query("SELECT vault_get_master_key(), vault_erase('alice'), vault_get_master_key()", &[]);
     expect_vault_error(result, "P0002");
-    assert!(db.vault_row("alice").is_some(), "taken back with the statement");
+    assert!(db.vault_row("alice").is_some(), "the failed statement rolled the erasure back");
 }

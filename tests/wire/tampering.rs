@@ -1,8 +1,8 @@
-//! A stored row that was changed by somebody with write access to the table does not open, and nothing overwrites it.
+//! If someone with write access to the table changes a stored row, it no longer opens and no call overwrites it.
 
 use crate::harness::{Db, Refusal, expect_error, expect_vault_error, fetch, init, rotate, shared_db};
 
-/// Every call refuses the row with one and the same error, leaves it as it is and has its rows in the trail.
+/// Checks that every call refuses the row with the same error, leaves it unchanged and is recorded in the trail.
 #[track_caller]
 fn assert_does_not_open(db: &Db, user: &str, code: &str) -> Refusal {
     let row = db.vault_row(user);
@@ -112,7 +112,7 @@ fn an_edited_format_version_does_not_open() {
     for unknown in ["0", "3", "99", "-1", "1"] {
         expect_error(set_columns(&db, "alice", &format!("format_version = {unknown}")), "23514");
     }
-    // As format 1, with either half of the nonce that it expects.
+    // Format 1 expects a nonce of half this length. Neither half opens the wrap.
     for half in ["left(wrap_iv, 16)", "right(wrap_iv, 16)"] {
         init(&mut db.app_for(half)).unwrap();
         set_columns(&db, half, &format!("format_version = 1, wrap_iv = {half}")).unwrap();
@@ -131,7 +131,7 @@ fn a_format_1_row_passed_off_as_format_2_does_not_open() {
     assert_does_not_open(&db, "alice", "XX001");
 }
 
-/// Another character of the base64 alphabet in that place.
+/// Replaces the character at that position with another one of the base64 alphabet.
 fn with_changed_character(text: &str, position: usize) -> String {
     let mut bytes = text.as_bytes().to_vec();
     bytes[position] = if bytes[position] == b'A' { b'B' } else { b'A' };
@@ -139,7 +139,7 @@ fn with_changed_character(text: &str, position: usize) -> String {
 }
 
 #[test]
-fn a_change_of_any_character_of_wrap_or_nonce_does_not_open() {
+fn a_wrap_or_nonce_with_any_character_changed_does_not_open() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let key = init(&mut app).unwrap();
@@ -161,7 +161,7 @@ fn a_change_of_any_character_of_wrap_or_nonce_does_not_open() {
 }
 
 #[test]
-fn text_that_is_no_base64_does_not_open_and_is_not_shown() {
+fn text_that_is_not_base64_does_not_open_and_is_not_shown() {
     let db = shared_db();
     for (column, length) in [("wrapped_mk", 64), ("wrap_iv", 32)] {
         for filler in ["!", "-", " ", "=", "é"] {
@@ -201,7 +201,7 @@ fn wraps_and_nonces_of_another_length_are_refused() {
 }
 
 #[test]
-fn every_cause_gives_the_one_message() {
+fn every_cause_gives_the_same_message() {
     let db = shared_db();
     let mut messages = Vec::new();
     for (user, assignment) in [

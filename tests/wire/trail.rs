@@ -1,4 +1,4 @@
-//! What the trail says of a user, in short.
+//! A short form of the trail's rows about a user.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub fn trail_of(db: &Db, user: &str) -> Vec<String> {
         .collect()
 }
 
-/// The second row of a rolled-back change is written without anybody waiting for it.
+/// Waits until the trail is as expected. No caller waits for the second row of a rolled-back change.
 #[track_caller]
 pub fn wait_for_trail(db: &Db, user: &str, expected: &[&str]) {
     eventually(SOON, &format!("the trail of {user} reads {expected:?}"), || trail_of(db, user).len() >= expected.len());
