@@ -121,8 +121,8 @@ fn no_key_goes_out_before_the_standby_has_its_row() {
     make_synchronous(&mut primary);
     let (db, copy) = (primary.existing_database("d"), standby.existing_database("d"));
     let (done, hits) = (AtomicBool::new(false), AtomicUsize::new(0));
-    // On a fast machine the wait for the standby is short and hard to hit: the calls go on until it was hit often
-    // enough.
+    // On a fast machine the wait for the standby is short and hard to hit, so the calls continue until enough hits are
+    // counted.
     let enough = |released: usize| released >= 50 && hits.load(Ordering::Relaxed) > 10 || released >= 20_000;
     let mut ledger = std::thread::scope(|scope| {
         let disturber = scope.spawn(|| {

@@ -38,7 +38,7 @@ fn connect_again(db: &Db, user: &str) -> Client {
     client.expect("connected")
 }
 
-/// Calls from several sessions until `disturb` has done its worst and enough calls went through. `prepare` may spoil a
+/// Makes calls from several sessions until `disturb` has ended and enough calls have succeeded. `prepare` may spoil a
 /// session's next call.
 pub fn storm(
     db: &Db,
@@ -83,7 +83,7 @@ pub fn storm(
         // The sessions must end even if the disturbance fails.
         let disturbed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             disturb();
-            eventually(SOON, "enough calls went through", || released.load(Ordering::Relaxed) > ENOUGH);
+            eventually(SOON, "enough calls succeeded", || released.load(Ordering::Relaxed) > ENOUGH);
         }));
         stop.store(true, Ordering::Relaxed);
         let seen = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
