@@ -56,7 +56,7 @@ struct Known {
 pub struct Ledger {
     users: BTreeMap<String, Known>,
     releases: Vec<Release>,
-    /// Failed calls by SQLSTATE. The key of a lost connection is "".
+    /// Failed calls by SQLSTATE. The empty code stands for a lost connection.
     pub failures: BTreeMap<String, usize>,
 }
 
@@ -231,7 +231,7 @@ impl Ledger {
         newest.filter(|key| seen.insert(*key)).take(count).map(|key| decode(key)).collect()
     }
 
-    /// Runs the four final checks of a scenario and reports its line of the table.
+    /// Runs the four final checks of a scenario and reports its row of the table.
     #[track_caller]
     pub fn end_checks(&self, db: &Db, scenario: &str, runs: usize) {
         Self::end_checks_of_all(&[(self, db)], scenario, runs);
