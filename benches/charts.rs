@@ -1,4 +1,4 @@
-//! The charts, drawn as SVG by plotters.
+//! Draws the charts as SVG with plotters.
 
 use std::error::Error;
 use std::path::Path;
@@ -36,7 +36,7 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(0x7f, 0x7f, 0x7f),
 ];
 
-/// Throughput by clients: a line for each side that was measured at more than one number of clients.
+/// Throughput by clients, with a line for each side that has points at more than one number of clients.
 pub fn throughput(path: &Path, all: &[Series]) {
     let lines: Vec<_> = all.iter().filter(|series| series.points.len() > 1).collect();
     let clients: Vec<f64> = lines.first().map(|s| s.points.iter().map(|p| p.0).collect()).unwrap_or_default();
@@ -48,7 +48,7 @@ pub fn throughput(path: &Path, all: &[Series]) {
     draw(path, "calls per second by clients", "clients", "calls/s", &steps, &label);
 }
 
-/// Latency by percentile: a line for each situation.
+/// Latency by percentile, with a line for each situation.
 pub fn latency(path: &Path, all: &[Series]) {
     let percentiles: Vec<f64> = all.first().map(|s| s.points.iter().map(|p| p.0).collect()).unwrap_or_default();
     let steps: Vec<(Vec<(f64, f64)>, &str)> = all

@@ -1,8 +1,8 @@
-//! Figures: what was measured, against what, and whether it is enough.
+//! Figures: measurements, their baselines and whether they reach their goals.
 
 use serde_json::{Value, json};
 
-/// The median of some rounds and how far they lie apart.
+/// The median and the range of several rounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
     pub median: f64,
@@ -23,7 +23,7 @@ impl Spread {
     }
 }
 
-/// Of sorted values, linear between neighbours.
+/// A percentile of sorted values, interpolated linearly.
 pub fn percentile(sorted: &[f64], share: f64) -> f64 {
     if sorted.is_empty() {
         return f64::NAN;
@@ -55,7 +55,7 @@ impl Goal {
     }
 }
 
-/// One line of the table. The goal is for the ratio where there is a baseline, else for what was measured.
+/// One row of the table. The goal applies to the ratio if there is a baseline, and otherwise to the measured value.
 #[derive(Clone, Debug)]
 pub struct Figure {
     pub section: &'static str,
@@ -69,7 +69,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// Ours divided by the baseline, round by round.
+    /// Divides our value by the baseline in each round.
     pub fn ratio(
         section: &'static str,
         name: impl Into<String>,
@@ -77,7 +77,7 @@ impl Figure {
         ours: &[f64],
         base: &[f64],
     ) -> Self {
-        assert_eq!(ours.len(), base.len(), "both sides have the same rounds");
+        assert_eq!(ours.len(), base.len(), "both sides have the same number of rounds");
         let ratios: Vec<_> = ours.iter().zip(base).map(|(ours, base)| ours / base).collect();
         Self {
             section,
@@ -132,7 +132,7 @@ impl Figure {
         })
     }
 
-    /// The cells of its line: figure, clients, ours, baseline, ratio, goal, reached.
+    /// The cells of its row: figure, clients, ours, baseline, ratio, goal, reached.
     pub fn cells(&self) -> [String; 7] {
         let measured = |spread: Spread| format!("{} {}", number(spread.median), self.unit);
         let ratio = |r: Spread| format!("{:.2} ({:.2} – {:.2})", r.median, r.min, r.max);
@@ -149,7 +149,7 @@ impl Figure {
     }
 }
 
-/// Three or more digits that count, with separators: 12,345 or 12.3 or 0.70.
+/// Formats a number with separators and at most two decimals: 12,345 or 12.3 or 0.70.
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         v if v >= 100.0 => 0,

@@ -1,4 +1,4 @@
-//! What the figures were measured on.
+//! The machine that the benchmarks run on.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::figures::percentile;
 
-/// Name and value, in the order of the report.
+/// The machine's facts by name, in the order of the report.
 pub fn facts(data: &Path) -> Vec<(&'static str, String)> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let cpu = line_of("/proc/cpuinfo", "model name");
@@ -26,13 +26,13 @@ pub fn facts(data: &Path) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Bytes of memory.
+/// The machine's memory in bytes.
 pub fn memory() -> u64 {
     let kibibytes = line_of("/proc/meminfo", "MemTotal");
     kibibytes.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) << 10
 }
 
-/// The commit, if the working tree is as committed.
+/// The commit, and whether the working tree has changes.
 fn commit() -> String {
     let git = |args: &[&str]| output("git", &[&["-C", env!("CARGO_MANIFEST_DIR")], args].concat());
     let head = git(&["rev-parse", "--short", "HEAD"]);
@@ -43,7 +43,8 @@ fn commit() -> String {
     }
 }
 
-/// Median and 99th percentile of overwriting a page and forcing it to disk, in microseconds; as pg_test_fsync does.
+/// Overwrites a page and forces it to disk, as pg_test_fsync does. Returns the median and the 99th percentile in
+/// microseconds.
 fn fdatasync(dir: &Path) -> (f64, f64) {
     let path = dir.join("fdatasync");
     let mut file = File::create(&path).expect("a file in the scratch folder");
@@ -72,7 +73,7 @@ fn output(program: &str, args: &[&str]) -> String {
     output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
 }
 
-/// A line in kB of a file below /proc/PID; None if the process has gone.
+/// The value in kB of a line in a file below /proc/PID. None if the process no longer exists.
 pub fn kilobytes(pid: i32, file: &str, label: &str) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(label))?;

@@ -1,8 +1,8 @@
-//! `make bench`: every figure of docs/benchmarks.md, each ratio with both sides interleaved in one run.
+//! `make bench` measures every figure of docs/benchmarks.md. Each run interleaves both sides of a ratio.
 //!
-//! `VAULT_EXT_PG_CONFIG` names the pg_config of a PostgreSQL tree into which a release build was installed. The servers are
-//! the tests' harness's: in folders of their own, gone when this process is. `QUICK=1` runs a short version, `ONLY=a,b` the
-//! sections of that name. Results go to target/bench.
+//! `VAULT_EXT_PG_CONFIG` names the pg_config of a PostgreSQL tree that has a release build installed. The tests'
+//! harness starts the servers, each in its own folder, and they go away together with this process. `QUICK=1` runs a
+//! short version, `ONLY=a,b` only the sections with these names. Results go to target/bench.
 
 mod charts;
 mod figures;
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     for section in sections::ALL.iter().filter(|section| options.wants(section.name)) {
         let start = Instant::now();
         println!("\n==> {}: {}", section.name, section.title);
-        // One section that fails does not take the results of the others along.
+        // A section that fails must not lose the results of the others.
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| (section.run)(&options, &mut report)));
         if outcome.is_err() {
             failed.push(section.name);

@@ -1,4 +1,4 @@
-//! What is asked for: in the environment, since cargo passes arguments of its own.
+//! The options of a run. They come from the environment, because cargo passes its own arguments.
 
 use std::env;
 use std::time::Duration;
@@ -9,11 +9,11 @@ pub struct Options {
     rounds: usize,
 }
 
-/// At least so many, or a median says nothing.
+/// With fewer rounds, a median means nothing.
 const FEWEST_ROUNDS: usize = 3;
 
 impl Options {
-    /// `known`: the names that ONLY may have.
+    /// `known` lists the names that ONLY accepts.
     pub fn from_env(known: &[&str]) -> Self {
         let text = |name| env::var(name).unwrap_or_default();
         let only: Vec<String> = text("ONLY").split([',', ' ']).filter(|n| !n.is_empty()).map(str::to_owned).collect();
@@ -33,12 +33,12 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|name| name == section)
     }
 
-    /// One of two values: for the full run or the quick one.
+    /// Picks the value for the full run or for the quick one.
     pub fn pick<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
 
-    /// Rounds of each ratio.
+    /// The number of rounds for each ratio.
     pub fn rounds(&self) -> usize {
         self.rounds
     }

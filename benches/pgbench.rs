@@ -1,4 +1,4 @@
-//! Runs of pgbench, which must be without a single failure.
+//! Runs of pgbench. None of their transactions may fail.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::harness::bindir;
 use crate::server::{APP, Server};
 
-/// The identity of a connection: a user of its own, set once.
+/// Sets a connection's identity once. Each connection has its own user.
 pub const IDENTITY: &str = include_str!("sql/identity.sql");
 
-/// One kind of load: a script in a database of a server, as a role.
+/// One kind of load: a role runs a script in a database of a server.
 #[derive(Clone)]
 pub struct Load<'s> {
     pub name: &'static str,
@@ -18,18 +18,18 @@ pub struct Load<'s> {
     db: String,
     role: &'static str,
     options: Vec<String>,
-    /// A server-wide setting that is on meanwhile.
+    /// A server-wide setting that is on during the run.
     setting: Option<&'static str>,
 }
 
-/// What a run of pgbench did.
+/// The result of a pgbench run.
 pub struct Outcome {
     pub tps: f64,
     pub transactions: u64,
 }
 
 impl<'s> Load<'s> {
-    /// The parts of the script are put together in order; the application runs it.
+    /// Joins the parts of the script in order. The application's role runs it.
     pub fn new(server: &'s Server, name: &'static str, db: &str, script: &[&str]) -> Self {
         let path = server.file(&format!("{}.sql", name.replace(' ', "_")));
         fs::write(&path, script.concat()).expect("the script is writable");
@@ -37,7 +37,7 @@ impl<'s> Load<'s> {
         load.options(&["-D", "first=1", "-f", &path.display().to_string()])
     }
 
-    /// One of pgbench's own scripts, as the superuser.
+    /// One of pgbench's built-in scripts, run by the superuser.
     pub fn builtin(server: &'s Server, name: &'static str, db: &str, script: &str) -> Self {
         let load = Self { name, server, db: db.to_owned(), role: "postgres", options: Vec::new(), setting: None };
         load.options(&["-b", script])
@@ -74,7 +74,7 @@ impl<'s> Load<'s> {
         outcome
     }
 
-    /// Starts a run that the caller watches; `until` says how long it is.
+    /// Starts a run that the caller watches. `until` says how long it runs.
     pub fn start(&self, clients: u32, until: &[&str]) -> Running {
         let mut command = Command::new(bindir().join("pgbench"));
         for (name, _) in std::env::vars_os() {
@@ -101,7 +101,7 @@ impl<'s> Load<'s> {
     }
 }
 
-/// A run of pgbench under way.
+/// A pgbench run in progress.
 pub struct Running {
     name: &'static str,
     child: Child,
@@ -112,7 +112,7 @@ impl Running {
         self.child.try_wait().expect("pgbench can be waited for").is_some()
     }
 
-    /// Waits for its end.
+    /// Waits for the run to end.
     pub fn outcome(self) -> Outcome {
         let output = self.child.wait_with_output().expect("pgbench can be waited for");
         let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -122,7 +122,7 @@ impl Running {
 }
 
 impl Outcome {
-    /// Reads pgbench's summary; a failed transaction makes it worthless.
+    /// Reads pgbench's summary. A failed transaction makes the run worthless.
     pub fn read(text: &str) -> Result<Self, String> {
         let number_after = |label: &str| -> Result<f64, String> {
             let line = text.lines().find_map(|line| line.strip_prefix(label)).ok_or(format!("no line {label:?}"))?;

@@ -1,4 +1,4 @@
-//! results.json, results.md and the charts, in target/bench.
+//! Writes results.json, results.md and the charts to target/bench.
 
 use std::fmt::{Display, Formatter, Write};
 use std::fs;
@@ -37,8 +37,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Starts a server only to ask it for its version and its settings: those of every section, where docs/benchmarks.md
-    /// does not name others.
+    /// Starts a server only to read its version and its settings. Every section uses these settings, except where
+    /// docs/benchmarks.md names others.
     pub fn begin(options: &Options) -> Self {
         let server = Server::start(&[]);
         let version = number(&mut server.superuser("postgres"), "SELECT current_setting('server_version_num')::bigint");

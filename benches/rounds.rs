@@ -1,26 +1,27 @@
-//! Rounds: every side once in each, in turn from either end, so that what drifts meets all sides alike.
+//! Rounds: each round runs every side once, and every second round reverses the order, so that drift affects all sides
+//! equally.
 
 use std::time::Duration;
 
 use crate::options::Options;
 use crate::pgbench::Load;
 
-/// What one side did, round by round.
+/// The results of one side in each round.
 #[derive(Default)]
 pub struct Samples {
     pub tps: Vec<f64>,
     pub transactions: u64,
 }
 
-/// Runs all sides against each other; the samples are in their order.
+/// Runs all sides in turn. The samples are in the order of the sides.
 pub fn interleave(sides: &[Load<'_>], clients: u32, options: &Options) -> Vec<Samples> {
     rounds(sides, clients, options.rounds(), options.round())
 }
 
-/// The same with a number and a length of rounds of its own.
+/// Does the same with a given number and length of rounds.
 pub fn rounds(sides: &[Load<'_>], clients: u32, count: usize, time: Duration) -> Vec<Samples> {
     let mut samples: Vec<Samples> = sides.iter().map(|_| Samples::default()).collect();
-    // Caches and relation files are warm and the processes are there before anything counts.
+    // Warm the caches and relation files and start the processes before the measurement.
     for (side, samples) in sides.iter().zip(&mut samples) {
         samples.transactions += side.run(clients, Duration::from_secs(1)).transactions;
     }

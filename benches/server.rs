@@ -1,4 +1,4 @@
-//! A server that is configured as a careful DBA would, and the databases of the benchmarks.
+//! A server configured the way a careful DBA would configure it, and the databases of the benchmarks.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,19 +7,19 @@ use postgres::Client;
 
 use crate::harness::{Builder, Cluster, PREDECESSOR_KEK, kek, keyring_line};
 
-/// An ordinary login role that was granted `vault_ext_user`.
+/// An ordinary login role with `vault_ext_user`.
 pub const APP: &str = "bench_app";
 
-/// The first of the users' numbers: ids of 18 characters, as pgbench can make them.
+/// The base of the users' numbers. It gives ids of 18 characters, which pgbench can generate.
 pub const FIRST_USER: i64 = 100_000_000_000_000_000;
 
-/// In every server, and stated in the report: everything that is not PostgreSQL's default and could matter.
+/// The settings of every server that differ from PostgreSQL's defaults and could matter. The report lists them.
 const SETTINGS: [&str; 9] = [
     "fsync = on",
     "synchronous_commit = on",
     "shared_buffers = 1GB",
     "max_connections = 200",
-    // No checkpoint and no autovacuum in the middle of one side of a ratio, unless it is what is measured.
+    // No checkpoint or autovacuum may disturb one side of a ratio, unless the benchmark measures it.
     "max_wal_size = 16GB",
     "checkpoint_timeout = 1h",
     "autovacuum = off",
@@ -38,7 +38,7 @@ impl Server {
         Self::of(Cluster::builder().keyring(&keyring), settings)
     }
 
-    /// The same without vault_ext.
+    /// The same server without vault_ext.
     pub fn without_vault_ext() -> Self {
         Self::of(Cluster::builder().not_preloaded(), &[])
     }
@@ -59,7 +59,7 @@ impl Server {
         self.cluster.superuser(db)
     }
 
-    /// A database with the extension, usable by the application.
+    /// Creates a database with the extension, which the application may use.
     pub fn database(&self, name: &str) -> Client {
         self.superuser("postgres").batch_execute(&format!("CREATE DATABASE {name}")).expect("a new database");
         let mut client = self.superuser(name);
@@ -69,10 +69,11 @@ impl Server {
         client
     }
 
-    /// Ends what the preparations left to be written, so that it does not slow down whatever is measured first.
+    /// Writes everything that the preparations left unwritten, so that it does not slow down the first measurement.
     pub fn settle(&self) {
         self.superuser("postgres").batch_execute("CHECKPOINT").expect("a checkpoint");
-        // The file system writes, and frees the blocks of dropped tables, for everybody's fsync to wait for.
+        // The file system still has data to write and blocks of dropped tables to free, and every fsync would wait for
+        // that.
         rustix::fs::sync();
     }
 
@@ -81,7 +82,7 @@ impl Server {
         self.cluster.dir().join(name)
     }
 
-    /// A function of the build with the micro benchmarks: `declaration` is its name, arguments and result.
+    /// Creates a function from the build with the micro-benchmarks. `declaration` has its name, arguments and result.
     pub fn micro_benchmark(&self, db: &mut Client, declaration: &str, symbol: &str) {
         let library = std::env::var("VAULT_EXT_BENCH_LIBRARY")
             .expect("VAULT_EXT_BENCH_LIBRARY must name a build of vault_ext with the feature bench (see make bench)");
@@ -91,7 +92,7 @@ impl Server {
         db.batch_execute(&sql).unwrap_or_else(|e| panic!("{symbol}: {e:?}"));
     }
 
-    /// A server-wide setting, for the sessions that start from now on.
+    /// Changes a server-wide setting for sessions that start from now on.
     pub fn set(&self, name: &str, value: &str) {
         let mut client = self.superuser("postgres");
         client.batch_execute(&format!("ALTER SYSTEM SET {name} = {value}")).unwrap_or_else(|e| panic!("{name}: {e:?}"));
@@ -109,7 +110,7 @@ impl Server {
             .is_some()
     }
 
-    /// Name and value of each setting that is not PostgreSQL's default, but for paths, ports and locales.
+    /// The name and value of each setting that is not PostgreSQL's default, except paths, ports and locales.
     pub fn unusual_settings(&self) -> Vec<(String, String)> {
         let rows = self.superuser("postgres").query(
             "SELECT name, current_setting(name) FROM pg_settings
@@ -122,7 +123,7 @@ impl Server {
     }
 }
 
-/// Mints the vaults of the users 1 to `count`, over the extension's own function.
+/// Creates the vaults of users 1 to `count` with the extension's own function.
 pub fn mint(client: &mut Client, count: i64) {
     let sql = format!(
         "SELECT count(CASE WHEN set_config('app.current_user_id', ({FIRST_USER} + n)::text, true) IS NOT NULL
@@ -133,8 +134,8 @@ pub fn mint(client: &mut Client, count: i64) {
     assert_eq!(row.get::<_, i64>(0), count);
 }
 
-/// An INSERT of vaults for the users 1 to `count`, all with the predecessor's one known wrap: format 1 is bound to no row,
-/// so each of them opens, and a table of millions is filled in seconds.
+/// Returns an INSERT of vaults for users 1 to `count`, all with the same known wrap of the predecessor. Format 1 binds
+/// a wrap to no row, so every vault opens, and a table of millions is filled in seconds.
 pub fn fill_with_format_1(table: &str, count: i64) -> String {
     format!(
         "INSERT INTO {table} (user_id, wrapped_mk, wrap_iv, format_version, kek_id)
@@ -144,13 +145,13 @@ pub fn fill_with_format_1(table: &str, count: i64) -> String {
     )
 }
 
-/// Free bytes where the servers live.
+/// The free bytes on the file system of the servers.
 pub fn free_space() -> u64 {
     let stat = rustix::fs::statvfs(crate::harness::scratch_dir()).expect("statvfs");
     stat.f_bavail * stat.f_frsize
 }
 
-/// A number that a query gives.
+/// Returns the number that a query gives.
 pub fn number(client: &mut Client, sql: &str) -> i64 {
     client.query_one(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
 }

@@ -1,4 +1,4 @@
-//! Tests that need a server and only one connection. No key is printed: a failing assertion would log it.
+//! Tests that need a server but only one connection. They never print keys, because a failed assertion goes to the log.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -7,7 +7,7 @@ mod tests {
     use crate::pg::subxact;
     use crate::store::maintenance;
 
-    fn be(user: &str) {
+    fn become_user(user: &str) {
         Spi::run_with_args("SELECT set_config('app.current_user_id', $1, true)", &[user.into()]).unwrap();
     }
 
@@ -17,7 +17,7 @@ mod tests {
 
     #[pg_test]
     fn init_get_and_rotate_in_one_transaction() {
-        be("in-server-1");
+        become_user("in-server-1");
         let minted = text("SELECT master_key FROM vault_init()");
         assert!(minted.is_some() && minted == text("SELECT master_key FROM vault_get_master_key()"));
         let rotated = text("SELECT master_key FROM vault_rotate()");
@@ -26,13 +26,13 @@ mod tests {
     }
 
     #[pg_test(error = "app.current_user_id is not set")]
-    fn nobody_gets_nothing() {
-        be("");
+    fn a_caller_without_an_identity_gets_no_key() {
+        become_user("");
         text("SELECT master_key FROM vault_init()");
     }
 
     #[pg_test]
-    fn a_caught_error_leaves_the_transaction_usable_and_undoes_its_part() {
+    fn a_caught_error_undoes_its_part_and_leaves_the_transaction_usable() {
         let caught = subxact::catch(|| {
             Spi::run("CREATE TABLE half_done (x int)").unwrap();
             Spi::run("SELECT 1 / 0").unwrap();
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn maintenance_ends_with_its_work_also_by_an_error() {
+    fn maintenance_ends_even_when_its_work_fails() {
         let failed = subxact::catch(|| {
             maintenance::run(|| {
                 assert!(maintenance::is_active());

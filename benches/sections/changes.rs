@@ -1,4 +1,4 @@
-//! New vaults and new keys against transactions of the same writes, written by hand.
+//! New vaults and new keys, compared with handwritten transactions that do the same writes.
 
 use crate::figures::{Figure, Goal};
 use crate::options::Options;
@@ -27,7 +27,7 @@ fn rotate(options: &Options, report: &mut Report) {
     report.add(Figure { name: "vault_rotate() against the same writes by hand".into(), ..figure });
 }
 
-/// Ours against the second script; `rows` are the audit rows that our calls leave, one each.
+/// Compares our script with the second one. `rows` selects the audit rows of our calls, one for each call.
 fn compare(options: &Options, section: &'static str, scripts: [&str; 2], rows: &str) -> Figure {
     let server = Server::start(&[]);
     let mut db = server.database("changes");

@@ -1,5 +1,5 @@
-//! Instructions that a backend executes for one call, counted by callgrind: the server runs under valgrind, and two
-//! functions that are called for nothing else mark where the counting begins and ends.
+//! The instructions that a backend executes for one call, counted by callgrind. The server runs under valgrind, and
+//! calls of two otherwise unused functions mark the beginning and the end of the count.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::server::{APP, FIRST_USER, Server, mint};
 pub const SECTION: Section = Section { name: "cpu", title: "instructions of a backend per call", run };
 
 const DATABASE: &str = "instructions";
-/// Calls before the counting: enough that plans are generic and caches are warm.
+/// The number of calls before the count. It is enough for generic plans and warm caches.
 const WARM_UP: usize = 50;
 const BEGIN: &str = "pg_backend_pid";
 const END: &str = "pg_my_temp_schema";
@@ -37,7 +37,8 @@ fn run(options: &Options, report: &mut Report) {
     mint(&mut db, 100);
     db.batch_execute(include_str!("../sql/baselines.sql")).expect("the baselines' tables");
     server.micro_benchmark(&mut db, "bench.lookup() RETURNS vault_key SECURITY DEFINER", "bench_lookup");
-    db.batch_execute("ALTER FUNCTION bench.lookup() OWNER TO vault_ext_owner").expect("as the extension's functions");
+    db.batch_execute("ALTER FUNCTION bench.lookup() OWNER TO vault_ext_owner")
+        .expect("the same owner as the extension's functions");
     drop(db);
     server.cluster.stop(crate::harness::Stop::Fast);
 
@@ -56,14 +57,14 @@ fn run(options: &Options, report: &mut Report) {
     );
 }
 
-/// Instructions of one call.
+/// The instructions of one call.
 struct Profile {
     total: f64,
     by_function: HashMap<String, f64>,
 }
 
 impl Profile {
-    /// Runs the statement that often in a session of its own and reads what its backend dumped.
+    /// Runs the statement `calls` times in its own session and reads the dump of its backend.
     fn of(server: &Server, sql: &str, calls: usize) -> Self {
         let user = (FIRST_USER + 1).to_string();
         let mut client = server.cluster.conn(APP, DATABASE);
@@ -135,8 +136,9 @@ impl Valgrind {
     }
 }
 
-/// What callgrind_annotate says of each function of the server and of vault_ext, with what it calls. Its lines:
-/// `cost (percent)  file:function [object]`; functions of a stripped program have addresses for names and are left out.
+/// The inclusive cost of each function of the server and of vault_ext, from the output of callgrind_annotate. Its lines
+/// are `cost (percent)  file:function [object]`. Functions of a stripped program have addresses for names and are left
+/// out.
 fn by_function(path: &Path) -> HashMap<String, f64> {
     let output = Command::new("callgrind_annotate")
         .args(["--inclusive=yes", "--threshold=100", "--auto=no"])
@@ -152,7 +154,7 @@ fn by_function(path: &Path) -> HashMap<String, f64> {
         let Some((name, object)) = rest.trim().trim_end_matches(']').rsplit_once(" [") else { continue };
         let object = object.rsplit('/').next().unwrap_or(object);
         let function = name.split_once(':').map_or(name, |(_file, function)| function);
-        // An address stands for a name that was stripped, a suffix '2 for the inner frames of a recursion.
+        // An address replaces a stripped name. The suffix '2 marks the inner frames of a recursion.
         let has_name = !function.starts_with("0x") && !function.ends_with("'2");
         if has_name && ["postgres", "vault_ext.so"].contains(&object) {
             *all.entry(format!("{function} ({object})")).or_insert(0.0) += cost;

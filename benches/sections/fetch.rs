@@ -1,4 +1,4 @@
-//! The audited fetch against what people would use instead.
+//! The audited fetch, compared with its alternatives.
 
 use crate::figures::{Figure, Goal};
 use crate::options::Options;
@@ -82,14 +82,14 @@ fn run(options: &Options, report: &mut Report) {
                 report.add(line.goal_if(goal.map(Goal::AtLeast)));
             }
         }
-        // Not the plain SELECT: it would dwarf what leaves a durable row.
+        // Leave the plain SELECT out of the chart: it would dwarf the sides that write a durable row.
         for (side, samples) in sides.iter().zip(&samples).filter(|(side, _)| side.name != "plain SELECT") {
             report.throughput(side.name, clients, &samples.tps);
         }
     }
 }
 
-/// The sides that leave a row in our trail.
+/// The sides that write a row to our trail.
 const OURS: [&str; 3] = ["vault_get_master_key()", "with audit_spin", "another user each call"];
 
 fn audited(db: &mut postgres::Client) -> i64 {

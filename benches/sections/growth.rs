@@ -1,4 +1,4 @@
-//! The fetch with millions of vaults, and with a trail of millions of rows.
+//! The fetch with millions of vaults and with a trail of millions of rows.
 
 use std::thread;
 
@@ -19,7 +19,7 @@ const MANY_VAULTS: f64 = 0.9;
 const LONG_TRAIL: f64 = 0.85;
 const PREWARM: &str = "CREATE EXTENSION pg_prewarm;
     SELECT pg_prewarm('vault_ext.encryption_vaults'), pg_prewarm('vault_ext.encryption_vaults_pkey')";
-/// By primary key, without row-level security and audit: what the table's size alone costs.
+/// A lookup by primary key, without row-level security and audit. It shows the cost of the table's size alone.
 const SELECT: &str = "\\set user 100000000000000000 + random(1, :users)
 SELECT wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.encryption_vaults WHERE user_id = :user;
 ";
@@ -27,13 +27,14 @@ SELECT wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.e
 fn run(options: &Options, report: &mut Report) {
     let vaults: i64 = options.pick(10_000_000, 300_000);
     let rows: i64 = options.pick(50_000_000, 1_000_000);
-    // Measured: 400 bytes a vault and 450 an audit row, with indexes and write-ahead log.
+    // Measurements gave 400 bytes for each vault and 450 for each audit row, including indexes and write-ahead log.
     let needed = (400 * vaults + 450 * rows) as u64 + 2_000_000_000;
     if free_space() < needed {
         report.note(format!("growth is not measured: it needs {} GB of disk", needed / 1_000_000_000 + 1));
         return;
     }
-    // As PostgreSQL's documentation recommends. With less, pages come from the kernel's cache, copied one by one.
+    // A quarter of the memory, as PostgreSQL's documentation recommends. With less, the server has to copy pages one by
+    // one from the kernel's cache.
     let buffers = format!("shared_buffers = {}MB", (machine::memory() >> 20) / 4);
     let server = Server::start(&["max_wal_size = 2GB", &buffers]);
     for name in ["small", "many_vaults", "long_trail"] {
@@ -52,7 +53,7 @@ fn run(options: &Options, report: &mut Report) {
         server.superuser(name).batch_execute("VACUUM ANALYZE").expect("vacuum");
     }
     for name in ["small", "many_vaults"] {
-        server.superuser(name).batch_execute(PREWARM).expect("the vaults come into memory");
+        server.superuser(name).batch_execute(PREWARM).expect("the vaults are loaded into memory");
     }
     server.settle();
 
@@ -76,7 +77,7 @@ fn run(options: &Options, report: &mut Report) {
     add(report, format!("fetch with {} audit rows against an empty trail", count(rows)), 2, LONG_TRAIL);
 }
 
-/// Rows as fetches of the past leave them. The indexes are made afterwards: that is faster.
+/// Inserts rows such as past fetches leave. Creating the indexes afterwards is faster.
 fn fill_trail(server: &Server, rows: i64) {
     let mut db = server.superuser("long_trail");
     let indexes = "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index

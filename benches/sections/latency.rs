@@ -1,4 +1,4 @@
-//! Latency of the fetch, undisturbed and while a checkpoint or a VACUUM of the trail runs.
+//! The latency of the fetch, undisturbed and during a checkpoint or a VACUUM of the trail.
 
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,7 +18,7 @@ const QUIET: f64 = 3.0;
 const DISTURBED: f64 = 10.0;
 const PERCENTILES: [f64; 6] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9];
 
-/// One call: when it ended and how long it took, in seconds.
+/// The end and the duration of one call, in seconds.
 type Call = (f64, f64);
 
 fn run(options: &Options, report: &mut Report) {
@@ -45,11 +45,12 @@ fn run(options: &Options, report: &mut Report) {
         let (calls, _) = observe(&server, &insert, time, || ());
         rounds.add("bare INSERT", calls);
 
-        // Every page of that table is dirty when the checkpoint begins.
+        // Make every page of that table dirty before the checkpoint.
         db.batch_execute("UPDATE filler SET n = n + 1").expect("dirty pages");
         let (calls, window) = observe(&server, &fetch, time, || {
             server.superuser("latency").batch_execute("CHECKPOINT").expect("a checkpoint");
-            // The first change of each page after it carries the whole page into the log: that belongs to it.
+            // After the checkpoint, the first change of each page writes the whole page to the log. This is part of the
+            // checkpoint's cost.
             std::thread::sleep(Duration::from_secs(1));
         });
         rounds.add("fetch during a checkpoint", within(calls, window));
@@ -83,14 +84,14 @@ fn run(options: &Options, report: &mut Report) {
     }
 }
 
-/// Sorted latencies in milliseconds by situation, a list for each round.
+/// Sorted latencies in milliseconds, with a list for each situation and round.
 #[derive(Default)]
 struct Rounds(Vec<(&'static str, Vec<f64>)>);
 
 impl Rounds {
     fn add(&mut self, situation: &'static str, calls: Vec<Call>) {
         let mut latencies: Vec<f64> = calls.iter().map(|call| call.1 * 1_000.0).collect();
-        assert!(latencies.len() >= 100, "{situation}: only {} calls to judge by", latencies.len());
+        assert!(latencies.len() >= 100, "{situation}: only {} calls, too few to judge", latencies.len());
         latencies.sort_by(f64::total_cmp);
         let (p50, p99) = (percentile(&latencies, 0.5), percentile(&latencies, 0.99));
         println!("    {} calls, p50 {p50:.2} ms, p99 {p99:.2} ms: {situation}", latencies.len());
@@ -102,16 +103,17 @@ impl Rounds {
     }
 }
 
-/// Runs the load for some seconds, with something in the middle; the calls, and from when to when that something took.
-fn observe(server: &Server, load: &Load<'_>, seconds: u64, something: impl FnOnce()) -> (Vec<Call>, (f64, f64)) {
+/// Runs the load for some seconds and a disturbance in the middle. Returns the calls and the time window of the
+/// disturbance.
+fn observe(server: &Server, load: &Load<'_>, seconds: u64, disturb: impl FnOnce()) -> (Vec<Call>, (f64, f64)) {
     let prefix = server.file("calls");
     let log = ["-l".to_owned(), format!("--log-prefix={}", prefix.display())];
     let load = load.clone().options(&[&log[0], &log[1]]);
     let running = load.start(CLIENTS, &["-T", &seconds.to_string()]);
-    // The connections are there and the caches warm.
+    // Wait until the clients are connected and the caches are warm.
     std::thread::sleep(Duration::from_secs(1));
     let begin = now();
-    something();
+    disturb();
     let window = (begin, now());
     running.outcome();
     let mut calls = Vec::new();
@@ -122,18 +124,19 @@ fn observe(server: &Server, load: &Load<'_>, seconds: u64, something: impl FnOnc
             fs::remove_file(&path).expect("pgbench's log is ours");
         }
     }
-    // Not the first second.
+    // Drop the calls of the first second.
     calls.retain(|call| call.0 - call.1 >= begin);
     (calls, window)
 }
 
-/// A line of pgbench's log: client, transaction, microseconds, script, and the time of its end in seconds and microseconds.
+/// Reads a line of pgbench's log: client, transaction, microseconds, script, and the end time in seconds and
+/// microseconds.
 fn call(line: &str) -> Call {
     let fields: Vec<f64> = line.split(' ').map(|field| field.parse().expect("a number")).collect();
     (fields[4] + fields[5] / 1e6, fields[2] / 1e6)
 }
 
-/// The calls that overlap with a window.
+/// The calls that overlap with the window.
 fn within(mut calls: Vec<Call>, (begin, end): (f64, f64)) -> Vec<Call> {
     calls.retain(|(ended, took)| *ended >= begin && ended - took <= end);
     calls
@@ -143,7 +146,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
 }
 
-/// Fills the trail with twice as many rows and deletes half of them.
+/// Adds twice `count` rows to the trail and deletes half of them.
 fn dead_rows(count: i64) -> String {
     format!(
         "INSERT INTO vault_ext.encryption_vault_audit (user_id, action, status, db_role)

@@ -1,4 +1,4 @@
-//! Memory of a backend and of the audit writer: what the first call costs, and whether millions of calls add to it.
+//! The memory of a backend and of the audit writer: the cost of the first call, and the growth over millions of calls.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -18,13 +18,13 @@ pub const SECTION: Section = Section { name: "memory", title: "memory of backend
 const CLIENTS: u32 = 32;
 const USERS: i64 = 10_000;
 const FIRST_CALL: f64 = 300.0;
-/// "Flat": a leak of a byte in forty calls would show.
+/// Growth up to this many kB counts as flat. It would still reveal a leak of one byte in forty calls.
 pub const FLAT: f64 = 256.0;
 const SELECT: &str =
     "SELECT wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM bench.vaults WHERE user_id = $1";
 
 fn run(options: &Options, report: &mut Report) {
-    // Memory does not depend on the disk: without waiting for it the calls take half the time.
+    // Memory does not depend on the disk, and without waiting for the disk the calls take half the time.
     let server = Server::start(&["fsync = off"]);
     let mut db = server.database("memory");
     mint(&mut db, USERS);
@@ -53,7 +53,7 @@ fn run(options: &Options, report: &mut Report) {
     let (start, mut last) = (audited(&mut db), 0);
     while !running.has_ended() {
         let done = audited(&mut db) - start;
-        // Ten samples and those at the very end.
+        // Sample after every twentieth of the calls.
         if done - last >= calls as i64 / 20 {
             last = done;
             samples.extend(largest(&mut db).map(|(backend, writer)| (done, backend, writer)));
@@ -61,7 +61,7 @@ fn run(options: &Options, report: &mut Report) {
         sleep(Duration::from_millis(50));
     }
     running.outcome();
-    // The first tenth warms up.
+    // The first tenth of the calls is the warm-up.
     let warm =
         samples.iter().find(|sample| sample.0 >= calls as i64 / 10).expect("a sample after a tenth of the calls");
     let (_, backend, writer) = samples.last().expect("samples");
@@ -76,7 +76,7 @@ fn run(options: &Options, report: &mut Report) {
 
 type Work = fn(&mut Client);
 
-/// What the first use adds to a fresh backend, in kB.
+/// The memory in kB that the first use adds to a fresh backend.
 fn first_use(server: &Server, before: &[Work], work: Work) -> f64 {
     let mut client = server.cluster.conn(APP, "memory");
     let user = (FIRST_USER + 1).to_string();
@@ -88,7 +88,7 @@ fn first_use(server: &Server, before: &[Work], work: Work) -> f64 {
     kilobytes(pid, "smaps_rollup", "Pss_Anon:").expect("the backend's memory") - before
 }
 
-/// Private memory of the largest backend of the load and of the writer. None between two writers.
+/// The private memory of the load's largest backend and of the writer. None if no writer runs at the moment.
 fn largest(db: &mut Client) -> Option<(f64, f64)> {
     let rows = db
         .query(

@@ -1,4 +1,4 @@
-//! What others on the same server feel of vault_ext being preloaded: nothing, it is hoped.
+//! The effect of a preloaded vault_ext on other users of the server. There should be none.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn run(options: &Options, report: &mut Report) {
         let side = |i: usize| Load::builtin(&servers[i], names[i], "postgres", script).options(options);
         vec![side(0), side(1)]
     };
-    // The goals are close to 1: more rounds than elsewhere.
+    // The goals are close to 1, so this section needs more rounds than others.
     let (count, time) = (options.pick(7, 3), options.round().max(Duration::from_secs(2)));
     let lines = [
         ("TPC-B with vault_ext preloaded and idle against without", sides("tpcb-like", &[]), TPC_B),

@@ -53,7 +53,7 @@ fn rewrap(options: &Options, report: &mut Report) {
             );
             let done =
                 "SELECT count(*) FROM vault_ext.encryption_vaults WHERE kek_id = 'bench-1' AND format_version = 2";
-            assert_eq!(number(&mut db, done), vaults, "every vault is under the active KEK now");
+            assert_eq!(number(&mut db, done), vaults, "every vault is under the active KEK");
         }
     }
     let what = format!("rewrap of {} vaults against a plain UPDATE", text(vaults as f64));
@@ -79,11 +79,11 @@ fn rewrap(options: &Options, report: &mut Report) {
                 FIRST_USER + 1
             );
             while number(&mut db, &begun) == 1 {
-                assert!(!rewrap.is_finished(), "the rewrap ended without the first user's vault");
+                assert!(!rewrap.is_finished(), "the rewrap ended and left out the first user's vault");
                 thread::sleep(Duration::from_millis(5));
             }
             meanwhile.push(fetch.run(CLIENTS, options.round()).tps);
-            assert!(!rewrap.is_finished(), "the rewrap was faster than the round: more vaults are needed");
+            assert!(!rewrap.is_finished(), "the rewrap ended before the round: it needs more vaults");
         });
         if round % 2 == 1 {
             quiet.push(fetch.run(CLIENTS, options.round()).tps);
@@ -98,7 +98,7 @@ fn check(options: &Options, report: &mut Report) {
     let vaults: i64 = options.pick(1_000_000, 200_000);
     fill(&server, &mut db, vaults);
     if exists(&mut db, "vault_rewrap") {
-        // Format 2, as a vault of any age has it.
+        // Convert the vaults to format 2, the format of normal vaults.
         watched_rewrap(&server);
         db.batch_execute("VACUUM ANALYZE vault_ext.encryption_vaults").expect("vacuum");
         server.settle();
@@ -132,16 +132,16 @@ const READ: &str =
 const READ_INSIDE: &str = "SELECT sum(octet_length(user_id) + octet_length(wrapped_mk) + octet_length(wrap_iv) +
     format_version + octet_length(kek_id) + key_version)::bigint FROM vault_ext.encryption_vaults";
 
-/// Reads all rows as they come and throws them away.
+/// Reads all rows one by one and discards them.
 fn read(db: &mut Client) -> i64 {
     let none: [&str; 0] = [];
     let rows = db.query_raw(READ, none).expect("a select");
     rows.count().expect("rows") as i64
 }
 
-/// A server and a database; None, with a note, if this version has no such function.
+/// Starts a server and a database. Returns None and adds a note if this version has no such function.
 fn prepare(function: &str, report: &mut Report) -> Option<(Server, Client)> {
-    // One side of the check cannot use parallel workers, so none does.
+    // One side of the check cannot use parallel workers, so neither side may.
     let server = Server::start(&["max_parallel_workers_per_gather = 0"]);
     let mut db = server.database(DATABASE);
     if !exists(&mut db, function) {
@@ -157,7 +157,7 @@ fn exists(db: &mut Client, function: &str) -> bool {
     number(db, &format!("SELECT count(*) FROM pg_proc WHERE proname = '{function}'")) > 0
 }
 
-/// All vaults as the predecessor left them.
+/// Replaces all vaults with vaults in the predecessor's format.
 fn fill(server: &Server, db: &mut Client, vaults: i64) {
     let table = "vault_ext.encryption_vaults";
     db.batch_execute(&format!("TRUNCATE {table}; {}", fill_with_format_1(table, vaults))).expect("the vaults");
@@ -165,7 +165,7 @@ fn fill(server: &Server, db: &mut Client, vaults: i64) {
     server.settle();
 }
 
-/// Rewraps everything, as an administrator; how much its backend grew after the first tenth of the time, in kB.
+/// Rewraps everything as an administrator. Returns the growth of its backend in kB after the first tenth of the time.
 fn watched_rewrap(server: &Server) -> f64 {
     let mut admin = server.cluster.conn(ADMIN, DATABASE);
     let pid: i32 = admin.query_one("SELECT pg_backend_pid()", &[]).expect("a backend").get(0);

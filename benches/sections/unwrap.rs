@@ -1,4 +1,4 @@
-//! The unwrap of one row with cached keys, inside the server.
+//! Unwraps one row with cached keys, inside the server.
 
 use crate::figures::{Figure, Goal};
 use crate::options::Options;

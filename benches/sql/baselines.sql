@@ -1,8 +1,8 @@
--- What people would use instead: plain tables with the same columns, constraints and indexes, for the same role.
+-- The alternatives: plain tables with the same columns, constraints and indexes, for the same role.
 CREATE SCHEMA bench;
 GRANT USAGE ON SCHEMA bench TO bench_app;
 
--- The floor: no row-level security on the audit rows.
+-- The lower bound: no row-level security on the audit rows.
 CREATE TABLE bench.audit (LIKE vault_ext.encryption_vault_audit INCLUDING ALL);
 GRANT INSERT ON bench.audit TO bench_app;
 
@@ -13,7 +13,7 @@ CREATE POLICY user_isolation ON bench.vaults
     USING (user_id = NULLIF(current_setting('app.current_user_id', true), ''));
 GRANT SELECT, INSERT, UPDATE ON bench.vaults TO bench_app;
 
--- For transactions written by hand, without row-level security: the floor of a change of a vault.
+-- For handwritten transactions without row-level security, the lower bound for changing a vault.
 CREATE TABLE bench.plain_vaults (LIKE vault_ext.encryption_vaults INCLUDING ALL);
 INSERT INTO bench.plain_vaults SELECT * FROM vault_ext.encryption_vaults;
 GRANT SELECT, INSERT, UPDATE ON bench.plain_vaults TO bench_app;

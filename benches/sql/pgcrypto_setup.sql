@@ -1,4 +1,4 @@
--- Random keys of the same length under a passphrase, with pgcrypto's defaults.
+-- Random keys of the same length, encrypted with a passphrase and pgcrypto's defaults.
 CREATE EXTENSION IF NOT EXISTS pgcrypto;
 CREATE TABLE bench.pgcrypto_vaults AS
     SELECT user_id, pgp_sym_encrypt_bytea(gen_random_bytes(32), current_setting('bench.passphrase')) AS encrypted_mk,

@@ -1,4 +1,4 @@
--- What vault_rewrap() writes, without any cryptography: the same rows in the same batches with the same commits.
+-- Does the writes of vault_rewrap() without any cryptography: the same rows, batches and commits.
 CREATE SCHEMA bench;
 CREATE PROCEDURE bench.rewrap_by_hand(batch_size integer) LANGUAGE plpgsql AS $$
 DECLARE

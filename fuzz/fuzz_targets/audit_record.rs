@@ -1,6 +1,6 @@
-//! Audit records: any bytes decode or are refused; a record comes back from its encoding, each text cut to its bound at
-//! most; half an encoding, or more than one, is none. An input is taken both as an encoding and as the texts of a record,
-//! with NULs between them.
+//! Audit records. Any bytes either decode or are refused. Decoding a record's encoding returns the record, with each
+//! text cut to its limit. A truncated or extended encoding is refused. The target reads each input both as an encoding
+//! and as the texts of a record, separated by NULs.
 
 #![no_main]
 
@@ -66,16 +66,16 @@ fn check(record: &Record<'_>, encoding: Option<&[u8]>) {
     let encoded = &buffer[..length];
     assert_eq!(Record::decode(encoded).as_ref(), Ok(&within_bounds));
     if let Some(encoding) = encoding.filter(|_| *record == within_bounds) {
-        assert_eq!(encoded, encoding, "there is one encoding of a record");
+        assert_eq!(encoded, encoding, "a record has only one encoding");
     }
-    // Each bound in turn: where to cut comes out of the input.
+    // The input determines where to cut the encoding.
     let shorter = record.created_at.unsigned_abs() as usize % length;
     assert_eq!(Record::decode(&encoded[..shorter]), Err(Damaged));
     assert_eq!(Record::decode(&encoded[..length - 1]), Err(Damaged));
     assert_eq!(Record::decode(&[encoded, &[0]].concat()), Err(Damaged));
 }
 
-/// The longest start of at most `max` bytes that is whole characters.
+/// The longest prefix of whole characters that has at most `max` bytes.
 fn cut(text: Option<&str>, max: usize) -> Option<&str> {
     let text = text?;
     (0..=max).rev().find_map(|len| text.get(..len.min(text.len())))

@@ -1,8 +1,9 @@
-//! What a client claims about itself: whatever is in the settings, the claims that come out of them are within their
-//! bounds, stay on one line, read in one direction, and are not invented.
+//! The claims of a client about itself. Whatever the settings contain, the claims stay within their limits, stay on one
+//! line, read in one direction, and are not invented.
 //!
-//! An input is the value of `request.headers` and, each behind a NUL (which no setting can hold), those of `app.client_ip`,
-//! `app.user_agent`, `app.request_id` and the connection's address. An empty one is not set.
+//! An input consists of the values of `request.headers`, `app.client_ip`, `app.user_agent`, `app.request_id` and the
+//! connection's address, separated by NULs, which no setting can contain. An empty value means that the setting is not
+//! set.
 
 #![no_main]
 
@@ -23,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
             b"app.client_ip" => ip,
             b"app.user_agent" => agent,
             b"app.request_id" => request,
-            other => panic!("a setting nobody documented: {other:?}"),
+            other => panic!("an undocumented setting: {other:?}"),
         };
         (!value.is_empty()).then(|| value.to_vec())
     };
@@ -39,31 +40,32 @@ fuzz_target!(|input: &[u8]| {
     check(claims.ip_address.as_deref(), MAX_IP_ADDRESS, ip, address);
 });
 
-/// The claim is what the application set, else the other source, with what is unsafe to show escaped, and cut.
+/// Checks that the claim is the application's setting or else the other source, with unsafe characters escaped and cut
+/// to its limit.
 fn check(claim: Option<&str>, max: usize, set: &[u8], otherwise: Option<&str>) {
     let source = if set.is_empty() { otherwise.unwrap_or_default().as_bytes() } else { set };
     let Some(claim) = claim else {
-        assert!(source.is_empty(), "a claim got lost");
+        assert!(source.is_empty(), "the claim was lost");
         return;
     };
     assert!((1..=max).contains(&claim.len()));
     assert!(!claim.chars().any(is_unsafe_to_show));
-    assert_eq!(sanitized(claim.as_bytes(), max).as_deref(), Some(claim), "sanitizing twice changed it");
+    assert_eq!(sanitized(claim.as_bytes(), max).as_deref(), Some(claim), "sanitizing the claim again changed it");
 
     let text = String::from_utf8_lossy(source);
-    let escaped: String = text.chars().take(max + 1).map(shown).collect();
-    let rest = escaped.strip_prefix(claim).expect("the claim is the start of what was claimed");
+    let expected: String = text.chars().take(max + 1).map(escaped).collect();
+    let rest = expected.strip_prefix(claim).expect("the claim is a prefix of its source");
     if !rest.is_empty() {
-        // An escape, \u{10ffff}, has up to ten bytes.
-        assert!(claim.len() + 10 > max, "it was cut too early");
+        // An escape such as \u{10ffff} has up to ten bytes.
+        assert!(claim.len() + 10 > max, "the claim was cut too early");
     }
 }
 
-fn shown(character: char) -> String {
+fn escaped(character: char) -> String {
     if is_unsafe_to_show(character) { character.escape_unicode().to_string() } else { character.into() }
 }
 
-/// Control characters, the ends of a line or paragraph, and Unicode's property Bidi_Control.
+/// Control characters, line and paragraph separators, and characters with Unicode's property Bidi_Control.
 fn is_unsafe_to_show(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}')

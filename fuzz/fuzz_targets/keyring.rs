@@ -1,5 +1,5 @@
-//! The text of a keyring: what parses is a keyring within its bounds and comes back when it is written out again; what
-//! does not is refused in words that have no room for any of the text.
+//! The text of a keyring. A text that parses gives a keyring within its limits, and writing that keyring out and
+//! parsing it again returns the same keyring. The error for any other text contains none of the text.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ fuzz_target!(|text: &[u8]| {
     let allow_zero = matches!(parsed, Err(KeyringError::Zero { .. }));
     if allow_zero {
         parsed = Keyring::parse(text, &BARE_ID, true);
-        assert!(!matches!(parsed, Err(KeyringError::Zero { .. })), "a key of zeros was refused that is allowed");
+        assert!(!matches!(parsed, Err(KeyringError::Zero { .. })), "a key of zeros was refused although it is allowed");
     }
     match &parsed {
         Ok(keyring) => check(keyring, text, allow_zero),
@@ -37,16 +37,16 @@ fn check(keyring: &Keyring, text: &[u8], allow_zero: bool) {
         let id = entry.id.as_str();
         assert_eq!(KekId::new(id).as_ref(), Ok(&entry.id));
         assert!((1..=KekId::MAX).contains(&id.len()) && id.is_ascii());
-        assert!(ids.insert(id), "an id twice");
-        assert!(keys.insert(entry.key.expose_secret()), "a key twice");
-        assert!(allow_zero || *entry.key.expose_secret() != [0; 32], "a key of zeros");
+        assert!(ids.insert(id), "an id is there twice");
+        assert!(keys.insert(entry.key.expose_secret()), "a key is there twice");
+        assert!(allow_zero || *entry.key.expose_secret() != [0; 32], "a key of zeros was accepted");
         let key = Base64::encode_string(entry.key.expose_secret());
-        assert!(fields.contains(key.trim_end_matches('=').as_bytes()), "a key that is not in the text");
+        assert!(fields.contains(key.trim_end_matches('=').as_bytes()), "the key is not in the text");
         assert!(fields.contains(id.as_bytes()) || (entries.len() == 1 && entry.id == *BARE_ID));
         written += &format!("{id} {key}\n");
     }
     let read = Keyring::parse(written.as_bytes(), &BARE_ID, true);
-    assert!(is_same(&read.expect("what was written is a keyring"), keyring));
+    assert!(is_same(&read.expect("the written text is a keyring"), keyring));
 }
 
 fn is_same(one: &Keyring, other: &Keyring) -> bool {
@@ -63,18 +63,19 @@ fn without_mark_and_padding(field: &[u8]) -> &[u8] {
     &field[..field.len() - field.iter().rev().take_while(|&&byte| byte == b'=').count()]
 }
 
-/// All that an error shows. Its numbers apart, which are small, it is one of the texts that the source code spells out.
+/// Checks everything that an error shows. Except for its small numbers, it is one of the fixed texts in the source
+/// code.
 fn check_error(error: &KeyringError) {
     static TEXTS: LazyLock<HashSet<String>> =
         LazyLock::new(|| one_of_each().iter().map(|error| split(error).0).collect());
     let (words, numbers) = split(error);
     assert!(TEXTS.contains(&words), "{words}");
     for number in numbers {
-        assert!(number <= MAX_TEXT + 1, "{number} is no line, field or length of a keyring");
+        assert!(number <= MAX_TEXT + 1, "{number} is not a line, field count or length of a keyring");
     }
 }
 
-/// The words and the numbers of all that an error shows.
+/// Splits everything that an error shows into its words and its numbers.
 fn split(error: &KeyringError) -> (String, Vec<usize>) {
     let shown = format!("{error}\n{error:?}\n{}", error.hint());
     let numbers = shown.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());

@@ -1,8 +1,8 @@
-//! Wraps. Under a key whose only wraps are the frozen vectors, a text opens if it is one of these vectors in its own row,
-//! and nothing else ever does. A row's own wrap opens to its key, and changed in any way it does not.
+//! Wraps. The frozen vectors are the only wraps under the test's KEK, so a text opens only if it is one of these
+//! vectors in its own row. A row's own wrap opens to its key, and after any change it no longer opens.
 //!
-//! An input is seven lines: format_version, wrapped_mk, wrap_iv, user_id, key_version, kek_id, and pairs of bytes that say
-//! what to change in the row's own wrap (the place, the bits).
+//! An input has seven lines: format_version, wrapped_mk, wrap_iv, user_id, key_version, kek_id, and pairs of bytes that
+//! say what to change in the row's own wrap (the position and the bits).
 
 #![no_main]
 
@@ -19,7 +19,7 @@ fn counting(first: u8) -> [u8; 32] {
     std::array::from_fn(|i| first + i as u8)
 }
 
-/// What is in the columns of a vault's row.
+/// The columns of a vault's row.
 #[derive(Clone, PartialEq)]
 struct Row {
     format_version: i16,
@@ -69,7 +69,7 @@ impl Row {
             ]
         });
         match self.format_version {
-            // It is bound to no row.
+            // Format 1 binds a wrap to no row.
             FORMAT_1 => self.is_within_bounds() && self.wrapped_mk == VECTOR_1 && self.wrap_iv == "EBESExQVFhcYGRob",
             _ => VECTORS_2.contains(self),
         }
@@ -80,7 +80,7 @@ fuzz_target!(|input: &[u8]| {
     let (row, changes) = read(input);
 
     let opened = row.open(&KEK);
-    assert_eq!(opened.is_some(), row.is_a_frozen_vector(), "it must open if and only if it is one");
+    assert_eq!(opened.is_some(), row.is_a_frozen_vector(), "a wrap must open if and only if it is a frozen vector");
     assert!(opened.is_none_or(|key| *key.expose_secret() == counting(0xa0)), "a wrap opened to another key");
     assert!(row.open(&OTHER_KEK).is_none());
 
@@ -96,7 +96,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// What is missing is empty, and what is no number is a good one: so most inputs get as far as the cipher.
+/// A missing text is read as empty, and an invalid number as a valid one, so that most inputs reach the cipher.
 fn read(input: &[u8]) -> (Row, &[u8]) {
     let mut lines = input.splitn(7, |&byte| byte == b'\n');
     let mut text = || String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
@@ -111,7 +111,7 @@ fn read(input: &[u8]) -> (Row, &[u8]) {
     (row, lines.next().unwrap_or_default())
 }
 
-/// None where a text would be no text any more.
+/// Changes the row. None if a text is no longer valid UTF-8.
 fn change(row: &Row, changes: &[u8]) -> Option<Row> {
     let mut changed = row.clone();
     let columns =

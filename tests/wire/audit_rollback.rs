@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::{eventually, expect_error, fetch, init, rotate, shared_db};
-use crate::trail::{what, what_finally};
+use crate::trail::{trail_of, wait_for_trail};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -15,7 +15,7 @@ fn rows_stay_after_rollback_and_say_what_was_rolled_back() {
     init(&mut app).unwrap();
     fetch(&mut app).unwrap();
     app.batch_execute("ROLLBACK").unwrap();
-    what_finally(&db, "alice", &["init 201 created", "fetch 200", "init 409 rolled-back"]);
+    wait_for_trail(&db, "alice", &["init 201 created", "fetch 200", "init 409 rolled-back"]);
     let rows = db.audit_of("alice");
     assert_eq!(rows[0].key_version, rows[2].key_version);
     assert_eq!(rows[0].request_id, rows[2].request_id);
@@ -29,7 +29,7 @@ fn a_rolled_back_rotate_says_so() {
     app.batch_execute("BEGIN").unwrap();
     let lost = rotate(&mut app).unwrap();
     app.batch_execute("ROLLBACK").unwrap();
-    what_finally(&db, "alice", &["init 201 created", "rotate 200", "rotate 409 rolled-back"]);
+    wait_for_trail(&db, "alice", &["init 201 created", "rotate 200", "rotate 409 rolled-back"]);
     assert_eq!(db.audit_of("alice")[2].key_version, Some(lost.key_version));
 }
 
@@ -40,10 +40,10 @@ fn a_savepoint_s_rollback_says_so() {
     app.batch_execute("BEGIN; SAVEPOINT a").unwrap();
     init(&mut app).unwrap();
     app.batch_execute("ROLLBACK TO SAVEPOINT a").unwrap();
-    what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
+    wait_for_trail(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
     init(&mut app).unwrap();
     app.batch_execute("RELEASE SAVEPOINT a; COMMIT").unwrap();
-    what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back", "init 201 created"]);
+    wait_for_trail(&db, "alice", &["init 201 created", "init 409 rolled-back", "init 201 created"]);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_released_savepoint_is_rolled_back_with_its_parent() {
     app.batch_execute("BEGIN; SAVEPOINT a; SAVEPOINT b").unwrap();
     init(&mut app).unwrap();
     app.batch_execute("RELEASE SAVEPOINT b; ROLLBACK TO SAVEPOINT a; COMMIT").unwrap();
-    what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
+    wait_for_trail(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_released_savepoint_that_is_committed_is_not_called_rolled_back() {
     init(&mut app).unwrap();
     app.batch_execute("RELEASE SAVEPOINT a; SAVEPOINT c; ROLLBACK TO SAVEPOINT c; COMMIT").unwrap();
     fetch(&mut app).unwrap();
-    assert_eq!(what(&db, "alice"), ["init 201 created", "fetch 200"]);
+    assert_eq!(trail_of(&db, "alice"), ["init 201 created", "fetch 200"]);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn an_exception_block_s_rollback_says_so() {
     let mut app = db.app_for("alice");
     app.batch_execute("DO $$ BEGIN PERFORM vault_init(); RAISE 'no'; EXCEPTION WHEN raise_exception THEN NULL; END $$")
         .unwrap();
-    what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
+    wait_for_trail(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_failing_statement_takes_its_init_back_and_says_so() {
     let result = app.simple_query("SELECT vault_init(), 1 / (SELECT 0 FROM pg_sleep(0))");
     expect_error(result, "22012");
     assert_eq!(db.vault_row("alice"), None);
-    what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
+    wait_for_trail(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
 }
 
 #[test]
@@ -113,5 +113,5 @@ fn an_init_that_found_the_vault_has_nothing_to_take_back() {
     app.batch_execute("ROLLBACK").unwrap();
     // A later row of the same backend is behind anything that the rollback would have sent.
     fetch(&mut app).unwrap();
-    assert_eq!(what(&db, "alice"), ["init 201 created", "init 200 already-exists", "fetch 200", "fetch 200"]);
+    assert_eq!(trail_of(&db, "alice"), ["init 201 created", "init 200 already-exists", "fetch 200", "fetch 200"]);
 }

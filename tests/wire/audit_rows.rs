@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use postgres::Client;
 
 use crate::harness::{eventually, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db};
-use crate::trail::{what, what_finally};
+use crate::trail::{trail_of, wait_for_trail};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -27,10 +27,10 @@ fn a_row_is_there_for_others_before_the_caller_s_transaction_ends() {
     ] {
         call(&mut app).unwrap();
         expected.push(row);
-        assert_eq!(what(&db, "alice"), expected, "read by another session");
+        assert_eq!(trail_of(&db, "alice"), expected, "read by another session");
     }
     app.batch_execute("COMMIT").unwrap();
-    assert_eq!(what(&db, "alice"), expected, "a commit adds nothing");
+    assert_eq!(trail_of(&db, "alice"), expected, "a commit adds nothing");
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn every_failure_has_its_row_before_the_error_arrives() {
     app.batch_execute("ROLLBACK; BEGIN").unwrap();
     set_user(&mut app, "alice");
     expect_vault_error(fetch(&mut app), "P0002");
-    assert_eq!(what(&db, "alice"), ["failed_fetch 404 not-initialised"]);
+    assert_eq!(trail_of(&db, "alice"), ["failed_fetch 404 not-initialised"]);
     app.batch_execute("ROLLBACK").unwrap();
     assert_eq!(db.audit().len(), 2);
 }
@@ -78,7 +78,7 @@ fn rows_stay_when_the_caller_is_cancelled() {
     app.batch_execute("SET LOCAL statement_timeout = '100ms'").unwrap();
     expect_error(app.batch_execute("SELECT pg_sleep(60)"), "57014");
     app.batch_execute("ROLLBACK").unwrap();
-    what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
+    wait_for_trail(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn rows_stay_when_the_caller_cancels_the_very_statement() {
     cancel.cancel_query(postgres::NoTls).unwrap();
     expect_error(running.join().unwrap(), "57014");
     assert_eq!(db.vault_row("alice"), None);
-    what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
+    wait_for_trail(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn rows_stay_when_the_caller_is_terminated() {
     assert!(db.value::<bool>(&format!("SELECT pg_terminate_backend({pid}, 10000)")));
     assert!(fetch(&mut app).is_err());
     assert_eq!(db.vault_row("alice"), None);
-    what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
+    wait_for_trail(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn rows_stay_when_the_client_vanishes() {
     app.batch_execute("BEGIN").unwrap();
     init(&mut app).unwrap();
     drop(app);
-    what_finally(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
+    wait_for_trail(&db, "alice", &["init 201 created", "init 409 rolled-back"]);
     assert_eq!(db.vault_row("alice"), None);
 }
 

@@ -17,9 +17,9 @@ fn a_base_backup_under_load_opens_every_key_and_holds_no_kek() {
     let db = cluster.database("d");
     let ledger = some_vaults(&db);
     let load = Load::start(&db, 8);
-    load.let_through(100);
+    load.wait_for_keys(100);
     let backup = cluster.base_backup(&[]);
-    load.let_through(100);
+    load.wait_for_keys(100);
     load.stop().end_checks(&db, "the server under a base backup, 8 clients", 1);
     assert_no_secrets_in_files(&[&backup], &[kek(1).to_vec()]);
     let copy = Cluster::builder().with_wire_kek().without_fsync().data_from(&backup).start();

@@ -37,7 +37,7 @@ fn a_clock_that_is_set_back_loses_nothing() {
     let mut app = db.app();
     ledger.call(&mut app, "alice", Call::Init).unwrap();
     let load = Load::start(&db, 8);
-    load.let_through(100);
+    load.wait_for_keys(100);
     for offset in ["-2d", "-4d", "+1d", "-1d"] {
         set(offset);
         eventually(SOON, "the server has the new time", || {
@@ -47,12 +47,12 @@ fn a_clock_that_is_set_back_loses_nothing() {
             let expected = expected - Duration::from_secs_f64((10.0 - days) * 86_400.0);
             now.max(expected).duration_since(now.min(expected)).unwrap() < Duration::from_secs(3600)
         });
-        load.let_through(100);
+        load.wait_for_keys(100);
         // A writer that goes down starts again in the new time.
         db.force(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer'",
         );
-        load.let_through(100);
+        load.wait_for_keys(100);
         ledger.call(&mut app, "alice", Call::Rotate).unwrap();
     }
     let mut all = load.stop();

@@ -28,11 +28,11 @@ fn processes(cluster: &Cluster, titled: impl Fn(&str) -> bool) -> Vec<i32> {
 fn strike(scenario: &str, cluster: &mut Cluster, mut blow: impl FnMut(&mut Cluster)) {
     let load = Load::start(&cluster.database("d"), SESSIONS);
     for _ in 0..rounds() {
-        load.let_through(BETWEEN);
+        load.wait_for_keys(BETWEEN);
         blow(cluster);
         eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
     }
-    load.let_through(BETWEEN);
+    load.wait_for_keys(BETWEEN);
     load.stop().end_checks(&cluster.existing_database("d"), scenario, rounds());
 }
 

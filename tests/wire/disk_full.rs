@@ -65,7 +65,7 @@ fn no_room_for_wal_releases_nothing_and_recovers() {
     symlink(&moved, &wal).unwrap();
     cluster.start();
     let load = Load::start(&cluster.database("d"), 8);
-    load.let_through(100);
+    load.wait_for_keys(100);
     disk.fill();
     // Each switch takes a new segment; without room for one the server gives up.
     eventually(SOON, "the server stops for want of room", || {
@@ -77,6 +77,6 @@ fn no_room_for_wal_releases_nothing_and_recovers() {
     disk.make_room();
     cluster.crash();
     cluster.start();
-    load.let_through(100);
+    load.wait_for_keys(100);
     load.stop().end_checks(&cluster.existing_database("d"), "no room left for WAL, 8 clients", 1);
 }

@@ -15,7 +15,7 @@ use crate::harness::{
 use crate::keyring::{cluster, kek_status, rewrap, switch};
 use crate::ledger::{Call, Ledger};
 use crate::load::Load;
-use crate::rewrap::{all_rewrapped, users, vaults};
+use crate::rewrap::{assert_all_rewrapped, mint_vaults, user_ids};
 
 pub const CURRENT: &str = env!("CARGO_PKG_VERSION");
 const RELEASED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/released");
@@ -106,7 +106,7 @@ fn an_upgraded_database_has_exactly_the_objects_of_a_fresh_one() {
 
 /// Every way in that 0.1.0 had, under the SQL that the database has: also a rotation of the KEK from k1 to k2.
 fn every_call_works(db: &Db) {
-    let names = users(10);
+    let names = user_ids(10);
     let keys = vaults(db, &names);
     some_vaults(db);
     assert!(status(&mut db.app_for(&names[0])).unwrap().exists);
@@ -114,7 +114,7 @@ fn every_call_works(db: &Db) {
 
     switch(db, &[("k2", 2), ("k1", 1)]).unwrap();
     assert_eq!(rewrap(db, 7).unwrap(), (30, 0, 0));
-    all_rewrapped(db, &names, &keys, "k2");
+    assert_all_rewrapped(db, &names, &keys, "k2");
     let mut admin = db.conn("wire_admin");
     let retired: bool = admin.query_one("SELECT vault_retire_kek('k1')", &[]).unwrap().get(0);
     assert!(retired);
@@ -214,7 +214,7 @@ fn sessions_under_load_notice_nothing_of_an_upgrade() {
         open.batch_execute("COMMIT").unwrap();
 
         let load = Load::start(&db, 8);
-        load.let_through(50);
+        load.wait_for_keys(50);
         let upgrade = |statements: &str| {
             let (mut client, statements) = (db.superuser(), statements.to_owned());
             without_deadlock(Duration::from_secs(60), "ALTER EXTENSION UPDATE", move || {
@@ -223,10 +223,10 @@ fn sessions_under_load_notice_nothing_of_an_upgrade() {
         };
         for _ in 0..10 {
             upgrade(&format!("BEGIN; {UPDATE}; ROLLBACK"));
-            load.let_through(10);
+            load.wait_for_keys(10);
         }
         upgrade(UPDATE);
-        load.let_through(100);
+        load.wait_for_keys(100);
         let ledger = load.stop();
         assert_eq!(ledger.failed_calls(), 0, "{:?}", ledger.failures);
 

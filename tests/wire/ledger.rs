@@ -1,5 +1,5 @@
-//! What the test knows of a vault: each key that it was given and by which call. Every scenario of faults, copies and load
-//! ends with `end_checks`, which holds the server against it.
+//! The test's own record of a vault: every key it received, and the call that returned it. Every scenario of faults,
+//! copies and load ends with `end_checks`, which compares the server with this record.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use postgres::{Client, Error};
 
 use crate::harness::{Counts, Db, VaultKey, assert_no_secrets_in_files, decode, fetch, init, kek, report, rotate};
 
-/// So many master keys, the newest, are looked for in the files; the KEKs always.
+/// The number of master keys, newest first, to search the files for. The KEKs are always searched for.
 const KEYS_SEARCHED: usize = 200;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,7 +37,7 @@ impl Call {
     }
 }
 
-/// A key that went out.
+/// A key that a call returned.
 #[derive(Clone, Debug)]
 struct Release {
     request: String,
@@ -48,7 +48,7 @@ struct Release {
 #[derive(Clone, Debug, Default)]
 struct Known {
     key: Option<VaultKey>,
-    /// Changes whose end the client did not hear of: each may have been committed.
+    /// Changes whose outcome the client never learned. Each of them may have been committed.
     in_doubt: i32,
 }
 
@@ -56,45 +56,45 @@ struct Known {
 pub struct Ledger {
     users: BTreeMap<String, Known>,
     releases: Vec<Release>,
-    /// Failed calls by SQLSTATE; a lost connection is "".
+    /// Failed calls by SQLSTATE. The empty code stands for a lost connection.
     pub failures: BTreeMap<String, usize>,
 }
 
-/// Unique in this process, so that a row is found by its call.
-static NEXT: AtomicU64 = AtomicU64::new(1);
+/// Request ids are unique within this process, so that each audit row can be traced to its call.
+static NEXT_REQUEST: AtomicU64 = AtomicU64::new(1);
 
-fn next_request() -> String {
-    format!("request-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+fn next_request_id() -> String {
+    format!("request-{}", NEXT_REQUEST.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Ledger {
-    /// One call as a statement of its own for that user.
+    /// Makes one call for that user in its own statement.
     pub fn call(&mut self, client: &mut Client, user: &str, call: Call) -> Result<VaultKey, Error> {
-        let request = next_request();
+        let request = next_request_id();
         let set = "SELECT set_config('app.current_user_id', $1, false), set_config('app.request_id', $2, false)";
         if let Err(error) = client.execute(set, &[&user, &request]) {
-            return self.failed(error);
+            return self.count_failure(error);
         }
         let result = call.run(client);
-        self.enter(request, user, call, result)
+        self.record(request, user, call, result)
     }
 
-    /// One call in a transaction that says itself for whom it is, without named statements: all that a session which others
-    /// use in between allows.
+    /// Makes one call in a transaction that sets the user itself. It uses no named statements, because other clients
+    /// may use the session in between.
     pub fn call_in_transaction(&mut self, client: &mut Client, user: &str, call: Call) -> Result<VaultKey, Error> {
-        let request = next_request();
+        let request = next_request_id();
         let set = format!("BEGIN; SET LOCAL app.current_user_id = '{user}'; SET LOCAL app.request_id = '{request}'");
         if let Err(error) = client.batch_execute(&set) {
-            return self.failed(error);
+            return self.count_failure(error);
         }
         let sql = format!("SELECT {} FROM {}()", VaultKey::COLUMNS, call.function());
         let result = client.simple_query(&sql);
         let ended = client.batch_execute(if result.is_ok() { "COMMIT" } else { "ROLLBACK" });
         let result = result.and_then(|messages| ended.map(|()| VaultKey::of_message(&messages)));
-        self.enter(request, user, call, result)
+        self.record(request, user, call, result)
     }
 
-    fn enter(
+    fn record(
         &mut self,
         request: String,
         user: &str,
@@ -103,33 +103,33 @@ impl Ledger {
     ) -> Result<VaultKey, Error> {
         match result {
             Ok(key) => {
-                self.saw(user, &key);
+                self.note_key(user, &key);
                 self.releases.push(Release { request, user: user.to_owned(), key: key.clone() });
                 Ok(key)
             }
             Err(error) => {
-                // An ERROR rolled the statement back; anything else may have come after the commit.
+                // An ERROR rolled the statement back. Any other failure may have happened after the commit.
                 let rolled_back =
                     error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error));
                 if call != Call::Fetch && !rolled_back {
                     self.users.entry(user.to_owned()).or_default().in_doubt += 1;
                 }
-                self.failed(error)
+                self.count_failure(error)
             }
         }
     }
 
-    fn failed(&mut self, error: Error) -> Result<VaultKey, Error> {
+    fn count_failure(&mut self, error: Error) -> Result<VaultKey, Error> {
         let code = error.code().map_or(String::new(), |code| code.code().to_owned());
         *self.failures.entry(code).or_default() += 1;
         Err(error)
     }
 
-    fn saw(&mut self, user: &str, key: &VaultKey) {
+    fn note_key(&mut self, user: &str, key: &VaultKey) {
         let known = &mut self.users.entry(user.to_owned()).or_default().key;
         match known {
             Some(old) if old.key_version == key.key_version => {
-                assert_eq!(old.master_key, key.master_key, "two keys of one version of {user}")
+                assert_eq!(old.master_key, key.master_key, "{user} got two different keys of the same version")
             }
             Some(old) if old.key_version > key.key_version => {}
             _ => *known = Some(key.clone()),
@@ -139,7 +139,7 @@ impl Ledger {
     pub fn merge(&mut self, other: Ledger) {
         for (user, known) in other.users {
             if let Some(key) = &known.key {
-                self.saw(&user, key);
+                self.note_key(&user, key);
             }
             self.users.entry(user).or_default().in_doubt += known.in_doubt;
         }
@@ -153,7 +153,7 @@ impl Ledger {
         self.releases.len()
     }
 
-    /// The request id of the newest call that gave a key.
+    /// The request id of the latest call that returned a key.
     pub fn last_request(&self) -> &str {
         &self.releases.last().expect("a key was released").request
     }
@@ -163,12 +163,13 @@ impl Ledger {
     }
 
     pub fn key(&self, user: &str) -> &VaultKey {
-        self.users[user].key.as_ref().expect("a key of that user was seen")
+        self.users[user].key.as_ref().expect("a key of this user is known")
     }
 
-    /// Every vault opens to the key it had, through an ordinary role and with an audit row.
+    /// Checks that an ordinary role can open every vault, that each still has its key and that each fetch has an audit
+    /// row.
     #[track_caller]
-    fn every_vault_opens(&self, db: &Db) -> usize {
+    fn check_every_vault_opens(&self, db: &Db) -> usize {
         let mut now = Ledger::default();
         let mut app = db.app();
         for (user, known) in &self.users {
@@ -181,18 +182,18 @@ impl Ledger {
             let most = least + known.in_doubt;
             assert!((least..=most).contains(&key.key_version), "{user}: version {} of {known:?}", key.key_version);
             if let Some(same) = same.filter(|same| same.key_version == key.key_version) {
-                // A rewrap changes all but the key.
-                assert_eq!(key.master_key, same.master_key, "{user} has another key than it had");
+                // A rewrap changes everything except the key.
+                assert_eq!(key.master_key, same.master_key, "the key of {user} changed");
             }
         }
-        now.every_release_has_its_row(db);
+        now.check_every_release_has_a_row(db);
         now.released()
     }
 
-    /// A row for each key that went out, saying which, and no row twice.
+    /// Checks that each released key has an audit row that identifies it, and that no row is there twice.
     #[track_caller]
-    fn every_release_has_its_row(&self, db: &Db) -> i64 {
-        // There may be a million rows of calls that no ledger made.
+    fn check_every_release_has_a_row(&self, db: &Db) -> i64 {
+        // There may be a million rows of calls outside any ledger.
         let trail = db.audit_where("request_id LIKE 'request-%'");
         let mut rows: HashMap<&str, Vec<_>> = HashMap::new();
         for row in &trail {
@@ -223,35 +224,35 @@ impl Ledger {
         db.value("SELECT count(*) FROM vault_ext.encryption_vault_audit")
     }
 
-    /// The newest of the keys that were handed out, which must show nowhere.
+    /// The latest released keys, which must appear in no file.
     fn secrets(&self, count: usize) -> Vec<Vec<u8>> {
         let mut seen = HashSet::new();
         let newest = self.releases.iter().rev().map(|release| &release.key.master_key);
         newest.filter(|key| seen.insert(*key)).take(count).map(|key| decode(key)).collect()
     }
 
-    /// The four checks with which each scenario ends, and its line in the table.
+    /// Runs the four final checks of a scenario and reports its row of the table.
     #[track_caller]
     pub fn end_checks(&self, db: &Db, scenario: &str, runs: usize) {
         Self::end_checks_of_all(&[(self, db)], scenario, runs);
     }
 
-    /// The same for several databases of one server, whose files are searched once.
+    /// Does the same for several databases of one server, and searches its files only once.
     #[track_caller]
     pub fn end_checks_of_all(checked: &[(&Ledger, &Db)], scenario: &str, runs: usize) {
         let (mut released, mut rows, mut opened, mut failed_calls) = (0, 0, 0, 0);
         let mut secrets = Vec::new();
         for (ledger, db) in checked {
-            assert!(!ledger.releases.is_empty(), "{scenario}: no key was released, so nothing was shown");
-            opened += ledger.every_vault_opens(db);
-            rows += ledger.every_release_has_its_row(db);
+            assert!(!ledger.releases.is_empty(), "{scenario}: no key was released, so the scenario proves nothing");
+            opened += ledger.check_every_vault_opens(db);
+            rows += ledger.check_every_release_has_a_row(db);
             released += ledger.released();
             failed_calls += ledger.failed_calls();
             secrets.extend(ledger.secrets(KEYS_SEARCHED.div_ceil(checked.len())));
         }
         secrets.extend([kek(1).to_vec(), kek(2).to_vec()]);
         let (_, db) = checked.first().expect("a database to check");
-        // What is only in memory so far belongs to what the files will hold.
+        // Write everything that is still only in memory to the files before searching them.
         db.force("CHECKPOINT");
         let (data, log) = (db.cluster.data(), db.cluster.dir().join("log"));
         let bytes_searched = assert_no_secrets_in_files(&[&data, &log], &secrets);

@@ -1,4 +1,5 @@
-//! A steady mix of calls from many sessions that come back whenever they are thrown out, and the ledger of what they saw.
+//! A steady mix of calls from many sessions, which reconnect whenever they lose their connection, and a ledger of what
+//! they saw.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,14 +17,14 @@ struct Shared {
     stop: AtomicBool,
     released: AtomicUsize,
     failed: AtomicUsize,
-    /// Where the sessions connect to: a failover moves it.
+    /// The server that the sessions connect to. It changes at a failover.
     target: Mutex<Config>,
 }
 
 pub struct Load {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Ledger>>,
-    /// The vaults that were there before the sessions came.
+    /// The vaults created before the sessions started.
     made: Ledger,
 }
 
@@ -32,7 +33,7 @@ impl Load {
         Self::with_settings(db, sessions, "")
     }
 
-    /// `settings`: a statement that each session runs when it has connected.
+    /// Each session runs the statement `settings` after it connects.
     pub fn with_settings(db: &Db, sessions: usize, settings: &'static str) -> Self {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
@@ -40,11 +41,11 @@ impl Load {
             failed: AtomicUsize::new(0),
             target: Mutex::new(db.cluster.config("wire_app", &db.name)),
         });
-        // Made before the settings may cut a call short: afterwards no call finds nothing.
+        // Create the vaults before the settings can cut a call short, so that no later call finds its vault missing.
         let mut made = Ledger::default();
         let mut client = db.app();
         for user in (0..sessions).map(own_user).chain(["everybody".to_owned()]) {
-            made.call(&mut client, &user, Call::Init).expect("a server without a load makes vaults");
+            made.call(&mut client, &user, Call::Init).expect("a server without load creates vaults");
         }
         let threads = (0..sessions)
             .map(|session| {
@@ -55,28 +56,29 @@ impl Load {
         Load { shared, threads, made }
     }
 
-    /// Sends the sessions to another server as soon as they have to connect again.
+    /// Sends the sessions to another server the next time they connect.
     pub fn redirect(&self, db: &Db) {
-        *self.shared.target.lock().expect("no session panics with it") = db.cluster.config("wire_app", &db.name);
+        *self.shared.target.lock().expect("no session panics while it holds the lock") =
+            db.cluster.config("wire_app", &db.name);
     }
 
     pub fn released(&self) -> usize {
         self.shared.released.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more keys were released.
+    /// Waits until the sessions have received `keys` more keys.
     #[track_caller]
-    pub fn let_through(&self, keys: usize) {
+    pub fn wait_for_keys(&self, keys: usize) {
         let before = self.released();
         eventually(SOON, &format!("{keys} more keys go out"), || {
-            assert!(!self.threads.iter().any(JoinHandle::is_finished), "a session ended before its time");
+            assert!(!self.threads.iter().any(JoinHandle::is_finished), "a session ended too early");
             self.released() >= before + keys
         });
     }
 
-    /// Waits until so many more calls failed: a storm that hits nothing shows nothing.
+    /// Waits until `calls` more calls have failed. A storm that hits no call proves nothing.
     #[track_caller]
-    pub fn let_fail(&self, calls: usize) {
+    pub fn wait_for_failures(&self, calls: usize) {
         let failed = || self.shared.failed.load(Ordering::Relaxed);
         let before = failed();
         eventually(SOON, &format!("{calls} more calls fail"), || failed() >= before + calls);
@@ -99,7 +101,7 @@ impl Drop for Load {
 }
 
 fn connect(shared: &Shared, settings: &str) -> Option<Client> {
-    let config = shared.target.lock().expect("no session panics with it").clone();
+    let config = shared.target.lock().expect("no session panics while it holds the lock").clone();
     let mut client = config.connect(NoTls).ok()?;
     client.batch_execute(settings).is_ok().then_some(client)
 }
@@ -108,7 +110,7 @@ fn own_user(session: usize) -> String {
     format!("user-{session}")
 }
 
-/// Each session has a user of its own, mints a new one now and then, and shares one with all the others.
+/// Runs one session: it has its own user, creates a new user now and then, and shares one user with all other sessions.
 fn run(shared: &Shared, session: usize, settings: &str) -> Ledger {
     let mut ledger = Ledger::default();
     let mut client: Option<Client> = None;
@@ -120,7 +122,7 @@ fn run(shared: &Shared, session: usize, settings: &str) -> Ledger {
             if client.is_none() {
                 std::thread::sleep(Duration::from_millis(10));
             } else if let Some(client) = client.as_mut() {
-                // A standby that took over may not have it.
+                // A promoted standby may not have this vault.
                 let _ = ledger.call(client, &own, Call::Init);
             }
             continue;
@@ -137,7 +139,7 @@ fn run(shared: &Shared, session: usize, settings: &str) -> Ledger {
             Ok(_) => {
                 shared.released.fetch_add(1, Ordering::Relaxed);
             }
-            // A server that refuses everything for a while is not to be asked a million times.
+            // Do not call a million times while the server refuses everything.
             Err(_) => {
                 shared.failed.fetch_add(1, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(5));

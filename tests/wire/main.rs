@@ -1,7 +1,7 @@
 //! vault_ext over the wire: real servers, ordinary roles, many sessions.
 //!
-//! `VAULT_EXT_PG_CONFIG` names the pg_config of a PostgreSQL tree into which the extension has been installed. Every
-//! server runs in a folder of its own below /tmp and is gone when this process is, however it ends.
+//! `VAULT_EXT_PG_CONFIG` names the pg_config of a PostgreSQL tree that has the extension installed. Every server runs in
+//! its own folder below /tmp. It goes away together with this process, however the process ends.
 
 mod harness;
 

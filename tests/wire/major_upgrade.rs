@@ -1,4 +1,4 @@
-//! To another major version: `make test-upgrade PG=15 NEW=18`. VAULT_EXT_NEW_PG_CONFIG names its installation.
+//! Upgrades to another major version: `make test-upgrade PG=15 NEW=18`. VAULT_EXT_NEW_PG_CONFIG names its installation.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,8 +16,8 @@ fn old_major() -> Builder {
     Cluster::builder().with_wire_kek().without_fsync()
 }
 
-/// The newest minor releases give each column a version, which pg_upgrade of a somewhat older release of the new major
-/// refuses for any table whatever. A database that was made before them has none; so has this one.
+/// The newest minor releases store a version with each column. A slightly older pg_upgrade of the new major refuses any
+/// table that has one. Databases created by earlier releases have no column versions, so this statement removes them.
 const WITHOUT_COLUMN_VERSIONS: &str = "
     SET allow_system_table_mods = on;
     UPDATE pg_attribute SET attoptions = NULL WHERE attrelid >= 16384 AND attoptions::text LIKE '{pg_attver=%'";
@@ -27,18 +27,18 @@ fn version(bindir: &Path) -> String {
     text.split_whitespace().nth(2).expect("a version").to_owned()
 }
 
-fn way() -> String {
+fn versions_text() -> String {
     format!("{} to {}", version(bindir()), version(&bindir_of("VAULT_EXT_NEW_PG_CONFIG")))
 }
 
-/// What pg_upgrade left in its logs.
-fn errors_below(data: &Path) -> String {
+/// The errors in pg_upgrade's logs.
+fn pg_upgrade_errors(data: &Path) -> String {
     let logs =
         Command::new("grep").args(["-rihE", "error|fatal|detail"]).arg(data.join("pg_upgrade_output.d")).output();
     String::from_utf8_lossy(&logs.expect("grep starts").stdout).into_owned()
 }
 
-/// The server of the new major over the data of the old one, not started.
+/// Upgrades the old server's data and returns the server of the new major, not started.
 fn pg_upgraded(old: &Cluster, link: bool) -> Cluster {
     let new = new_major().prepare();
     let dir = scratch_dir();
@@ -49,7 +49,7 @@ fn pg_upgraded(old: &Cluster, link: bool) -> Cluster {
         pg_upgrade.arg("--link");
     }
     let output = pg_upgrade.output().expect("pg_upgrade starts");
-    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), errors_below(&new.data()));
+    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), pg_upgrade_errors(&new.data()));
     new
 }
 
@@ -67,11 +67,15 @@ fn upgrade(link: bool) {
     new.start();
     let how = if link { "--link" } else { "--copy" };
     for name in ["d", "other"] {
-        ledger.end_checks(&new.existing_database(name), &format!("pg_upgrade {how}, {}", way()), 1);
+        ledger.end_checks(&new.existing_database(name), &format!("pg_upgrade {how}, {}", versions_text()), 1);
     }
     if !link {
         old.start();
-        ledger.end_checks(&old.existing_database("d"), &format!("the old server after pg_upgrade {how}, {}", way()), 1);
+        ledger.end_checks(
+            &old.existing_database("d"),
+            &format!("the old server after pg_upgrade {how}, {}", versions_text()),
+            1,
+        );
     }
 }
 
@@ -85,9 +89,9 @@ fn pg_upgrade_by_link() {
     upgrade(true);
 }
 
-/// pg_upgrade keeps the version of an extension's SQL, whatever the new server's default is.
+/// pg_upgrade keeps the version of the extension's SQL, whatever default version the new server has.
 #[test]
-fn pg_upgrade_keeps_the_extension_s_older_version_and_then_that_is_upgraded() {
+fn pg_upgrade_keeps_an_older_extension_version_that_can_be_upgraded_later() {
     for version in released() {
         let mut old = old_major().start();
         let ledger = {
@@ -101,11 +105,11 @@ fn pg_upgrade_keeps_the_extension_s_older_version_and_then_that_is_upgraded() {
         new.start();
         let db = new.existing_database("d");
         assert_eq!(sql_version(&db), version);
-        ledger.end_checks(&db, &format!("pg_upgrade with the SQL of {version}, {}", way()), 1);
+        ledger.end_checks(&db, &format!("pg_upgrade with the SQL of {version}, {}", versions_text()), 1);
         db.force("ALTER EXTENSION vault_ext UPDATE");
         let fresh = objects(&new.database_by("fresh", "CREATE EXTENSION vault_ext"));
         assert_eq!(objects(&db), fresh);
-        ledger.end_checks(&db, &format!("pg_upgrade with the SQL of {version}, upgraded then, {}", way()), 1);
+        ledger.end_checks(&db, &format!("pg_upgrade with the SQL of {version}, upgraded then, {}", versions_text()), 1);
     }
 }
 
@@ -114,7 +118,7 @@ fn a_dump_restores_into_the_new_major() {
     let (old, new) = (old_major().start(), new_major().start());
     let db = old.database("d");
     let ledger = some_vaults(&db);
-    // The new major's pg_dump, as PostgreSQL's manual recommends, and the old one's.
+    // PostgreSQL's manual recommends the new major's pg_dump. The old one must work too.
     for (name, bindir) in [("new", bindir_of("VAULT_EXT_NEW_PG_CONFIG")), ("old", bindir().to_owned())] {
         let file = scratch_dir().join("dump");
         let port = old.port().to_string();
@@ -130,7 +134,7 @@ fn a_dump_restores_into_the_new_major() {
         succeed(new.program("pg_restore", "postgres").args(["--exit-on-error", "-d", &copy.name]).arg(&file));
         copy.make_logins();
         assert_eq!(copy.audit(), db.audit());
-        ledger.end_checks(&copy, &format!("pg_dump of the {name} major, {}", way()), 1);
+        ledger.end_checks(&copy, &format!("pg_dump of the {name} major, {}", versions_text()), 1);
     }
-    ledger.end_checks(&db, &format!("the old server of the dumps, {}", way()), 1);
+    ledger.end_checks(&db, &format!("the old server of the dumps, {}", versions_text()), 1);
 }

@@ -1,4 +1,4 @@
-//! Text that breaks things elsewhere, as a user's id and as what a client claims: it goes in and comes out exactly, or is
+//! Text that breaks other software, used as user ids and as client claims. It is either stored and returned exactly, or
 //! refused.
 
 use std::collections::HashSet;
@@ -15,7 +15,7 @@ use crate::harness::{
 
 const MEGABYTE: usize = 1 << 20;
 
-/// All of them within the bounds of an id and of every claim.
+/// Every text is within the length limits of an id and of every claim.
 const NASTY: [&str; 48] = [
     " ",
     "   ",
@@ -67,7 +67,7 @@ const NASTY: [&str; 48] = [
     "null",
 ];
 
-/// A text parameter of any bytes.
+/// A text parameter with arbitrary bytes.
 #[derive(Debug)]
 struct Bytes<'a>(&'a [u8]);
 
@@ -89,13 +89,13 @@ fn set_bytes(client: &mut Client, setting: &str, value: &[u8]) -> Result<u64, po
 }
 
 /// The ids of all vaults.
-fn vaults(db: &Db) -> Vec<String> {
+fn vault_ids(db: &Db) -> Vec<String> {
     let rows = db.superuser().query("SELECT user_id FROM vault_ext.encryption_vaults", &[]).expect("the vaults");
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// What the trail shows of a claim: itself, with what could break or reorder a line escaped.
-fn shown(claim: &str) -> String {
+/// A claim as the trail shows it: characters that could break or reorder a line are escaped.
+fn escaped(claim: &str) -> String {
     let escape = |c: char| {
         let reorders =
             matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -105,7 +105,7 @@ fn shown(claim: &str) -> String {
 }
 
 #[test]
-fn any_text_is_a_user_of_its_own_whose_id_comes_out_exactly() {
+fn every_text_is_a_separate_user_and_its_id_is_stored_exactly() {
     let db = shared_db();
     let longest = ["\u{1}".repeat(255), "'".repeat(255), "🔑".repeat(63) + "abc", "\u{202e}".repeat(85)];
     let users: Vec<&str> = NASTY.into_iter().chain(longest.iter().map(String::as_str)).collect();
@@ -119,28 +119,28 @@ fn any_text_is_a_user_of_its_own_whose_id_comes_out_exactly() {
         let own: i64 = app.query_one("SELECT count(*) FROM vault_ext.own_audit", &[]).unwrap().get(0);
         assert_eq!(own, 2, "{user:?}");
     }
-    let exactly: HashSet<String> = users.iter().map(|user| (*user).to_owned()).collect();
-    assert_eq!(exactly.len(), users.len());
-    let stored = vaults(&db);
-    assert_eq!((stored.len(), stored.into_iter().collect::<HashSet<_>>()), (users.len(), exactly.clone()));
+    let expected: HashSet<String> = users.iter().map(|user| (*user).to_owned()).collect();
+    assert_eq!(expected.len(), users.len());
+    let stored = vault_ids(&db);
+    assert_eq!((stored.len(), stored.into_iter().collect::<HashSet<_>>()), (users.len(), expected.clone()));
 
     let mut admin = db.conn("wire_admin");
     for user in &users {
         assert!(admin.query_one("SELECT vault_erase($1)", &[user]).unwrap().get::<_, bool>(0), "{user:?}");
     }
-    assert_eq!(vaults(&db), [""; 0]);
+    assert_eq!(vault_ids(&db), [""; 0]);
     let rows = db.audit();
     assert_eq!(rows.len(), 3 * users.len());
-    assert_eq!(rows.into_iter().filter_map(|row| row.user_id).collect::<HashSet<_>>(), exactly);
+    assert_eq!(rows.into_iter().filter_map(|row| row.user_id).collect::<HashSet<_>>(), expected);
 }
 
 #[test]
-fn claims_come_out_exactly_with_what_breaks_a_line_escaped() {
+fn claims_are_stored_exactly_with_unsafe_characters_escaped() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let check = |row: &AuditRow, claim: &str| {
-        assert_eq!(row.user_agent, Some(shown(claim)), "{claim:?}");
-        assert_eq!(row.request_id, Some(shown(claim)), "{claim:?}");
+        assert_eq!(row.user_agent, Some(escaped(claim)), "{claim:?}");
+        assert_eq!(row.request_id, Some(escaped(claim)), "{claim:?}");
     };
     for claim in NASTY {
         for setting in ["app.user_agent", "app.request_id"] {
@@ -161,7 +161,7 @@ fn claims_come_out_exactly_with_what_breaks_a_line_escaped() {
         check(row, claim);
     }
     for (claim, row) in NASTY.iter().zip(of_headers) {
-        // Around a header's value blanks mean nothing.
+        // Blanks around a header's value are ignored.
         match claim.trim() {
             "" => assert_eq!((&row.user_agent, &row.request_id), (&None, &None), "{claim:?}"),
             trimmed => check(row, trimmed),
@@ -209,18 +209,18 @@ fn a_megabyte_is_refused_as_an_id_and_cut_as_a_claim() {
     for row in &rows[3..] {
         assert_eq!((&row.user_agent, &row.request_id), (&None, &None));
     }
-    assert_eq!(vaults(&db), ["alice"]);
+    assert_eq!(vault_ids(&db), ["alice"]);
 }
 
 #[test]
-fn bytes_that_are_no_text_are_refused_by_the_server() {
+fn the_server_refuses_bytes_that_are_not_text() {
     let db = shared_db();
-    let no_text: [&[u8]; 8] =
+    let invalid: [&[u8]; 8] =
         [b"al\0ice", b"\0", b"\xff", b"alice\x80", b"\xc0\x80", b"\xed\xa0\x80", b"\xf0\x9f\x94", b"\xf5\x80\x80\x80"];
     for encoding in ["UTF8", "SQL_ASCII"] {
         let mut app = db.app();
         app.batch_execute(&format!("SET client_encoding = {encoding}")).unwrap();
-        for bytes in no_text {
+        for bytes in invalid {
             for setting in ["app.current_user_id", "app.client_ip", "app.request_id", "request.headers"] {
                 expect_error(set_bytes(&mut app, setting, bytes), "22021");
             }
@@ -230,7 +230,7 @@ fn bytes_that_are_no_text_are_refused_by_the_server() {
         expect_vault_error(init(&mut app), "28000");
     }
     assert_eq!(db.audit().len(), 2);
-    assert_eq!(vaults(&db), [""; 0]);
+    assert_eq!(vault_ids(&db), [""; 0]);
 }
 
 #[test]
@@ -252,9 +252,9 @@ fn a_client_in_another_encoding_is_the_same_user() {
         assert_eq!(fetch(&mut app).unwrap(), key, "{encoding}");
         let rows = db.audit_of(user);
         assert_eq!(rows.len(), 2, "{encoding}");
-        assert_eq!(rows[1].user_agent, Some(shown(user)), "{encoding}");
+        assert_eq!(rows[1].user_agent, Some(escaped(user)), "{encoding}");
     }
-    // This byte stands for nothing in that encoding.
+    // This byte is no character in that encoding.
     let mut app = db.app();
     app.batch_execute("SET client_encoding = 'WIN1252'").unwrap();
     expect_error(set_bytes(&mut app, "app.current_user_id", b"\x81"), "22P05");
@@ -272,9 +272,9 @@ fn a_client_whose_encoding_lacks_a_character_still_gets_its_key() {
     expect_error(app.query("SELECT user_agent FROM vault_ext.own_audit", &[]), "22P05");
 }
 
-/// What a connection brings with it, the server does not check.
+/// The server does not check the encoding of settings in the connection options.
 #[test]
-fn bytes_that_come_with_the_connection_are_no_identity_and_a_readable_claim() {
+fn invalid_bytes_in_connection_options_are_refused_as_an_id_and_readable_as_a_claim() {
     let db = shared_db();
     let call = |options: &[u8]| {
         let mut app = RawClient::connect_with(db.cluster, "wire_app", &db.name, options);
@@ -303,16 +303,16 @@ fn bytes_that_come_with_the_connection_are_no_identity_and_a_readable_claim() {
     assert_eq!(rows[0].ip_address.as_deref(), Some("192.0.2.\u{fffd}"));
     assert_eq!(rows[0].user_agent.as_deref(), Some("a\u{fffd}"));
     assert_eq!(rows[0].request_id.as_deref(), Some("\u{fffd}"));
-    assert_eq!(rows[1].user_agent, None, "headers that are no UTF-8 are no JSON");
+    assert_eq!(rows[1].user_agent, None, "headers that are not UTF-8 are not JSON");
 }
 
-/// Names of roles belong to all databases, and those in other encodings make their own.
+/// All databases share the role names, and a database in another encoding can create names in that encoding.
 #[test]
-fn a_role_named_in_another_database_s_encoding_is_recorded_readably() {
+fn a_role_name_in_another_encoding_is_recorded_readably() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.database("d");
     db.force("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
-    // 63 bytes, of which the last 60 are each a character in LATIN1 and none in UTF-8.
+    // 63 bytes. Each of the last 60 is a character in LATIN1 and invalid in UTF-8.
     let make = "DO $$ DECLARE name text := 'app' || repeat(chr(233), 60); BEGIN
         EXECUTE format('CREATE ROLE %I', name);
         EXECUTE format('GRANT vault_ext_user TO %I', name);
@@ -320,10 +320,10 @@ fn a_role_named_in_another_database_s_encoding_is_recorded_readably() {
     END $$";
     cluster.superuser("latin").batch_execute(make).unwrap();
     let mut app = db.app_for("alice");
-    let become_it = "DO $$ BEGIN
+    let set_role = "DO $$ BEGIN
         EXECUTE format('SET ROLE %I', (SELECT rolname FROM pg_roles WHERE left(encode(rolname::bytea, 'hex'), 8) = '617070e9'));
     END $$";
-    app.batch_execute(become_it).unwrap();
+    app.batch_execute(set_role).unwrap();
     let key = init(&mut app).unwrap();
     app.batch_execute("RESET ROLE").unwrap();
     assert_eq!(fetch(&mut app).unwrap(), key);

@@ -1,5 +1,5 @@
-//! Libraries that write down what a server does, as talkative as they can be made, before vault_ext and after it: they see
-//! every statement and no key. `make test-neighbours` runs all other tests in their company too.
+//! Libraries that log a server's activity, at their most verbose and loaded before and after vault_ext. They see every
+//! statement and no key. `make test-neighbours` also runs all other tests beside these libraries.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::ledger::{Call, Ledger};
 
 const CONTRIB: [&str; 2] = ["pg_stat_statements", "auto_explain"];
 
-/// A server with these libraries before vault_ext, and one with them after it, both with every log of PostgreSQL's own.
+/// Two servers, one that loads these libraries after vault_ext and one before it. Both log all that PostgreSQL can log.
 fn both_orders(neighbours: &[&'static str]) -> [Builder; 2] {
     let [mut first, mut last] = [vec!["vault_ext"], neighbours.to_vec()];
     first.extend(neighbours);
@@ -29,7 +29,7 @@ fn both_orders(neighbours: &[&'static str]) -> [Builder; 2] {
     })
 }
 
-/// Calls of every kind and in every shape of statement, failures included.
+/// Makes every kind of call in every form of statement, including calls that fail.
 fn use_everything(db: &Db) -> Ledger {
     let mut ledger = Ledger::default();
     let mut app = db.app();
@@ -42,12 +42,13 @@ fn use_everything(db: &Db) -> Ledger {
     let key = ledger.key("alice").master_key.clone();
     let row = app.query_one("SELECT master_key FROM vault_get_master_key() WHERE kek_id <> $1", &[&"x"]).unwrap();
     assert_eq!(row.get::<_, String>(0), key);
-    // pgaudit leaves out what a definer function does, unless a member of its owner calls, as every superuser is.
+    // pgaudit skips the statements of a definer function, unless the caller is a member of its owner, as every
+    // superuser is.
     let mut superuser = db.superuser();
     for call in [Call::Init, Call::Rotate, Call::Fetch] {
         ledger.call(&mut superuser, "carol", call).unwrap();
     }
-    // The key in an expression and a cursor, whose plans all show.
+    // The key in an expression and in a cursor. The logs show both plans.
     app.batch_execute(
         "SELECT length(master_key) FROM vault_get_master_key();
          BEGIN; DECLARE c CURSOR FOR SELECT * FROM vault_get_master_key(); FETCH c; ROLLBACK",
@@ -77,7 +78,7 @@ fn major(cluster: &Cluster) -> u32 {
 }
 
 #[track_caller]
-fn log_shows(cluster: &Cluster, texts: &[&str]) {
+fn assert_log_shows(cluster: &Cluster, texts: &[&str]) {
     let log = cluster.log();
     for text in texts {
         assert!(log.contains(text), "the log does not show {text:?}");
@@ -85,7 +86,7 @@ fn log_shows(cluster: &Cluster, texts: &[&str]) {
 }
 
 #[track_caller]
-fn statistics_have(db: &Db, statement: &str) {
+fn assert_statistics_have(db: &Db, statement: &str) {
     let sql = "SELECT sum(calls)::bigint FROM pg_stat_statements WHERE query ILIKE '%' || $1 || '%'
         AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
     let calls: Option<i64> = db.superuser().query_one(sql, &[&statement]).unwrap().get(0);
@@ -96,7 +97,7 @@ fn statistics_have(db: &Db, statement: &str) {
 fn statistics_and_plans_show_every_statement_and_no_key() {
     for builder in both_orders(&CONTRIB) {
         let mut cluster = builder.prepare();
-        // From PostgreSQL 16 on plans come with their parameters.
+        // Since PostgreSQL 16, auto_explain can log a plan's parameters.
         if major(&cluster) >= 16 {
             cluster.configure("auto_explain.log_parameter_max_length = -1");
         }
@@ -106,37 +107,40 @@ fn statistics_and_plans_show_every_statement_and_no_key() {
         let ledger = use_everything(&db);
         for statement in ["FROM vault_init()", "FROM vault_ext.encryption_vaults WHERE user_id", "CALL vault_rewrap()"]
         {
-            statistics_have(&db, statement);
+            assert_statistics_have(&db, statement);
         }
-        log_shows(&cluster, &["Query Text: SELECT master_key, format_version, kek_id, key_version FROM vault_init()"]);
-        log_shows(&cluster, &["Query Text: UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2"]);
+        assert_log_shows(
+            &cluster,
+            &["Query Text: SELECT master_key, format_version, kek_id, key_version FROM vault_init()"],
+        );
+        assert_log_shows(&cluster, &["Query Text: UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2"]);
         let texts = "pg_stat_tmp/pgss_query_texts.stat";
         let kept = fs::read_to_string(cluster.data().join(texts)).unwrap();
-        assert!(kept.contains("vault_get_master_key"), "{texts} has another place");
+        assert!(kept.contains("vault_get_master_key"), "{texts} has moved");
         ledger.end_checks(&db, "pg_stat_statements and auto_explain as neighbours", 1);
         drop(db);
-        // At a shutdown the statistics go to a file.
+        // A shutdown writes the statistics to a file.
         cluster.restart();
         let db = cluster.existing_database("d");
-        statistics_have(&db, "FROM vault_init()");
+        assert_statistics_have(&db, "FROM vault_init()");
         ledger.end_checks(&db, "pg_stat_statements and auto_explain as neighbours, after a restart", 1);
     }
 }
 
 #[test]
-fn statements_that_vault_ext_looks_at_reach_the_neighbours_too() {
+fn neighbours_also_see_the_statements_that_vault_ext_inspects() {
     for builder in both_orders(&CONTRIB) {
         let cluster = builder.start();
         let db = cluster.database("d");
         db.force("CREATE EXTENSION pg_stat_statements");
-        // With the audit writer in the template, which vault_ext asks to leave.
+        // The audit writer is connected to the template, and vault_ext asks it to leave.
         let key = init(&mut db.app_for("alice")).unwrap();
         db.cluster.superuser("postgres").batch_execute("CREATE DATABASE copy TEMPLATE d").unwrap();
         let copy = cluster.existing_database("copy");
         assert_eq!(fetch(&mut copy.app_for("alice")).unwrap(), key);
         expect_vault_error(copy.superuser().batch_execute("DROP EXTENSION vault_ext"), "55000");
         copy.force("SET vault_ext.allow_drop = on; DROP EXTENSION vault_ext");
-        statistics_have(&copy, "DROP EXTENSION vault_ext");
+        assert_statistics_have(&copy, "DROP EXTENSION vault_ext");
         let created: i64 = db.value("SELECT count(*) FROM pg_stat_statements WHERE query LIKE 'CREATE DATABASE copy%'");
         assert_eq!(created, 1);
     }
@@ -159,10 +163,10 @@ mod packaged {
             let db = cluster.database("d");
             db.force("CREATE EXTENSION pgaudit");
             let ledger = use_everything(&db);
-            log_shows(
+            assert_log_shows(
                 &cluster,
                 &[
-                    // Seen by its hook on object accesses, to which vault_ext has one too.
+                    // From pgaudit's hook on object access. vault_ext uses the same hook.
                     "FUNCTION,EXECUTE,FUNCTION,public.vault_get_master_key,",
                     "READ,SELECT,TABLE,vault_ext.encryption_vaults,",
                     "WRITE,UPDATE,TABLE,vault_ext.encryption_vaults,\"UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2",
@@ -172,13 +176,13 @@ mod packaged {
             ledger.end_checks(&db, "pgaudit as a neighbour", 1);
             expect_vault_error(db.superuser().batch_execute("DROP EXTENSION vault_ext"), "55000");
             db.force("SET vault_ext.allow_drop = on; DROP EXTENSION vault_ext");
-            log_shows(&cluster, &["DDL,DROP EXTENSION,"]);
+            assert_log_shows(&cluster, &["DDL,DROP EXTENSION,"]);
         }
     }
 
-    /// The limit of all this: variables of PL/pgSQL are parameters of the statements in which they are used.
+    /// The limit of this protection: PL/pgSQL variables are parameters of the statements that use them.
     #[test]
-    fn a_key_that_somebody_else_s_sql_handles_is_logged_like_any_value() {
+    fn a_key_in_other_sql_is_logged_like_any_value() {
         let [builder, _] = both_orders(&["pgaudit"]);
         let cluster = builder.start();
         let mut app = cluster.database("d").app_for("alice");
@@ -188,12 +192,12 @@ mod packaged {
             "DO $$ DECLARE k text := (vault_get_master_key()).master_key; BEGIN PERFORM (SELECT length(k)); END $$",
         )
         .unwrap();
-        assert!(cluster.log().contains(&key), "pgaudit has become discreet: say so in docs/reliability.md");
+        assert!(cluster.log().contains(&key), "pgaudit no longer logs this parameter: update docs/reliability.md");
     }
 
-    /// With pgaudit.log_client the statements inside a call, with their parameters, go to whoever called.
+    /// With pgaudit.log_client, the caller receives the statements inside a call together with their parameters.
     #[test]
-    fn pgaudit_tells_the_client_no_key() {
+    fn pgaudit_sends_no_key_to_the_client() {
         for builder in both_orders(&["pgaudit"]) {
             let cluster = builder.conf("pgaudit.log_client = on").conf("pgaudit.log_level = notice").start();
             cluster.database("d");
@@ -213,8 +217,9 @@ mod packaged {
         }
     }
 
-    /// A job that returns a key, which pg_cron fetches like any client: its journal has no word of it.
-    fn a_job_shows_no_key(in_workers: bool) {
+    /// Runs a pg_cron job that returns a key. pg_cron fetches the key like any client, and its job log does not contain
+    /// it.
+    fn assert_a_job_shows_no_key(in_workers: bool) {
         for builder in both_orders(&["pg_cron"]) {
             let workers = format!("cron.use_background_workers = {in_workers}");
             let cluster = builder.tcp().conf("cron.host = '127.0.0.1'").conf(&workers).start();
@@ -244,11 +249,11 @@ mod packaged {
 
     #[test]
     fn a_job_of_pg_cron_in_a_worker_shows_no_key() {
-        a_job_shows_no_key(true);
+        assert_a_job_shows_no_key(true);
     }
 
     #[test]
     fn a_job_of_pg_cron_over_a_connection_shows_no_key() {
-        a_job_shows_no_key(false);
+        assert_a_job_shows_no_key(false);
     }
 }

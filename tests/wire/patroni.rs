@@ -1,4 +1,4 @@
-//! Failover as it is done in production: two servers under Patroni with its own Raft, a third vote, and synchronous mode.
+//! Failover as in production: two servers under Patroni with its built-in Raft, a third voter, and synchronous mode.
 //! Needs Debian's patroni: make test-patroni.
 
 use std::fs;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::harness::{Cluster, bindir, chown_to_server, eventually, kek, keyring_line, scratch_dir, server_command};
 use crate::load::Load;
 
-/// Patroni waits for the lost leader's key to run out, 20 seconds at least.
+/// Patroni waits for the lost leader's key to expire, which takes at least 20 seconds.
 const FAILOVER: Duration = Duration::from_secs(120);
 
 /// Ports that were free a moment ago.
@@ -22,14 +22,14 @@ fn free_ports<const N: usize>() -> [u16; N] {
 
 struct Node {
     cluster: Cluster,
-    /// Port of Patroni's REST interface.
+    /// The port of Patroni's REST API.
     api: u16,
     patroni: Option<Child>,
 }
 
 impl Node {
     fn new(name: &str, raft: u16, partners: [u16; 2]) -> Self {
-        // Patroni makes the data directory itself; the harness is asked for the folder and the port.
+        // Patroni creates the data directory itself. The harness only provides the folder and the port.
         let cluster = Cluster::builder().tcp().prepare();
         fs::remove_dir_all(cluster.data()).unwrap();
         cluster.write_kek("keyring", keyring_line("wire-1", &kek(1)), 0o600);
@@ -76,7 +76,7 @@ postgresql:
         self.patroni = Some(patroni.spawn().expect("patroni starts"));
     }
 
-    /// As if the machine lost power.
+    /// Kills Patroni and the server, as if the machine had lost power.
     fn kill(&mut self) {
         if let Some(mut patroni) = self.patroni.take() {
             let _ = patroni.kill();
@@ -85,18 +85,18 @@ postgresql:
         self.cluster.crash();
     }
 
-    fn asks(&self, sql: &str) -> bool {
+    fn answers_true(&self, sql: &str) -> bool {
         let answer = self.cluster.try_conn("postgres", "postgres").and_then(|mut client| client.query_one(sql, &[]));
         answer.is_ok_and(|row| row.get(0))
     }
 
     #[track_caller]
-    fn leads(&self) {
-        eventually(FAILOVER, "this server leads", || self.asks("SELECT NOT pg_is_in_recovery()"));
+    fn wait_until_leader(&self) {
+        eventually(FAILOVER, "this server leads", || self.answers_true("SELECT NOT pg_is_in_recovery()"));
     }
 
-    /// What Patroni tells of its servers, in JSON.
-    fn view(&self) -> std::io::Result<String> {
+    /// Patroni's view of the cluster, as an HTTP response with JSON.
+    fn cluster_view(&self) -> std::io::Result<String> {
         let mut answer = String::new();
         let mut stream = TcpStream::connect(("127.0.0.1", self.api))?;
         stream.write_all(b"GET /cluster HTTP/1.0\r\n\r\n")?;
@@ -104,11 +104,12 @@ postgresql:
         Ok(answer)
     }
 
-    /// Patroni fails over to a server only after it has noted it as synchronous, a little later than PostgreSQL calls it so.
+    /// Patroni fails over only to a server that it has recorded as synchronous, which happens slightly after PostgreSQL
+    /// reports it as synchronous.
     #[track_caller]
-    fn has_a_synchronous_standby(&self) {
-        eventually(FAILOVER, "Patroni knows a synchronous standby", || {
-            self.view().is_ok_and(|view| view.contains("\"sync_standby\""))
+    fn wait_for_synchronous_standby(&self) {
+        eventually(FAILOVER, "Patroni has recorded a synchronous standby", || {
+            self.cluster_view().is_ok_and(|view| view.contains("\"sync_standby\""))
         });
     }
 }
@@ -123,7 +124,7 @@ impl Drop for Node {
     }
 }
 
-/// The third vote, without a database.
+/// The third voter, without a database.
 struct Witness(Child);
 
 impl Witness {
@@ -156,23 +157,23 @@ fn a_failover_there_and_back_keeps_every_key_that_went_out() {
     let mut a = Node::new("a", first, [second, third]);
     let mut b = Node::new("b", second, [first, third]);
     a.start();
-    a.leads();
+    a.wait_until_leader();
     b.start();
-    a.has_a_synchronous_standby();
+    a.wait_for_synchronous_standby();
     let load = Load::start(&a.cluster.database("d"), 16);
-    load.let_through(200);
+    load.wait_for_keys(200);
     a.kill();
-    b.leads();
+    b.wait_until_leader();
     load.redirect(&b.cluster.existing_database("d"));
-    load.let_through(200);
-    // Patroni brings the old leader back, with pg_rewind where it has to.
+    load.wait_for_keys(200);
+    // Patroni brings the old leader back, using pg_rewind if necessary.
     a.start();
-    b.has_a_synchronous_standby();
-    load.let_through(200);
+    b.wait_for_synchronous_standby();
+    load.wait_for_keys(200);
     b.kill();
-    a.leads();
+    a.wait_until_leader();
     load.redirect(&a.cluster.existing_database("d"));
-    load.let_through(200);
+    load.wait_for_keys(200);
     load.stop().end_checks(
         &a.cluster.existing_database("d"),
         "Patroni: failover and back, synchronous mode, 16 clients",

@@ -1,4 +1,4 @@
-//! Calls sent without waiting for the answers before them.
+//! Pipelined calls: the client sends them without waiting for the previous answers.
 
 use crate::harness::raw::{Answer, RawClient};
 use crate::harness::{bindir, fetch, init, server_command, shared_db};
@@ -35,7 +35,7 @@ fn a_pipeline_of_calls_answers_in_order() {
 }
 
 #[test]
-fn an_error_in_a_pipeline_takes_back_its_implicit_transaction_but_not_the_trail() {
+fn an_error_in_a_pipeline_rolls_back_its_implicit_transaction_but_not_the_trail() {
     let db = shared_db();
     let mut client = RawClient::connect(db.cluster, "wire_app", &db.name);
     client.queue("SET app.current_user_id = 'alice'");
@@ -61,7 +61,7 @@ fn an_error_in_a_pipeline_takes_back_its_implicit_transaction_but_not_the_trail(
 }
 
 #[test]
-fn hundreds_of_calls_in_one_pipeline_are_audited_each() {
+fn each_of_hundreds_of_calls_in_one_pipeline_is_audited() {
     let db = shared_db();
     let key = init(&mut db.app_for("alice")).unwrap();
     let mut client = RawClient::connect(db.cluster, "wire_app", &db.name);

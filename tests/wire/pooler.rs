@@ -1,4 +1,4 @@
-//! pgbouncer: in transaction mode sessions of the server are shared, so the identity must come with SET LOCAL.
+//! pgbouncer in transaction mode: clients share server sessions, so SET LOCAL must set the identity.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// `mode`: how long a client keeps a connection to the server, of which there are `size` for all clients.
+    /// `mode` says how long a client keeps a server connection. All clients share `size` of them.
     pub fn start(db: &Db, mode: &str, size: usize) -> Self {
         assert!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: apt-get install pgbouncer");
         let dir = scratch_dir();
@@ -67,7 +67,7 @@ impl Drop for Pooler {
     }
 }
 
-/// The first column of the rows of a simple query: named statements do not survive this pooler.
+/// Returns the first column of a simple query's rows. Named statements do not survive this pooler.
 pub fn column(client: &mut Client, sql: &str) -> Result<Vec<String>, postgres::Error> {
     let messages = client.simple_query(sql)?;
     Ok(messages
@@ -121,11 +121,11 @@ fn set_local_carries_the_identity_through_a_transaction_pooler() {
     }
     let servers: i64 =
         db.value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'wire_app'");
-    assert!(servers <= 2, "{servers} connections: nothing was pooled");
+    assert!(servers <= 2, "{servers} connections: the pooler did not share them");
 }
 
 #[test]
-fn the_next_client_of_a_pooled_session_is_nobody() {
+fn the_next_client_of_a_pooled_session_has_no_identity() {
     let db = shared_db();
     let pooler = Pooler::start(&db, "transaction", 2);
     call(&mut pooler.connect(), "alice", "vault_init").unwrap();

@@ -1,4 +1,4 @@
-//! A user whose id changes: the vault moves to the new id with its key, or not at all.
+//! Changing a user's id: the vault moves to the new id together with its key, or not at all.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::harness::{
     Db, PREDECESSOR_KEK, base64, eventually, expect_error, expect_vault_error, fetch, init, rotate, shared_db,
 };
 use crate::keyring::{cluster, rewrap, switch};
-use crate::trail::{what, what_finally};
+use crate::trail::{trail_of, wait_for_trail};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -22,25 +22,25 @@ fn the_key_moves_to_the_new_id() {
     let created: std::time::SystemTime = db.value("SELECT created_at FROM vault_ext.encryption_vaults");
     rename(&db, "old@example.com", "new@example.com").unwrap();
     assert_eq!(fetch(&mut db.app_for("new@example.com")).unwrap(), key);
-    assert_eq!(init(&mut db.app_for("new@example.com")).unwrap(), key, "no other key is minted");
+    assert_eq!(init(&mut db.app_for("new@example.com")).unwrap(), key, "init created no other key");
     expect_vault_error(fetch(&mut db.app_for("old@example.com")), "P0002");
     assert_eq!(db.value::<std::time::SystemTime>("SELECT created_at FROM vault_ext.encryption_vaults"), created);
     assert_eq!(
-        what(&db, "old@example.com"),
+        trail_of(&db, "old@example.com"),
         ["init 201 created", "rotate 200", "rename 200 to new@example.com", "failed_fetch 404 not-initialised"]
     );
-    assert_eq!(what(&db, "new@example.com")[..2], ["rename 200 from old@example.com", "fetch 200"]);
+    assert_eq!(trail_of(&db, "new@example.com")[..2], ["rename 200 from old@example.com", "fetch 200"]);
     let row = &db.audit_where("action = 'rename'")[0];
     assert_eq!((row.db_role.as_str(), row.key_version, row.kek_id.as_deref()), ("wire_admin", Some(2), Some("wire-1")));
     assert_eq!(rotate(&mut db.app_for("new@example.com")).unwrap().key_version, 3);
-    // There and back.
+    // And back to the old id.
     let key = fetch(&mut db.app_for("new@example.com")).unwrap();
     rename(&db, "new@example.com", "old@example.com").unwrap();
     assert_eq!(fetch(&mut db.app_for("old@example.com")).unwrap(), key);
 }
 
 #[test]
-fn nothing_is_overwritten_and_nothing_guessed() {
+fn a_rename_overwrites_no_vault_and_refuses_invalid_ids() {
     let db = shared_db();
     let alice = init(&mut db.app_for("alice")).unwrap();
     let bob = init(&mut db.app_for("bob")).unwrap();
@@ -57,21 +57,21 @@ fn nothing_is_overwritten_and_nothing_guessed() {
     }
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), alice);
     assert_eq!(fetch(&mut db.app_for("bob")).unwrap(), bob);
-    assert!(what(&db, "alice").contains(&"rename 409 vault-exists".to_owned()));
-    assert_eq!(what(&db, "nobody"), ["rename 404 not-initialised"]);
+    assert!(trail_of(&db, "alice").contains(&"rename 409 vault-exists".to_owned()));
+    assert_eq!(trail_of(&db, "nobody"), ["rename 404 not-initialised"]);
     let null = db.conn("wire_admin").query_one("SELECT vault_rename_user(NULL, 'x') IS NULL", &[]).unwrap();
     assert!(null.get::<_, bool>(0));
 }
 
 #[test]
-fn a_rename_that_is_rolled_back_leaves_the_old_id_and_says_so_for_both() {
+fn a_rolled_back_rename_keeps_the_old_id_and_is_recorded_for_both_ids() {
     let db = shared_db();
     let key = init(&mut db.app_for("old")).unwrap();
     db.conn("wire_admin").batch_execute("BEGIN; SELECT vault_rename_user('old', 'new'); ROLLBACK").unwrap();
     assert_eq!(fetch(&mut db.app_for("old")).unwrap(), key);
     assert_eq!(db.vault_row("new"), None);
-    what_finally(&db, "old", &["init 201 created", "rename 200 to new", "rename 409 rolled-back", "fetch 200"]);
-    what_finally(&db, "new", &["rename 200 from old", "rename 409 rolled-back"]);
+    wait_for_trail(&db, "old", &["init 201 created", "rename 200 to new", "rename 409 rolled-back", "fetch 200"]);
+    wait_for_trail(&db, "new", &["rename 200 from old", "rename 409 rolled-back"]);
 }
 
 #[test]
@@ -81,15 +81,15 @@ fn ids_that_look_alike_are_different_users() {
     rename(&db, "zo\u{eb}", "zoe\u{308}").unwrap();
     assert_eq!(fetch(&mut db.app_for("zoe\u{308}")).unwrap(), key);
     expect_vault_error(fetch(&mut db.app_for("zo\u{eb}")), "P0002");
-    // Nothing in an id can pretend to be another row of the trail.
+    // An id cannot contain text that looks like another row of the trail.
     rename(&db, "zoe\u{308}", "a\nb\t200").unwrap();
-    let context = &what(&db, "zoe\u{308}")[1];
+    let context = &trail_of(&db, "zoe\u{308}")[1];
     assert!(context.starts_with("rename 200 from") || context.starts_with("fetch"), "{context}");
     assert!(db.audit_where("context LIKE 'to a%'").iter().all(|row| !row.context.as_ref().unwrap().contains('\n')));
 }
 
 #[test]
-fn a_row_of_the_predecessor_moves_in_the_new_format() {
+fn a_rename_converts_a_row_of_the_predecessor_to_the_new_format() {
     let db = shared_db();
     // Format 1: master key a0 a1 .. bf under the KEK 01 02 .. 20 (docs: Formats).
     db.force(
@@ -104,7 +104,7 @@ fn a_row_of_the_predecessor_moves_in_the_new_format() {
 }
 
 #[test]
-fn renames_and_first_calls_at_once_end_in_one_vault() {
+fn concurrent_renames_and_first_calls_never_mix_up_keys() {
     let db = shared_db();
     for round in 0..10 {
         let (old, new) = (format!("old-{round}"), format!("new-{round}"));
@@ -128,7 +128,7 @@ fn renames_and_first_calls_at_once_end_in_one_vault() {
 }
 
 #[test]
-fn a_rotation_that_comes_first_moves_the_newer_key() {
+fn a_rename_that_waits_for_a_rotation_moves_the_newer_key() {
     let db = shared_db();
     init(&mut db.app_for("old")).unwrap();
     let mut app = db.app_for("old");
@@ -157,7 +157,7 @@ fn a_renamed_vault_counts_in_checks_and_rewraps() {
     assert_eq!(rewrap(&db, 1).unwrap(), (2, 0, 0));
     let rewrapped = fetch(&mut db.app_for("abe")).unwrap();
     assert_eq!((rewrapped.master_key, rewrapped.kek_id.as_str()), (key.master_key, "k2"));
-    // Wraps under the active KEK by itself.
+    // A rename wraps the key under the active KEK anyway.
     rename(&db, "abe", "zed").unwrap();
     let opened: i64 = db
         .conn("wire_admin")
@@ -168,7 +168,7 @@ fn a_renamed_vault_counts_in_checks_and_rewraps() {
 }
 
 #[test]
-fn an_id_that_is_changed_by_hand_is_told_of_the_right_way() {
+fn the_error_for_an_id_changed_by_hand_names_vault_rename_user() {
     let db = shared_db();
     init(&mut db.app_for("old")).unwrap();
     db.force("UPDATE vault_ext.encryption_vaults SET user_id = 'new'");

@@ -1,4 +1,4 @@
-//! Logical replication of the tables to a server with the same keyring, and the switch to it.
+//! Logical replication of the tables to a server with the same keyring, and the switchover to that server.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn subscribe(publisher: &Db, subscriber: &Db) {
         "CREATE PUBLICATION vault FOR TABLE vault_ext.encryption_vaults, vault_ext.keks, vault_ext.encryption_vault_audit",
     );
     let cluster = publisher.cluster;
-    // From PostgreSQL 16 on the rows are applied as the tables' owner, whom row-level security stops, unless asked not to.
+    // Since PostgreSQL 16, rows are applied as the tables' owner by default, and row-level security blocks the owner.
     let version: i32 = subscriber.value("SELECT current_setting('server_version_num')::integer");
     let options = if version < 160_000 { "" } else { " WITH (run_as_owner)" };
     subscriber.force(&format!(
@@ -50,7 +50,8 @@ fn a_subscriber_opens_every_key_and_takes_over() {
         "ALTER SUBSCRIPTION vault DISABLE; ALTER SUBSCRIPTION vault SET (slot_name = NONE); DROP SUBSCRIPTION vault",
     );
 
-    // Sequences are not replicated: until somebody sets this one, each number is taken, and nothing goes out.
+    // Sequences are not replicated. Until someone sets this one, it gives numbers that are taken, and no key is
+    // released.
     let mut app = subscriber.app();
     expect_vault_error(Ledger::default().call(&mut app, "later-1", Call::Fetch), "55000");
     subscriber.force(

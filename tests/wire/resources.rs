@@ -1,4 +1,5 @@
-//! Limits that are reached: connections, workers, slots, time, locks, memory. A call gets its key with a row, or neither.
+//! Exhausted limits: connections, workers, slots, time, locks and memory. A call gets both a key and an audit row, or
+//! neither.
 
 use std::time::Duration;
 
@@ -14,13 +15,13 @@ use crate::load::Load;
 const SOON: Duration = Duration::from_secs(60);
 const LOCK_AUDIT: &str = "BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE";
 
-fn with(lines: &[&str]) -> Cluster {
+fn server_with(lines: &[&str]) -> Cluster {
     lines.iter().fold(Cluster::builder().with_wire_kek().without_fsync(), |builder, line| builder.conf(line)).start()
 }
 
 #[test]
-fn every_connection_taken_leaves_the_writer_its_place() {
-    let cluster = with(&["max_connections = 12", "superuser_reserved_connections = 3"]);
+fn the_writer_can_connect_when_every_connection_is_taken() {
+    let cluster = server_with(&["max_connections = 12", "superuser_reserved_connections = 3"]);
     let db = cluster.database("d");
     let mut ledger = Ledger::default();
     ledger.call(&mut db.app(), "alice", Call::Init).unwrap();
@@ -30,7 +31,7 @@ fn every_connection_taken_leaves_the_writer_its_place() {
     }
     assert!(sessions.len() >= 8, "{} sessions", sessions.len());
     for session in &mut sessions {
-        // The writer leaves and comes back, with no connection to spare.
+        // The writer leaves and comes back while no connection is free.
         db.force(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer'",
         );
@@ -43,9 +44,9 @@ fn every_connection_taken_leaves_the_writer_its_place() {
 
 #[test]
 fn databases_without_a_worker_slot_fail_closed_and_recover() {
-    // One is the launcher of logical replication, one the listener for SIGHUP.
+    // The launcher of logical replication takes one slot, the listener for SIGHUP another.
     let slots = neighbours::worker_slots(3);
-    let cluster = with(&[&slots, "vault_ext.audit_timeout = 500", "vault_ext.audit_idle_exit = 200"]);
+    let cluster = server_with(&[&slots, "vault_ext.audit_timeout = 500", "vault_ext.audit_idle_exit = 200"]);
     let databases = ["one", "two", "three"].map(|name| cluster.database(name));
     let ledgers: Vec<Ledger> = std::thread::scope(|scope| {
         let callers: Vec<_> = databases
@@ -60,7 +61,7 @@ fn databases_without_a_worker_slot_fail_closed_and_recover() {
                             let code = error.code().map(|code| code.code().to_owned());
                             assert!(matches!(code.as_deref(), Some("53400" | "55000")), "{error:?}");
                         }
-                        // Whoever has the slot gives it up now and then.
+                        // Pause now and then, so that the database gives up the slot.
                         if ledger.released() % 10 == 9 {
                             std::thread::sleep(Duration::from_millis(300));
                         }
@@ -78,7 +79,7 @@ fn databases_without_a_worker_slot_fail_closed_and_recover() {
 
 #[test]
 fn a_session_whose_slots_are_taken_fails_closed_and_recovers() {
-    let cluster = with(&["vault_ext.audit_slots = 3"]);
+    let cluster = server_with(&["vault_ext.audit_slots = 3"]);
     let db = cluster.database("d");
     let mut ledger = Ledger::default();
     ledger.call(&mut db.app(), "alice", Call::Init).unwrap();
@@ -100,12 +101,13 @@ fn a_session_whose_slots_are_taken_fails_closed_and_recovers() {
     ledger.end_checks(&db, "audit slots exhausted", 1);
 }
 
-/// Calls under short limits while somebody holds the row that all of them rotate, now and then, and the trail, too.
+/// Makes calls under short timeouts while another session repeatedly locks the shared user's row, and every other time
+/// the trail too.
 fn storm_of_timeouts(settings: &'static str, codes: &[&str]) {
-    let cluster = with(&[]);
+    let cluster = server_with(&[]);
     let db = cluster.database("d");
     let load = Load::with_settings(&db, 32, settings);
-    load.let_through(100);
+    load.wait_for_keys(100);
     let mut locker = db.superuser();
     for n in 0..10 {
         locker
@@ -116,14 +118,14 @@ fn storm_of_timeouts(settings: &'static str, codes: &[&str]) {
                 .batch_execute("SET LOCAL statement_timeout = 0; LOCK TABLE vault_ext.encryption_vault_audit")
                 .unwrap();
         }
-        // Everybody comes to the row in the end; the trail's lock would stop them before.
+        // Every session reaches the row in the end, but a lock on the trail would stop it first.
         if n % 2 == 1 {
-            load.let_fail(10);
+            load.wait_for_failures(10);
         } else {
             std::thread::sleep(Duration::from_millis(50));
         }
         locker.batch_execute("COMMIT").unwrap();
-        load.let_through(50);
+        load.wait_for_keys(50);
     }
     let ledger = load.stop();
     assert!(ledger.failures.keys().all(|code| codes.contains(&code.as_str())), "{:?}", ledger.failures);
@@ -132,7 +134,7 @@ fn storm_of_timeouts(settings: &'static str, codes: &[&str]) {
 
 #[test]
 fn a_storm_of_statement_timeouts() {
-    // Calls that were cancelled before the trail took their rows may hold all of the session's slots.
+    // Calls that were cancelled before the trail took their rows may occupy all of the session's slots.
     storm_of_timeouts("SET statement_timeout = 20", &["57014", "53400"]);
 }
 
@@ -143,10 +145,10 @@ fn a_storm_of_lock_timeouts() {
 
 #[test]
 fn a_storm_of_cancels() {
-    let cluster = with(&[]);
+    let cluster = server_with(&[]);
     let db = cluster.database("d");
     let load = Load::start(&db, 32);
-    load.let_through(100);
+    load.wait_for_keys(100);
     let mut superuser = db.superuser();
     let before = load.released();
     let mut cancels = 0;
@@ -156,16 +158,16 @@ fn a_storm_of_cancels() {
         cancels += superuser.query(sql, &[]).unwrap().len();
         load.released() > before + 500 && cancels > 100
     });
-    load.let_through(100);
+    load.wait_for_keys(100);
     let ledger = load.stop();
-    // Whose very first init was cancelled has no vault yet.
+    // A user whose first init was cancelled has no vault yet.
     assert!(ledger.failures.keys().all(|code| code == "57014" || code == "P0002"), "{:?}", ledger.failures);
     ledger.end_checks(&db, "a storm of cancels, 32 clients", cancels);
 }
 
 #[test]
 fn a_caller_that_locks_any_of_the_tables_is_not_stuck() {
-    let cluster = with(&["vault_ext.audit_timeout = 600"]);
+    let cluster = server_with(&["vault_ext.audit_timeout = 600"]);
     for (n, table) in ["encryption_vaults", "encryption_vault_audit", "keks"].iter().enumerate() {
         for known in [false, true] {
             let db = cluster.database(&format!("d{n}_{known}"));
@@ -176,7 +178,7 @@ fn a_caller_that_locks_any_of_the_tables_is_not_stuck() {
             let mut superuser = db.superuser();
             superuser.batch_execute(&format!("BEGIN; LOCK TABLE vault_ext.{table} IN ACCESS EXCLUSIVE MODE")).unwrap();
             let (mut ledger, mut superuser) = without_deadlock(SOON, "a call behind its own lock", move || {
-                // Whether it succeeds depends on the table; that it ends does not.
+                // Whether the call succeeds depends on the table, but it must always end.
                 let ended = ledger.call(&mut superuser, "alice", Call::Init);
                 if ended.is_err() {
                     expect_vault_error(ended, "55000");
@@ -195,8 +197,8 @@ fn a_caller_that_locks_any_of_the_tables_is_not_stuck() {
     }
 }
 
-/// Waits until a session of the application waits for its audit row.
-fn a_caller_waits(db: &Db) {
+/// Waits until one of the application's sessions waits for its audit row.
+fn wait_until_a_caller_waits(db: &Db) {
     eventually(SOON, "the caller waits", || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'wire_app' AND wait_event = 'Extension'";
         db.value::<i64>(sql) == 1
@@ -219,7 +221,7 @@ fn a_restart_in_the_middle_of_a_change_keeps_the_old_key() {
                 locker.batch_execute(LOCK_AUDIT).unwrap();
                 let mut app = db.app();
                 let caller = std::thread::spawn(move || Ledger::default().call(&mut app, user, call));
-                a_caller_waits(&db);
+                wait_until_a_caller_waits(&db);
                 drop(db);
                 stop(&mut cluster);
                 caller
@@ -238,7 +240,7 @@ fn a_restart_in_the_middle_of_a_change_keeps_the_old_key() {
     );
 }
 
-/// Bytes of address space that a process uses.
+/// The size of a process's address space in bytes.
 fn address_space(pid: i32) -> u64 {
     let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
     pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
@@ -246,7 +248,7 @@ fn address_space(pid: i32) -> u64 {
 
 #[test]
 fn a_caller_without_memory_loses_nothing() {
-    let cluster = with(&[]);
+    let cluster = server_with(&[]);
     let db = cluster.database("d");
     let mut ledger = Ledger::default();
     let mut warm = db.app();
@@ -258,7 +260,7 @@ fn a_caller_without_memory_loses_nothing() {
         let mut app = db.app();
         set_user(&mut app, "alice");
         let pid: i32 = app.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-        // As the server's own user, who may limit its processes.
+        // Run as the server's own user, who may set limits on its processes.
         let limit = format!("--as={}:", address_space(pid) + kilobytes * 1024);
         succeed(server_command("prlimit", cluster.dir()).args(["--pid", &pid.to_string(), &limit]));
         for call in [Call::Fetch, Call::Rotate, Call::Init] {
@@ -274,7 +276,7 @@ fn a_caller_without_memory_loses_nothing() {
     assert!(outcomes.contains(&"53200".to_owned()), "memory never ran out: {outcomes:?}");
     assert!(
         !outcomes.contains(&"connection lost".to_owned()),
-        "a caller without memory took its backend down: {outcomes:?}"
+        "a caller's backend died when it ran out of memory: {outcomes:?}"
     );
     ledger.end_checks(&db, "out of memory in the caller", outcomes.len());
 }

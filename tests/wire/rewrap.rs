@@ -1,4 +1,4 @@
-//! `CALL vault_rewrap()`: every vault under the active KEK, beside everything else that goes on.
+//! `CALL vault_rewrap()` wraps every vault under the active KEK, while other calls continue.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use crate::harness::{
 use crate::keyring::{cluster, kek_status, keyring, rewrap, rewrap_in, switch, write};
 
 const SOON: Duration = Duration::from_secs(30);
-/// Two rows of the predecessor.
+/// Two rows in the predecessor's format.
 const FORMAT_1: &str = "
     INSERT INTO vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id, created_at)
     VALUES ('old-1', 'EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/', 'EBESExQVFhcYGRob', 1, 'env-v1', '2020-01-01'),
            ('old-2', 'EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/', 'EBESExQVFhcYGRob', 1, 'env-v1', '2020-01-01')";
 
-pub fn users(count: usize) -> Vec<String> {
+pub fn user_ids(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("user-{i:03}")).collect()
 }
 
-/// A vault for each of the users.
-pub fn vaults(db: &Db, users: &[String]) -> Vec<VaultKey> {
+/// Creates a vault for each user.
+pub fn mint_vaults(db: &Db, users: &[String]) -> Vec<VaultKey> {
     let mut app = db.app();
     let mint = |user: &String| {
         set_user(&mut app, user);
@@ -31,9 +31,9 @@ pub fn vaults(db: &Db, users: &[String]) -> Vec<VaultKey> {
     users.iter().map(mint).collect()
 }
 
-/// Every user's master key is what it was, and stands under that KEK in format 2.
+/// Checks that every user's master key is unchanged and is wrapped under that KEK in format 2.
 #[track_caller]
-pub fn all_rewrapped(db: &Db, users: &[String], keys: &[VaultKey], kek_id: &str) {
+pub fn assert_all_rewrapped(db: &Db, users: &[String], keys: &[VaultKey], kek_id: &str) {
     let mut app = db.app();
     for (user, key) in users.iter().zip(keys) {
         set_user(&mut app, user);
@@ -43,8 +43,8 @@ pub fn all_rewrapped(db: &Db, users: &[String], keys: &[VaultKey], kek_id: &str)
     }
 }
 
-/// What the trail says of rewraps, without what concerns single users.
-pub fn runs(db: &Db) -> Vec<String> {
+/// The trail's rows about rewrap runs, without the rows about single users.
+pub fn run_rows(db: &Db) -> Vec<String> {
     let rows = db.audit();
     let of_runs = rows.iter().filter(|row| row.action.ends_with("rewrap") && row.user_id.is_none());
     of_runs.map(|row| format!("{} {} {}", row.action, row.status, row.context.as_deref().unwrap_or_default())).collect()
@@ -57,11 +57,11 @@ fn progress(db: &Db) -> Vec<(i64, i64, i64, i64, String)> {
 }
 
 #[test]
-fn every_vault_is_rewrapped_with_its_key_version_and_times() {
+fn every_vault_is_rewrapped_and_keeps_its_key_version_and_times() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    let users = users(25);
-    let mut keys = vaults(&db, &users);
+    let users = user_ids(25);
+    let mut keys = mint_vaults(&db, &users);
     keys[3] = rotate(&mut db.app_for(&users[3])).unwrap();
     let unchanged = "SELECT string_agg((user_id, key_version, created_at, rotated_at)::text, ',' ORDER BY user_id) FROM vault_ext.encryption_vaults";
     let wraps = "SELECT count(DISTINCT wrapped_mk) + count(DISTINCT wrap_iv) FROM vault_ext.encryption_vaults";
@@ -70,20 +70,23 @@ fn every_vault_is_rewrapped_with_its_key_version_and_times() {
     assert_eq!(rewrap(&db, 10).unwrap(), (25, 0, 0));
     assert_eq!(db.value::<String>(unchanged), before);
     assert_eq!(db.value::<i64>(wraps), 50);
-    all_rewrapped(&db, &users, &keys, "k2");
-    assert_eq!(runs(&db), ["rewrap 200 started: 25 vaults to k2", "rewrap 200 finished: 25 done, 0 skipped, 0 failed"]);
+    assert_all_rewrapped(&db, &users, &keys, "k2");
+    assert_eq!(
+        run_rows(&db),
+        ["rewrap 200 started: 25 vaults to k2", "rewrap 200 finished: 25 done, 0 skipped, 0 failed"]
+    );
     assert_eq!(progress(&db), [(25, 25, 0, 0, "finished".into())]);
-    // Nothing is left to do; and the old KEK can go.
+    // No vault is left to rewrap, and the old KEK can be removed.
     assert_eq!(rewrap(&db, 10).unwrap(), (0, 0, 0));
     switch(&db, &[("k2", 2)]).unwrap();
-    all_rewrapped(&db, &users, &keys, "k2");
+    assert_all_rewrapped(&db, &users, &keys, "k2");
     let mut secrets = vec![kek(1).to_vec(), kek(2).to_vec()];
     secrets.extend(keys.iter().map(|key| decode(&key.master_key)));
     assert_no_secrets(&cluster, &[], &secrets);
 }
 
 #[test]
-fn the_predecessors_format_goes_also_under_the_active_kek() {
+fn a_rewrap_converts_the_predecessors_format_even_under_the_active_kek() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     db.force(FORMAT_1);
@@ -100,11 +103,11 @@ fn the_predecessors_format_goes_also_under_the_active_kek() {
 }
 
 #[test]
-fn any_batch_size_does_the_same_and_others_are_refused() {
+fn every_allowed_batch_size_gives_the_same_result_and_others_are_refused() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    let users = users(7);
-    let keys = vaults(&db, &users);
+    let users = user_ids(7);
+    let keys = mint_vaults(&db, &users);
     let mut previous = vec![("k1".to_owned(), 1)];
     for (i, batch_size) in [1, 2, 6, 7, 8, 100_000].into_iter().enumerate() {
         let id = format!("n{i}");
@@ -112,7 +115,7 @@ fn any_batch_size_does_the_same_and_others_are_refused() {
         let keks: Vec<_> = previous.iter().map(|(id, seed)| (id.as_str(), *seed)).collect();
         switch(&db, &keks).unwrap();
         assert_eq!(rewrap(&db, batch_size).unwrap(), (7, 0, 0), "{batch_size}");
-        all_rewrapped(&db, &users, &keys, &id);
+        assert_all_rewrapped(&db, &users, &keys, &id);
     }
     for batch_size in ["0", "-1", "100001", "NULL"] {
         let call = format!("CALL vault_rewrap({batch_size})");
@@ -121,10 +124,10 @@ fn any_batch_size_does_the_same_and_others_are_refused() {
 }
 
 #[test]
-fn the_call_stands_on_its_own() {
+fn a_rewrap_cannot_run_inside_a_transaction_or_a_function() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    vaults(&db, &users(3));
+    mint_vaults(&db, &user_ids(3));
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
     let mut admin = db.conn("wire_admin");
     for sql in [
@@ -134,7 +137,7 @@ fn the_call_stands_on_its_own() {
         expect_vault_error(admin.batch_execute(sql), "25001");
         admin.batch_execute("ROLLBACK").unwrap();
     }
-    // A DO block at the top may commit, and so may its CALL; a prepared CALL as a driver sends it, too.
+    // A top-level DO block may commit, and so may a CALL in it. A driver's prepared CALL may commit too.
     admin
         .batch_execute(
             "DO $$ DECLARE d bigint; s bigint; f bigint; BEGIN CALL vault_rewrap(2, d, s, f); ASSERT d = 3; END $$",
@@ -149,8 +152,8 @@ fn the_call_stands_on_its_own() {
 fn vaults_that_do_not_open_are_reported_and_left_alone() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    let users = users(9);
-    let keys = vaults(&db, &users);
+    let users = user_ids(9);
+    let keys = mint_vaults(&db, &users);
     db.force(
         "UPDATE vault_ext.encryption_vaults SET wrapped_mk = reverse(wrapped_mk) WHERE user_id = 'user-000';
          UPDATE vault_ext.encryption_vaults SET kek_id = 'lost' WHERE user_id IN ('user-004', 'user-008')",
@@ -158,7 +161,7 @@ fn vaults_that_do_not_open_are_reported_and_left_alone() {
     let rows = || -> Vec<_> { [0, 4, 8].map(|i| db.vault_row(&users[i])).to_vec() };
     let before = rows();
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    // With batches of one, of a few and of all, each time anew.
+    // Run again with batches of one, of a few and of all vaults.
     for (i, batch_size) in [1, 3, 1000].into_iter().enumerate() {
         assert_eq!(rewrap(&db, batch_size).unwrap(), (if i == 0 { 6 } else { 0 }, 0, 3));
         assert_eq!(rows(), before);
@@ -166,7 +169,7 @@ fn vaults_that_do_not_open_are_reported_and_left_alone() {
     let good: Vec<_> = [1, 2, 3, 5, 6, 7].into_iter().collect();
     let pick = |i: &usize| (users[*i].clone(), keys[*i].clone());
     let (users, keys): (Vec<_>, Vec<_>) = good.iter().map(pick).unzip();
-    all_rewrapped(&db, &users, &keys, "k2");
+    assert_all_rewrapped(&db, &users, &keys, "k2");
     let what = |user: &str| -> Vec<String> {
         let rows = db.audit_of(user);
         let failures = rows.iter().filter(|row| row.action == "failed_rewrap");
@@ -174,17 +177,17 @@ fn vaults_that_do_not_open_are_reported_and_left_alone() {
     };
     assert_eq!(what("user-000"), ["500 unwrap-failed"; 3]);
     assert_eq!(what("user-004"), ["500 kek-not-loaded"; 3]);
-    assert_eq!(runs(&db)[1], "rewrap 200 finished: 6 done, 0 skipped, 3 failed");
+    assert_eq!(run_rows(&db)[1], "rewrap 200 finished: 6 done, 0 skipped, 3 failed");
 }
 
 #[test]
-fn calls_beside_it_go_through_and_a_locked_vault_is_left_for_the_next_run() {
+fn a_rewrap_leaves_a_locked_vault_for_the_next_run() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    let users = users(12);
-    let keys = vaults(&db, &users);
+    let users = user_ids(12);
+    let keys = mint_vaults(&db, &users);
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    // Somebody holds a vault and does not end.
+    // Another session locks a vault and does not finish.
     let mut holder = db.superuser();
     holder
         .batch_execute("BEGIN; SELECT FROM vault_ext.encryption_vaults WHERE user_id = 'user-005' FOR UPDATE")
@@ -196,11 +199,11 @@ fn calls_beside_it_go_through_and_a_locked_vault_is_left_for_the_next_run() {
     assert_eq!(totals.unwrap(), (11, 1, 0));
     holder.batch_execute("ROLLBACK").unwrap();
     assert_eq!(rewrap(&db, 5).unwrap(), (1, 0, 0));
-    all_rewrapped(&db, &users, &keys, "k2");
+    assert_all_rewrapped(&db, &users, &keys, "k2");
 }
 
-/// Makes whoever rewraps that user's vault wait for an advisory lock, which the returned session holds.
-pub fn stop_at(db: &Db, user: &str) -> Client {
+/// Makes a rewrap wait for an advisory lock when it reaches that user's vault. The returned session holds the lock.
+pub fn block_rewrap_at(db: &Db, user: &str) -> Client {
     db.force(
         "CREATE OR REPLACE FUNCTION public.stop_here() RETURNS trigger LANGUAGE plpgsql AS $$
          BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared(4711); RETURN NEW; END $$",
@@ -214,41 +217,41 @@ pub fn stop_at(db: &Db, user: &str) -> Client {
     holder
 }
 
-pub fn go_on(db: &Db, mut holder: Client) {
+pub fn unblock_rewrap(db: &Db, mut holder: Client) {
     holder.batch_execute("SELECT pg_advisory_unlock_all()").unwrap();
     db.force("DROP TRIGGER stop_here ON vault_ext.encryption_vaults");
 }
 
-/// Waits until a rewrap stands at the lock, and gives its process.
-pub fn stopped(db: &Db) -> i32 {
+/// Waits until a rewrap waits for the lock, and returns its process id.
+pub fn wait_until_blocked(db: &Db) -> i32 {
     let sql = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
     let mut pid = None;
-    eventually(SOON, "the rewrap stands still", || {
+    eventually(SOON, "the rewrap waits for the lock", || {
         pid = db.superuser().query_opt(sql, &[]).unwrap().map(|row| row.get(0));
         pid.is_some()
     });
-    pid.expect("it stands")
+    pid.expect("the rewrap waits")
 }
 
 #[test]
-fn fetch_init_rotate_erase_and_a_second_rewrap_in_the_middle_of_a_batch() {
+fn fetch_init_rotate_erase_and_a_second_rewrap_work_in_the_middle_of_a_batch() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    let users = users(20);
-    let mut keys = vaults(&db, &users);
+    let users = user_ids(20);
+    let mut keys = mint_vaults(&db, &users);
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    let holder = stop_at(&db, "user-010");
+    let holder = block_rewrap_at(&db, "user-010");
     std::thread::scope(|scope| {
         let first = scope.spawn(|| rewrap(&db, 8).unwrap());
-        stopped(&db);
+        wait_until_blocked(&db);
         assert_eq!(progress(&db), [(20, 8, 0, 0, "running".into())]);
-        // Every vault can be read: those done, those in the batch, those to come.
+        // Every vault can be read: those already done, those in the batch and those still to come.
         let mut app = db.app();
         for (user, key) in users.iter().zip(&keys) {
             set_user(&mut app, user);
             assert_eq!(fetch(&mut app).unwrap().master_key, key.master_key);
         }
-        // Beside the batch, everything else goes on at once.
+        // Calls for vaults outside the batch do not wait.
         set_user(&mut app, "user-001");
         keys[1] = rotate(&mut app).unwrap();
         set_user(&mut app, "user-019");
@@ -256,15 +259,16 @@ fn fetch_init_rotate_erase_and_a_second_rewrap_in_the_middle_of_a_batch() {
         set_user(&mut app, "user-new");
         assert_eq!(init(&mut app).unwrap().kek_id, "k2");
         db.conn("wire_admin").execute("SELECT vault_erase('user-018')", &[]).unwrap();
-        // A second run takes what is free: 8 are done, 8 are in the first one's batch, one is rotated, one erased.
+        // A second run takes the free vaults: 8 are done, 8 are in the first run's batch, one is rotated and one
+        // erased.
         assert_eq!(rewrap(&db, 3).unwrap(), (2, 8, 0));
-        go_on(&db, holder);
+        unblock_rewrap(&db, holder);
         assert_eq!(first.join().unwrap(), (16, 0, 0));
     });
     let (mut left, mut of_left) = (users.clone(), keys.clone());
     left.remove(18);
     of_left.remove(18);
-    all_rewrapped(&db, &left, &of_left, "k2");
+    assert_all_rewrapped(&db, &left, &of_left, "k2");
     expect_vault_error(fetch(&mut db.app_for("user-018")), "P0002");
     assert_eq!(kek_status(&db).iter().map(|row| (row.0.as_str(), row.4)).collect::<Vec<_>>(), [("k2", 20), ("k1", 0)]);
 }
@@ -273,20 +277,20 @@ fn fetch_init_rotate_erase_and_a_second_rewrap_in_the_middle_of_a_batch() {
 fn a_rotate_of_a_vault_in_the_batch_waits_and_keeps_the_later_key() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    let users = users(6);
-    vaults(&db, &users);
+    let users = user_ids(6);
+    mint_vaults(&db, &users);
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    let holder = stop_at(&db, "user-003");
+    let holder = block_rewrap_at(&db, "user-003");
     std::thread::scope(|scope| {
         let rewrapping = scope.spawn(|| rewrap(&db, 10).unwrap());
-        stopped(&db);
+        wait_until_blocked(&db);
         let rotating = scope.spawn(|| rotate(&mut db.app_for("user-001")).unwrap());
         eventually(SOON, "the rotate waits", || {
             db.value::<i64>(
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = 'wire_app'",
             ) == 1
         });
-        go_on(&db, holder);
+        unblock_rewrap(&db, holder);
         assert_eq!(rewrapping.join().unwrap(), (6, 0, 0));
         let key = rotating.join().unwrap();
         assert_eq!((key.key_version, key.kek_id.as_str()), (2, "k2"));
@@ -295,38 +299,38 @@ fn a_rotate_of_a_vault_in_the_batch_waits_and_keeps_the_later_key() {
 }
 
 #[test]
-fn another_active_kek_in_the_middle_is_used_from_the_next_batch_on() {
+fn a_kek_activated_during_a_rewrap_is_used_from_the_next_batch_on() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    let users = users(9);
-    let keys = vaults(&db, &users);
+    let users = user_ids(9);
+    let keys = mint_vaults(&db, &users);
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    let holder = stop_at(&db, "user-004");
+    let holder = block_rewrap_at(&db, "user-004");
     std::thread::scope(|scope| {
         let rewrapping = scope.spawn(|| rewrap(&db, 3).unwrap());
-        stopped(&db);
+        wait_until_blocked(&db);
         switch(&db, &[("k3", 3), ("k2", 2), ("k1", 1)]).unwrap();
-        go_on(&db, holder);
-        // Six vaults were wrapped under what is the old KEK now: it says that there is work left.
+        unblock_rewrap(&db, holder);
+        // Six vaults were wrapped under the KEK that is now old, so the run reports them as left over.
         assert_eq!(rewrapping.join().unwrap(), (9, 6, 0));
     });
     assert_eq!(rewrap(&db, 3).unwrap(), (6, 0, 0));
-    all_rewrapped(&db, &users, &keys, "k3");
+    assert_all_rewrapped(&db, &users, &keys, "k3");
 }
 
 #[test]
-fn a_wrong_or_missing_ring_rewraps_nothing() {
+fn a_wrong_or_missing_keyring_rewraps_nothing() {
     let mut cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    let users = users(3);
-    let keys = vaults(&db, &users);
+    let users = user_ids(3);
+    let keys = mint_vaults(&db, &users);
     drop(db);
     write(&cluster, &keyring(&[("k1", 7)]));
     cluster.restart();
     let db = cluster.existing_database("d");
     let refusal = expect_vault_error(rewrap(&db, 10), "55000");
     assert!(refusal.detail.unwrap_or_default().contains("known in this database"));
-    assert_eq!(runs(&db), ["failed_rewrap 503 kek-differs"]);
+    assert_eq!(run_rows(&db), ["failed_rewrap 503 kek-differs"]);
     drop(db);
     cluster.configure("vault_ext.on_bad_kek = disable");
     write(&cluster, "nonsense");
@@ -335,5 +339,5 @@ fn a_wrong_or_missing_ring_rewraps_nothing() {
     expect_vault_error(rewrap(&db, 10), "55000");
     write(&cluster, &keyring(&[("k1", 1)]));
     crate::keyring::reload(&db).unwrap();
-    all_rewrapped(&db, &users, &keys, "k1");
+    assert_all_rewrapped(&db, &users, &keys, "k1");
 }

@@ -1,5 +1,5 @@
-//! A rewrap that is interrupted, at every batch boundary and inside a batch: what was committed stays, the rest is the
-//! next run's, and all the while a reader opens every vault again and again.
+//! Rewraps that are interrupted at every batch boundary and inside batches. Committed batches stay, the next run does
+//! the rest, and meanwhile a reader keeps opening every vault.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,14 +9,19 @@ use rustix::process::Signal;
 use crate::harness::{Cluster, Db, Stop, VaultKey, eventually, fetch, kek, keyring_line, kill9, set_user};
 use crate::keyring::{cluster, rewrap, switch, write};
 use crate::ledger::{Call, Ledger};
-use crate::rewrap::{all_rewrapped, runs, stop_at, stopped, users};
+use crate::rewrap::{assert_all_rewrapped, block_rewrap_at, run_rows, user_ids, wait_until_blocked};
 
 const SOON: Duration = Duration::from_secs(60);
 const BATCH: i32 = 4;
 
-/// Reads all vaults over and over while `work` runs. A connection may be lost, since the server may be; a call that is
-/// answered must give the right key.
-fn beside_a_reader<T>(cluster: &Cluster, users: &[String], keys: &[VaultKey], work: impl FnOnce(&dyn Fn()) -> T) -> T {
+/// Reads all vaults over and over while `work` runs. The reader may lose its connection, because the server may go
+/// down, but every call that succeeds must return the right key.
+fn while_a_reader_runs<T>(
+    cluster: &Cluster,
+    users: &[String],
+    keys: &[VaultKey],
+    work: impl FnOnce(&dyn Fn()) -> T,
+) -> T {
     let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
     let read = || {
         let mut client = None;
@@ -30,7 +35,8 @@ fn beside_a_reader<T>(cluster: &Cluster, users: &[String], keys: &[VaultKey], wo
                 let answer = postgres::Client::execute(app, set, &[user]).and_then(|_| fetch(app));
                 match answer {
                     Ok(found) => assert_eq!(found.master_key, key.master_key, "{user}"),
-                    // Shutdown, restart, crash recovery: the session is gone. Anything else is a vault that did not open.
+                    // The session ended in a shutdown, a restart or a crash. Any other error means that a vault did not
+                    // open.
                     Err(error) if error.code().is_none_or(|code| code.code().starts_with("57P")) => {
                         client = None;
                         break;
@@ -45,77 +51,78 @@ fn beside_a_reader<T>(cluster: &Cluster, users: &[String], keys: &[VaultKey], wo
     };
     std::thread::scope(|scope| {
         let reader = scope.spawn(read);
-        let a_round = || {
-            // The second round from now began after now.
+        let wait_for_a_round = || {
+            // The current round began earlier, but the second one from now begins after this point.
             let before = rounds.load(Ordering::SeqCst);
             eventually(SOON, "the reader reads everything", || {
                 rounds.load(Ordering::SeqCst) >= before + 2 || reader.is_finished()
             });
         };
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&a_round)));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&wait_for_a_round)));
         stop.store(true, Ordering::SeqCst);
-        reader.join().expect("the reader saw every key all the time");
+        reader.join().expect("the reader got every key all the time");
         result.unwrap_or_else(|cause| std::panic::resume_unwind(cause))
     })
 }
 
-/// How many vaults are under the new KEK.
-fn done(db: &Db) -> i64 {
+/// The number of vaults under the new KEK.
+fn vaults_under_k2(db: &Db) -> i64 {
     db.value("SELECT count(*) FROM vault_ext.encryption_vaults WHERE kek_id = 'k2'")
 }
 
-/// Where a run is stopped: at the first row of a batch nothing but the batches before is done, which is the boundary.
-fn places() -> Vec<(usize, i64)> {
+/// The users at whose rows a run is stopped, each with the number of vaults committed by then. The first row of a batch
+/// is the batch boundary: only the previous batches are done.
+fn stop_points() -> Vec<(usize, i64)> {
     (0..12).map(|user| (user, i64::from(BATCH) * (user as i64 / i64::from(BATCH)))).collect()
 }
 
-/// A vault for each of the users.
-fn vaults(db: &Db, users: &[String]) -> (Ledger, Vec<VaultKey>) {
+/// Creates a vault for each user.
+fn mint_vaults(db: &Db, users: &[String]) -> (Ledger, Vec<VaultKey>) {
     let (mut ledger, mut app) = (Ledger::default(), db.app());
     let keys = users.iter().map(|user| ledger.call(&mut app, user, Call::Init).unwrap()).collect();
     (ledger, keys)
 }
 
-/// Stops a run at each of the places by `end`, and finishes it by another run.
-fn interrupted(cluster: &Cluster, how: &str, end: impl Fn(&Db, i32)) {
+/// Stops a run at each stop point with `end`, and lets another run finish it.
+fn check_interrupted_runs(cluster: &Cluster, how: &str, end: impl Fn(&Db, i32)) {
     let db = cluster.database("d");
-    let users = users(12);
-    let (ledger, keys) = vaults(&db, &users);
+    let users = user_ids(12);
+    let (ledger, keys) = mint_vaults(&db, &users);
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    beside_a_reader(cluster, &users, &keys, |a_round| {
-        for (place, committed) in places() {
-            // Back to the beginning.
+    while_a_reader_runs(cluster, &users, &keys, |wait_for_a_round| {
+        for (place, committed) in stop_points() {
+            // Put all vaults back under the old KEK.
             switch(&db, &[("k1", 1), ("k2", 2)]).unwrap();
             rewrap(&db, 100).unwrap();
             switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-            let holder = stop_at(&db, &users[place]);
+            let holder = block_rewrap_at(&db, &users[place]);
             std::thread::scope(|scope| {
                 let run = scope.spawn(|| rewrap(&db, BATCH));
-                let pid = stopped(&db);
-                a_round();
+                let pid = wait_until_blocked(&db);
+                wait_for_a_round();
                 end(&db, pid);
                 assert!(run.join().unwrap().is_err(), "stopped at {place}");
             });
             drop(holder);
             eventually(SOON, "the server answers", || cluster.try_conn("postgres", "d").is_ok());
             db.force("DROP TRIGGER IF EXISTS stop_here ON vault_ext.encryption_vaults");
-            assert_eq!(done(&db), committed, "stopped at {place}");
-            a_round();
+            assert_eq!(vaults_under_k2(&db), committed, "stopped at {place}");
+            wait_for_a_round();
             assert_eq!(rewrap(&db, BATCH).unwrap(), (12 - committed, 0, 0), "stopped at {place}");
-            all_rewrapped(&db, &users, &keys, "k2");
+            assert_all_rewrapped(&db, &users, &keys, "k2");
         }
     });
-    ledger.end_checks(&db, &format!("rewrap, {how} in the middle, finished by the next run"), places().len());
+    ledger.end_checks(&db, &format!("rewrap, {how} in the middle, finished by the next run"), stop_points().len());
 }
 
 #[test]
 fn a_cancelled_run_is_finished_by_the_next() {
     let cluster = cluster(&[("k1", 1)]);
-    interrupted(&cluster, "cancelled", |db, pid| {
+    check_interrupted_runs(&cluster, "cancelled", |db, pid| {
         db.force(&format!("SELECT pg_cancel_backend({pid})"));
     });
     let db = cluster.existing_database("d");
-    let stopped: Vec<_> = runs(&db).into_iter().filter(|run| run.contains("stopped")).collect();
+    let stopped: Vec<_> = run_rows(&db).into_iter().filter(|run| run.contains("stopped")).collect();
     assert_eq!(stopped.len(), 12, "{stopped:?}");
     assert_eq!(stopped[5], "rewrap 500 stopped by error-57014: 4 done, 0 skipped, 0 failed");
     let states: i64 = db.value("SELECT count(*) FROM vault_ext.rewrap_progress WHERE state = 'stopped'");
@@ -125,7 +132,7 @@ fn a_cancelled_run_is_finished_by_the_next() {
 #[test]
 fn a_terminated_run_is_finished_by_the_next() {
     let cluster = cluster(&[("k1", 1)]);
-    interrupted(&cluster, "terminated", |db, pid| {
+    check_interrupted_runs(&cluster, "terminated", |db, pid| {
         db.force(&format!("SELECT pg_terminate_backend({pid})"));
     });
     let db = cluster.existing_database("d");
@@ -136,9 +143,9 @@ fn a_terminated_run_is_finished_by_the_next() {
 #[test]
 fn a_run_whose_backend_is_killed_is_finished_by_the_next() {
     let cluster = cluster(&[("k1", 1)]);
-    interrupted(&cluster, "kill -9 of its backend", |db, pid| {
+    check_interrupted_runs(&cluster, "kill -9 of its backend", |db, pid| {
         kill9(pid);
-        // The crash ends every session; wait until this one's end is certain.
+        // The crash ends every session. Wait until this one is certainly gone.
         eventually(SOON, "the server has recovered", || {
             db.cluster.try_conn("postgres", "d").is_ok_and(|mut client| {
                 client
@@ -149,23 +156,23 @@ fn a_run_whose_backend_is_killed_is_finished_by_the_next() {
     });
 }
 
-/// Ends the server in the middle of a run, by that signal to the postmaster, at places of its own and of each batch.
-fn stopped_with_the_server(how: &str, signal: Signal) {
+/// Ends the server in the middle of a run by sending that signal to the postmaster, at every third stop point.
+fn check_runs_that_end_with_the_server(how: &str, signal: Signal) {
     let mut cluster = Cluster::builder().keyring(&keyring_line("k1", &kek(1))).conf("max_connections = 50").start();
-    let users = users(12);
-    let (ledger, keys) = vaults(&cluster.database("d"), &users);
-    let places: Vec<_> = places().into_iter().step_by(3).collect();
+    let users = user_ids(12);
+    let (ledger, keys) = mint_vaults(&cluster.database("d"), &users);
+    let places: Vec<_> = stop_points().into_iter().step_by(3).collect();
     for (place, committed) in &places {
         let db = cluster.existing_database("d");
         switch(&db, &[("k1", 1), ("k2", 2)]).unwrap();
         rewrap(&db, 100).unwrap();
         switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-        let holder = stop_at(&db, &users[*place]);
-        beside_a_reader(&cluster, &users, &keys, |a_round| {
+        let holder = block_rewrap_at(&db, &users[*place]);
+        while_a_reader_runs(&cluster, &users, &keys, |wait_for_a_round| {
             let run = std::thread::scope(|scope| {
                 let run = scope.spawn(|| rewrap(&db, BATCH));
-                stopped(&db);
-                a_round();
+                wait_until_blocked(&db);
+                wait_for_a_round();
                 let processes = cluster.processes();
                 cluster.signal_postmaster(signal);
                 if signal == Signal::KILL {
@@ -184,7 +191,7 @@ fn stopped_with_the_server(how: &str, signal: Signal) {
         cluster.start();
         let db = cluster.existing_database("d");
         db.force("DROP TRIGGER stop_here ON vault_ext.encryption_vaults");
-        assert_eq!(done(&db), *committed, "stopped at {place}");
+        assert_eq!(vaults_under_k2(&db), *committed, "stopped at {place}");
         let mut app = db.app();
         for (user, key) in users.iter().zip(&keys) {
             set_user(&mut app, user);
@@ -192,7 +199,7 @@ fn stopped_with_the_server(how: &str, signal: Signal) {
         }
         drop(app);
         assert_eq!(rewrap(&db, BATCH).unwrap(), (12 - committed, 0, 0), "stopped at {place}");
-        all_rewrapped(&db, &users, &keys, "k2");
+        assert_all_rewrapped(&db, &users, &keys, "k2");
         write(&cluster, &crate::keyring::keyring(&[("k2", 2), ("k1", 1)]));
     }
     let scenario = format!("rewrap, {how} in the middle, finished by the next run");
@@ -201,15 +208,15 @@ fn stopped_with_the_server(how: &str, signal: Signal) {
 
 #[test]
 fn a_run_whose_server_is_killed_is_finished_by_the_next() {
-    stopped_with_the_server("kill -9 of every process of the server", Signal::KILL);
+    check_runs_that_end_with_the_server("kill -9 of every process of the server", Signal::KILL);
 }
 
 #[test]
 fn a_run_whose_server_is_restarted_is_finished_by_the_next() {
-    stopped_with_the_server("fast restart", Signal::INT);
+    check_runs_that_end_with_the_server("fast restart", Signal::INT);
 }
 
 #[test]
 fn a_run_whose_server_is_shut_down_immediately_is_finished_by_the_next() {
-    stopped_with_the_server("immediate shutdown", Signal::QUIT);
+    check_runs_that_end_with_the_server("immediate shutdown", Signal::QUIT);
 }

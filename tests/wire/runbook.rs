@@ -1,5 +1,5 @@
-//! The KEK runbook, walked through from start to end on fresh servers as a new DBA would, with what it shows compared.
-//! `UPDATE_GOLDEN=1` writes the outputs into it anew.
+//! Runs the KEK runbook from start to end on fresh servers, as a new DBA would, and compares the outputs with those it
+//! shows. `UPDATE_GOLDEN=1` writes the new outputs into the runbook.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::harness::{Cluster, PREDECESSOR_KEK, base64, bindir, chown_to_server, 
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/kek-runbook.md");
 
-/// What the predecessor left: one user, and the vector of its own format.
+/// The predecessor's table: one user, with the test vector of its format.
 const PREDECESSOR: &str = "
     CREATE SCHEMA auth;
     CREATE TABLE auth.encryption_vaults (user_id text PRIMARY KEY, wrapped_mk text, wrap_iv text, format_version smallint,
@@ -16,11 +16,11 @@ const PREDECESSOR: &str = "
     INSERT INTO auth.encryption_vaults VALUES ('zoe', 'EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/',
         'EBESExQVFhcYGRob', 1, 'env-v1', '2025-01-01', NULL)";
 
-/// A fenced block: the words behind the fence, and its lines.
+/// A fenced block: the words after the opening fence, and its lines.
 struct Block {
     kind: String,
     text: String,
-    /// The number of the line behind the opening fence.
+    /// The number of the line after the opening fence, from 0.
     at: usize,
 }
 
@@ -59,14 +59,14 @@ impl Walk {
         Self { safe, server: fresh(), new_server: fresh() }
     }
 
-    /// Runs a block and gives what it printed, and whether it went well.
+    /// Runs a block and returns its output and whether it succeeded.
     fn run(&self, kind: &str, text: &str) -> (String, bool) {
         let words: Vec<_> = kind.split(' ').collect();
         let server = if words.last() == Some(&"new") { &self.new_server } else { &self.server };
         let mut command = match words[..] {
             ["sh", ..] => {
                 let mut command = server_command("/bin/bash", server.dir());
-                command.args(["-euo", "pipefail", "-c", &self.in_place(server, text)]);
+                command.args(["-euo", "pipefail", "-c", &self.adapt_paths(server, text)]);
                 command.env("PGUSER", "postgres");
                 command
             }
@@ -75,7 +75,7 @@ impl Walk {
                     "superuser" => "postgres",
                     "admin" => "key_admin",
                     "app" => "my_app",
-                    other => panic!("nobody is called {other}"),
+                    other => panic!("unknown role {other}"),
                 };
                 let mut command = server_command(bindir().join("psql"), server.dir());
                 command.args(["-X", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", "app"]);
@@ -84,9 +84,9 @@ impl Walk {
                 }
                 command
             }
-            _ => panic!("a block of an unknown kind: {kind}"),
+            _ => panic!("unknown kind of block: {kind}"),
         };
-        // Not a pipe: a server that is started here would hold it open.
+        // Not a pipe, because a server started by the block would keep it open.
         let path = self.safe.join("output");
         let output = File::create(&path).expect("a file for the output");
         let status = command
@@ -102,8 +102,8 @@ impl Walk {
         (fs::read_to_string(path).expect("the output"), status.success())
     }
 
-    /// The test has no root and no /etc of its own.
-    fn in_place(&self, server: &Cluster, text: &str) -> String {
+    /// Replaces paths and options that need root or a private /etc, which the test does not have.
+    fn adapt_paths(&self, server: &Cluster, text: &str) -> String {
         text.replace("/etc/vault_ext", &server.dir().join("etc").display().to_string())
             .replace("/mnt/safe", &self.safe.display().to_string())
             .replace("-o postgres -g postgres ", "")
@@ -125,7 +125,7 @@ fn statements(text: &str) -> Vec<String> {
     statements
 }
 
-/// Dates and check values are those of the day.
+/// Replaces dates and check values, which differ in each run, with fixed ones.
 fn normalised(text: &str) -> String {
     let mut result = String::new();
     for part in text.trim_end().split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
@@ -142,7 +142,7 @@ fn normalised(text: &str) -> String {
     result.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-fn show(document: &str, outputs: &[(usize, String)]) -> String {
+fn with_outputs(document: &str, outputs: &[(usize, String)]) -> String {
     let lines: Vec<_> = document.lines().collect();
     let mut result = String::new();
     let mut number = 0;
@@ -177,7 +177,7 @@ fn the_runbook_works_from_start_to_end() {
             walk.server.superuser("app").batch_execute(PREDECESSOR).expect("the predecessor's table");
         }
         let expected = next.filter(|next| next.kind == "text");
-        let (output, went_well) = walk.run(&block.kind, &block.text);
+        let (output, succeeded) = walk.run(&block.kind, &block.text);
         let output = normalised(&output);
         let line = block.at + 1;
         commands += 1;
@@ -187,11 +187,11 @@ fn the_runbook_works_from_start_to_end() {
             None => {}
         }
         let refused = expected.is_some_and(|_| output.contains("ERROR:"));
-        assert!(went_well || refused, "the block at line {line} failed:\n{output}");
+        assert!(succeeded || refused, "the block at line {line} failed:\n{output}");
     }
     assert!(commands > 25, "{commands} blocks");
     if update {
-        fs::write(PATH, show(&document, &outputs)).expect("the runbook is writable");
+        fs::write(PATH, with_outputs(&document, &outputs)).expect("the runbook is writable");
     }
     chown_to_server(&walk.safe);
     crate::harness::assert_no_secrets(&walk.server, &[], &[PREDECESSOR_KEK.to_vec()]);

@@ -1,11 +1,11 @@
-//! Objects with the names of PostgreSQL's own: first in a caller's search_path, or in the target schema before CREATE
-//! EXTENSION. Every one of them fails when it is reached.
+//! Objects with the same names as PostgreSQL's own, placed first in a caller's search_path or in the target schema
+//! before CREATE EXTENSION. Each of them raises an error when it is used.
 
 use postgres::Client;
 
 use crate::harness::{Db, expect_error, init, set_user, shared_db};
 
-/// In schema `evil` a twin of each function, operator, type and table of pg_catalog that can have one.
+/// Creates a twin in schema `evil` for each function, operator, type and table of pg_catalog that can have one.
 const TWINS: &str = r#"
 CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC;
 CREATE FUNCTION evil.reached(anyelement) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'reached a type'; END $$;
@@ -36,11 +36,11 @@ fn make_twins(db: &Db) {
         AND (SELECT count(*) FROM pg_operator WHERE oprnamespace = 'evil'::regnamespace) > 700
         AND (SELECT count(*) FROM pg_type WHERE typnamespace = 'evil'::regnamespace AND typtype = 'd') > 60
         AND (SELECT count(*) FROM pg_class WHERE relnamespace = 'evil'::regnamespace AND relkind = 'v') > 100";
-    assert!(db.value::<bool>(counts), "too few twins could be made");
+    assert!(db.value::<bool>(counts), "too few twins were created");
 }
 
-/// The unprotected way: each kind of twin is what a statement without schemas gets in that session.
-fn twins_are_in_the_way(client: &mut Client) {
+/// Checks that unprotected statements, which name no schema, reach each kind of twin in that session.
+fn assert_twins_are_reached(client: &mut Client) {
     for (sql, what) in [
         ("SELECT now()", "reached the function now"),
         ("SELECT 1 + 1", "reached an operator"),
@@ -52,12 +52,12 @@ fn twins_are_in_the_way(client: &mut Client) {
     }
 }
 
-/// A user's row in the predecessor's format, so that a rewrap has something to do.
+/// A row in the predecessor's format, which gives a rewrap something to do.
 const OLD_ROW: &str = "INSERT INTO vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id)
     VALUES ('old', 'EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/', 'EBESExQVFhcYGRob', 1, 'env-v1')";
 
 #[test]
-fn no_call_reaches_a_twin_in_the_caller_s_path() {
+fn no_call_reaches_a_twin_in_the_callers_search_path() {
     let db = shared_db();
     db.force(OLD_ROW);
     db.force("INSERT INTO vault_ext.keks (kek_id, check_value) VALUES ('gone', repeat('0', 32))");
@@ -66,10 +66,10 @@ fn no_call_reaches_a_twin_in_the_caller_s_path() {
          CREATE TRIGGER erase AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION vault_erase_on_delete('id')",
     );
     make_twins(&db);
-    // For every session of the database, the audit writer's too.
+    // This applies to every session of the database, including the audit writer.
     db.force(&format!("ALTER DATABASE \"{}\" SET search_path = evil, pg_catalog, public", db.name));
     let mut app = db.app();
-    twins_are_in_the_way(&mut app);
+    assert_twins_are_reached(&mut app);
     app.batch_execute("SET app.current_user_id = 'alice'; SET app.client_ip = '192.0.2.1'").unwrap();
     for sql in [
         "SELECT vault_init()",
@@ -83,7 +83,7 @@ fn no_call_reaches_a_twin_in_the_caller_s_path() {
         app.simple_query(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     }
     let mut admin = db.conn("wire_admin");
-    twins_are_in_the_way(&mut admin);
+    assert_twins_are_reached(&mut admin);
     for sql in [
         "SELECT * FROM vault_check()",
         "SELECT * FROM vault_kek_status()",
@@ -103,12 +103,12 @@ fn no_call_reaches_a_twin_in_the_caller_s_path() {
     db.conn("wire_auditor").simple_query("SELECT * FROM vault_ext.encryption_vault_audit").unwrap();
     db.force(&format!("ALTER DATABASE \"{}\" RESET search_path", db.name));
     let format: i16 = db.value("SELECT format_version FROM vault_ext.encryption_vaults WHERE user_id = 'old'");
-    assert_eq!(format, 2, "there was something to rewrap");
+    assert_eq!(format, 2, "the rewrap converted the row");
     assert_eq!(db.audit_of("alice").len(), 6);
 }
 
 #[test]
-fn a_domain_named_like_a_type_does_not_act_as_the_owner() {
+fn a_domain_named_like_a_type_does_not_run_as_the_owner() {
     let db = shared_db();
     init(&mut db.app_for("bob")).unwrap();
     db.force("CREATE SCHEMA evil AUTHORIZATION wire_admin");
@@ -130,15 +130,15 @@ fn a_domain_named_like_a_type_does_not_act_as_the_owner() {
     ] {
         admin.simple_query(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     }
-    // As the owner, and while the policies let maintenance through, it could have read every wrap.
+    // As the owner, the function could have read every wrap while the policies allow maintenance.
     let ran = "SELECT string_agg(who, ' ') FROM evil.ran";
     assert_eq!(db.value::<Option<String>>(ran), None);
     admin.simple_query("SELECT '{r}'::\"char\"[]").unwrap();
-    assert_eq!(db.value::<String>(ran), "wire_admin", "a cast without a schema does run it");
+    assert_eq!(db.value::<String>(ran), "wire_admin", "a cast without a schema runs it");
 }
 
-/// Operators for pairs of types that PostgreSQL has no operator of its own for, and functions for types of which it takes
-/// none: an exact match, which wins over any built-in that needs a conversion.
+/// Operators and functions for argument types that PostgreSQL's own do not cover. They match exactly and so win over
+/// every built-in that needs a conversion.
 const BETTER_MATCHES: &str = r#"
 DO $do$
 DECLARE
@@ -163,7 +163,7 @@ BEGIN
 END $do$"#;
 
 #[test]
-fn what_stood_in_the_target_schema_before_the_install_is_not_used() {
+fn objects_in_the_target_schema_before_the_install_are_not_used() {
     let db = shared_db();
     db.force("DROP EXTENSION vault_ext; GRANT CREATE ON SCHEMA public TO wire_stranger");
     db.conn("wire_stranger").batch_execute(BETTER_MATCHES).unwrap();
@@ -183,7 +183,7 @@ fn what_stood_in_the_target_schema_before_the_install_is_not_used() {
         .map(|row| row.get(0))
         .collect();
     assert_eq!(used, [""; 0]);
-    // The unprotected way: a view with such an operator runs the stranger's function with its reader's rights.
+    // An unprotected view with such an operator runs the stranger's function with the rights of its reader.
     db.force("CREATE VIEW naive AS SELECT 1::bigint / 2::numeric AS half; GRANT SELECT ON naive TO wire_admin");
     let mut admin = db.conn("wire_admin");
     let refusal = expect_error(admin.simple_query("SELECT * FROM naive"), "P0001");
@@ -210,7 +210,7 @@ fn what_stood_in_the_target_schema_before_the_install_is_not_used() {
 }
 
 #[test]
-fn settings_that_change_how_sql_is_read_or_printed_change_no_answer() {
+fn settings_that_change_how_sql_is_read_or_printed_do_not_change_results() {
     let db = shared_db();
     let key = init(&mut db.app_for("alice")).unwrap();
     for setting in [

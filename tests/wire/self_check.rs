@@ -1,4 +1,4 @@
-//! The harness itself, mostly on a server without the extension: a check that cannot fail would prove nothing.
+//! Tests of the harness itself, mostly on a server without the extension. A check that cannot fail would prove nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -58,7 +58,7 @@ fn a_secret_in_the_log_or_a_text_is_found_in_every_notation() {
 }
 
 #[test]
-fn the_end_checks_see_whatever_is_wrong() {
+fn the_end_checks_notice_every_kind_of_damage() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.database("d");
     let mut ledger = Ledger::default();
@@ -72,8 +72,8 @@ fn the_end_checks_see_whatever_is_wrong() {
     let first = format!("SELECT * FROM {trail} WHERE user_id = 'alice' ORDER BY id LIMIT 1");
     db.force(&format!("CREATE TABLE trail AS {first}; CREATE TABLE vaults AS TABLE vault_ext.encryption_vaults"));
     let back = format!("INSERT INTO {trail} OVERRIDING SYSTEM VALUE TABLE trail");
-    for (harm, cure) in [
-        // A row is missing, is another user's, is of another key, is there twice.
+    for (damage, repair) in [
+        // A row is missing, names another user, names another key, or is there twice.
         (format!("DELETE FROM {trail} WHERE id = (SELECT id FROM trail)"), back.as_str()),
         (
             format!("UPDATE {trail} SET user_id = 'bob' WHERE id = (SELECT id FROM trail)"),
@@ -84,20 +84,20 @@ fn the_end_checks_see_whatever_is_wrong() {
             "UPDATE vault_ext.encryption_vault_audit SET key_version = 1 WHERE id = (SELECT id FROM trail)",
         ),
         (format!("UPDATE trail SET id = -1; {back}"), "DELETE FROM vault_ext.encryption_vault_audit WHERE id = -1"),
-        // A vault is gone, and another key is in its place.
+        // A vault is missing. Afterwards, another key is in its place.
         ("DELETE FROM vault_ext.encryption_vaults WHERE user_id = 'bob'".to_owned(), ""),
     ] {
-        db.force(&harm);
-        assert!(fails(check), "{harm}");
-        db.force(cure);
+        db.force(&damage);
+        assert!(fails(check), "{damage}");
+        db.force(repair);
     }
     Ledger::default().call(&mut app, "bob", Call::Init).unwrap();
     assert!(fails(check), "another key of the same version");
     db.force("DELETE FROM vault_ext.encryption_vaults; INSERT INTO vault_ext.encryption_vaults TABLE vaults");
     check();
-    // A version that no call accounts for.
+    // No call of the ledger explains this key version.
     Ledger::default().call(&mut app, "bob", Call::Rotate).unwrap();
-    assert!(fails(check), "a rotation by nobody");
+    assert!(fails(check), "a rotation outside the ledger");
     db.force("DELETE FROM vault_ext.encryption_vaults; INSERT INTO vault_ext.encryption_vaults TABLE vaults");
     check();
     let leak = cluster.data().join("leak");
@@ -140,7 +140,7 @@ fn a_pipeline_stops_at_its_error_and_goes_on_after_the_sync() {
 }
 
 #[test]
-fn deadlines_end_what_never_happens() {
+fn deadlines_end_waits_for_events_that_never_happen() {
     let soon = Duration::from_millis(50);
     assert!(fails(|| eventually(soon, "never", || false)));
     assert!(fails(|| without_deadlock(soon, "a long wait", || { std::thread::park_timeout(Duration::from_secs(5)) })));

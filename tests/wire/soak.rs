@@ -1,4 +1,4 @@
-//! Storms for as long as somebody asks: make soak MINUTES=30.
+//! Storms for a given time: make soak MINUTES=30.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::harness::{Cluster, eventually};
 use crate::load::Load;
 
 const SOON: Duration = Duration::from_secs(60);
-/// A ledger is checked and begun anew this often.
+/// After this time, the ledger is checked and a new one begins.
 const CHAPTER: Duration = Duration::from_secs(60);
 
 type Blow = fn(&mut Cluster);
@@ -32,10 +32,10 @@ fn signal_all(cluster: &mut Cluster, how: &str) {
 }
 
 #[test]
-#[ignore = "runs for as long as it is asked to: make soak MINUTES=30"]
+#[ignore = "runs for a given time: make soak MINUTES=30"]
 fn storms() {
     let minutes: u64 = std::env::var("VAULT_EXT_SOAK_MINUTES")
-        .expect("VAULT_EXT_SOAK_MINUTES says for how long")
+        .expect("VAULT_EXT_SOAK_MINUTES says how long to run")
         .parse()
         .expect("VAULT_EXT_SOAK_MINUTES is a number");
     let end = Instant::now() + Duration::from_secs(minutes * 60);
@@ -48,14 +48,14 @@ fn storms() {
         let chapter = (Instant::now() + CHAPTER).min(end);
         let mut blows = 0;
         while Instant::now() < chapter {
-            load.let_through(100);
+            load.wait_for_keys(100);
             (BLOWS[n % BLOWS.len()].1)(&mut cluster);
             struck[n % BLOWS.len()] += 1;
             n += 1;
             blows += 1;
             eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
         }
-        load.let_through(100);
+        load.wait_for_keys(100);
         let ledger = load.stop();
         released += ledger.released();
         failed += ledger.failed_calls();

@@ -1,4 +1,4 @@
-//! A hot standby cannot write the trail, so it releases nothing; after promotion everything works at once.
+//! A hot standby cannot write the trail, so it releases no key. After a promotion, every call works at once.
 
 use std::fs;
 

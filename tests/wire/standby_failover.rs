@@ -1,4 +1,5 @@
-//! Streaming replication: who may answer when, what a failover keeps, and how the old primary comes back.
+//! Streaming replication: when a server may release keys, which keys survive a failover, and how the old primary
+//! returns.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,23 +21,23 @@ fn primary() -> Builder {
         .conf("max_connections = 60")
 }
 
-/// A streaming standby of that server.
+/// Starts a streaming standby of that server.
 fn standby_of(primary: &Cluster) -> Cluster {
     let backup = primary.base_backup(&["-R"]);
     Cluster::builder().with_wire_kek().data_from(&backup).start()
 }
 
-fn streams(primary: &Cluster, state: &str) -> bool {
+fn is_streaming(primary: &Cluster, state: &str) -> bool {
     let sql = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = $1";
     primary.superuser("postgres").query_one(sql, &[&state]).unwrap().get::<_, i64>(0) > 0
 }
 
-/// From now on a commit waits until the standby has applied it, so that a look at the standby shows what it has.
+/// Makes each commit wait until the standby has applied it, so that queries on the standby see it.
 fn make_synchronous(primary: &mut Cluster) {
     primary.configure("synchronous_standby_names = '*'");
     primary.configure("synchronous_commit = remote_apply");
     primary.superuser("postgres").batch_execute("SELECT pg_reload_conf()").unwrap();
-    eventually(SOON, "the standby is synchronous", || streams(primary, "sync"));
+    eventually(SOON, "the standby is synchronous", || is_streaming(primary, "sync"));
 }
 
 fn promote(standby: &Cluster) {
@@ -44,20 +45,20 @@ fn promote(standby: &Cluster) {
     assert!(promoted);
 }
 
-/// A promoted server waits for no standby that it does not have.
-fn stand_alone(cluster: &mut Cluster) {
+/// Stops a promoted server from waiting for standbys, since it has none.
+fn stop_waiting_for_standbys(cluster: &mut Cluster) {
     cluster.configure("synchronous_standby_names = ''");
     cluster.superuser("postgres").batch_execute("SELECT pg_reload_conf()").unwrap();
 }
 
 #[test]
-fn a_streaming_standby_refuses_what_it_cannot_record() {
+fn a_streaming_standby_refuses_calls_that_it_cannot_record() {
     let primary = primary().start();
     let db = primary.database("d");
     let mut ledger = Ledger::default();
     ledger.call(&mut db.app(), "alice", Call::Init).unwrap();
     let standby = standby_of(&primary);
-    eventually(SOON, "it streams", || streams(&primary, "async"));
+    eventually(SOON, "the standby streams", || is_streaming(&primary, "async"));
     let copy = standby.existing_database("d");
     let mut app = copy.app();
     for call in [Call::Init, Call::Fetch, Call::Rotate] {
@@ -79,18 +80,18 @@ fn promotion_under_load_keeps_every_key_that_went_out() {
         };
         let mut standby = standby_of(&primary);
         make_synchronous(&mut primary);
-        load.let_through(100);
+        load.wait_for_keys(100);
         primary.stop(Stop::Immediate);
-        stand_alone(&mut standby);
+        stop_waiting_for_standbys(&mut standby);
         promote(&standby);
         let db = standby.existing_database("d");
         load.redirect(&db);
-        load.let_through(100);
+        load.wait_for_keys(100);
         load.stop().end_checks(&db, "failover to a synchronous standby, 16 clients", 1);
     }
 }
 
-/// An application may ask for commits that nobody waits for; that must not take the only copy of a key with it.
+/// An application may choose asynchronous commits. A failover must not lose the only copy of a key because of that.
 #[test]
 fn promotion_keeps_the_keys_of_sessions_that_commit_asynchronously() {
     for settings in ["SET synchronous_commit = off", "SET synchronous_commit = local"] {
@@ -101,13 +102,13 @@ fn promotion_keeps_the_keys_of_sessions_that_commit_asynchronously() {
         };
         let mut standby = standby_of(&primary);
         make_synchronous(&mut primary);
-        load.let_through(100);
+        load.wait_for_keys(100);
         primary.stop(Stop::Immediate);
-        stand_alone(&mut standby);
+        stop_waiting_for_standbys(&mut standby);
         promote(&standby);
         let db = standby.existing_database("d");
         load.redirect(&db);
-        load.let_through(100);
+        load.wait_for_keys(100);
         load.stop().end_checks(&db, &format!("failover to a synchronous standby, sessions with {settings}"), 1);
     }
 }
@@ -120,7 +121,8 @@ fn no_key_goes_out_before_the_standby_has_its_row() {
     make_synchronous(&mut primary);
     let (db, copy) = (primary.existing_database("d"), standby.existing_database("d"));
     let (done, hits) = (AtomicBool::new(false), AtomicUsize::new(0));
-    // On a fast machine the wait for the standby is short and hard to hit: the calls go on until it was hit often enough.
+    // On a fast machine the wait for the standby is short and hard to hit, so the calls continue until enough hits are
+    // counted.
     let enough = |released: usize| released >= 50 && hits.load(Ordering::Relaxed) > 10 || released >= 20_000;
     let mut ledger = std::thread::scope(|scope| {
         let disturber = scope.spawn(|| {
@@ -162,13 +164,13 @@ fn no_key_goes_out_before_the_standby_has_its_row() {
         ledger
     });
     let hits = hits.into_inner();
-    assert!(hits > 10, "the writer was hit {hits} times only");
+    assert!(hits > 10, "the writer was hit only {hits} times");
     ledger.call(&mut db.app(), "user-0", Call::Rotate).unwrap();
     ledger.end_checks(&db, "synchronous replication, the writer cancelled or terminated while it waits", hits);
 }
 
 /// Waits until the writer waits for the standby.
-fn writer_waits(db: &Db) {
+fn wait_until_writer_waits(db: &Db) {
     eventually(SOON, "the writer waits for the standby", || {
         db.value::<i64>(&format!("SELECT count(*) {WRITER} AND wait_event = 'SyncRep'")) == 1
     });
@@ -194,14 +196,14 @@ fn a_writer_that_is_hit_while_it_waits_for_a_lost_standby_releases_nothing() {
             let result = part.call(&mut app, "alice", Call::Fetch);
             (part, result)
         });
-        writer_waits(&db);
+        wait_until_writer_waits(&db);
         for _ in 0..20 {
             db.force(&format!("SELECT {how}(pid) {WRITER}"));
             assert!(how == "pg_terminate_backend" || !call.is_finished(), "a cancelled wait released the key");
             std::thread::sleep(Duration::from_millis(10));
         }
         if how == "pg_cancel_backend" {
-            writer_waits(&db);
+            wait_until_writer_waits(&db);
             standby.start();
             let (part, result) = call.join().unwrap();
             result.unwrap();
@@ -211,7 +213,7 @@ fn a_writer_that_is_hit_while_it_waits_for_a_lost_standby_releases_nothing() {
             expect_vault_error(result, "55000");
             standby.start();
         }
-        eventually(SOON, "the standby is synchronous again", || streams(&primary, "sync"));
+        eventually(SOON, "the standby is synchronous again", || is_streaming(&primary, "sync"));
     }
     ledger.call(&mut db.app(), "alice", Call::Rotate).unwrap();
     ledger.end_checks(&db, "the synchronous standby lost, the writer cancelled or terminated meanwhile", 2);
@@ -229,12 +231,12 @@ fn the_old_primary_comes_back_by_pg_rewind() {
         }
     }
     let mut new = standby_of(&old);
-    eventually(SOON, "it streams", || streams(&old, "async"));
+    eventually(SOON, "the standby streams", || is_streaming(&old, "async"));
     let kept = ledger.clone();
-    eventually(SOON, "the standby has it all", || {
+    eventually(SOON, "the standby has the whole trail", || {
         new.existing_database("d").audit().len() == old.existing_database("d").audit().len()
     });
-    // What the old primary does alone from here on is lost: the standby did not get it.
+    // The old primary's changes from here on are lost, because the standby does not receive them.
     new.stop(Stop::Fast);
     ledger.call(&mut old.existing_database("d").app(), "user-0", Call::Rotate).unwrap();
     ledger.call(&mut old.existing_database("d").app(), "lost", Call::Init).unwrap();
@@ -259,12 +261,12 @@ fn the_old_primary_comes_back_by_pg_rewind() {
         "-R",
         "--no-sync",
     ]));
-    // pg_rewind took the source's configuration, with its socket folder.
+    // pg_rewind copied the source's configuration, including its socket folder.
     std::fs::write(old.data().join("postgresql.conf"), conf).unwrap();
     old.start();
-    eventually(SOON, "the old primary streams from the new one", || streams(&new, "async"));
+    eventually(SOON, "the old primary streams from the new one", || is_streaming(&new, "async"));
     let trail = new.existing_database("d").audit();
-    eventually(SOON, "and has caught up", || old.existing_database("d").audit() == trail);
+    eventually(SOON, "the old primary has caught up", || old.existing_database("d").audit() == trail);
     new.stop(Stop::Fast);
     promote(&old);
     ledger.end_checks(&old.existing_database("d"), "the old primary after pg_rewind, promoted again", 1);

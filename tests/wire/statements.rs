@@ -1,38 +1,38 @@
-//! However a statement calls, each row that goes out is one stored key. PostgreSQL calls a function several times in one
-//! statement where the call's text stands once: `(f()).*` once for each column.
+//! Whatever the form of a statement, every row that it returns is one stored key. PostgreSQL may call a function several
+//! times for a single call in a statement's text: `(f()).*` calls it once for each column.
 
 use std::time::Duration;
 
 use postgres::{Client, Row};
 
 use crate::harness::{Db, VaultKey, eventually, expect_vault_error, fetch, init, rotate, set_user, shared_db};
-use crate::trail::what;
+use crate::trail::trail_of;
 
-fn key(row: &Row) -> VaultKey {
+fn key_of(row: &Row) -> VaultKey {
     VaultKey { master_key: row.get(0), format_version: row.get(1), kek_id: row.get(2), key_version: row.get(3) }
 }
 
 #[track_caller]
-fn rows(client: &mut Client, sql: &str) -> Vec<VaultKey> {
-    client.query(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}")).iter().map(key).collect()
+fn keys_returned_by(client: &mut Client, sql: &str) -> Vec<VaultKey> {
+    client.query(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}")).iter().map(key_of).collect()
 }
 
-/// The key as a session of its own gets it.
-fn stored(db: &Db, user: &str) -> VaultKey {
+/// The key that a separate session gets.
+fn stored_key(db: &Db, user: &str) -> VaultKey {
     fetch(&mut db.app_for(user)).unwrap()
 }
 
 #[test]
-fn a_rotation_that_is_spread_over_columns_gives_the_key_that_is_stored() {
+fn a_rotation_spread_over_columns_returns_the_stored_key() {
     let db = shared_db();
     let first = init(&mut db.app_for("alice")).unwrap();
     let mut app = db.app_for("alice");
-    let [rotated] = &rows(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
-    assert_eq!(*rotated, stored(&db, "alice"));
+    let [rotated] = &keys_returned_by(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
+    assert_eq!(*rotated, stored_key(&db, "alice"));
     assert_ne!(rotated.master_key, first.master_key);
     assert_eq!(rotated.key_version, 2, "one rotation");
     assert_eq!(
-        what(&db, "alice"),
+        trail_of(&db, "alice"),
         [
             "init 201 created",
             "rotate 200",
@@ -42,13 +42,13 @@ fn a_rotation_that_is_spread_over_columns_gives_the_key_that_is_stored() {
             "fetch 200"
         ]
     );
-    // The next statement means another rotation.
-    let [again] = &rows(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
-    assert_eq!((again, again.key_version), (&stored(&db, "alice"), 3));
+    // The next statement rotates again.
+    let [again] = &keys_returned_by(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
+    assert_eq!((again, again.key_version), (&stored_key(&db, "alice"), 3));
 }
 
 #[test]
-fn every_other_form_of_a_rotation_gives_the_key_that_is_stored() {
+fn every_other_form_of_a_rotation_returns_the_stored_key() {
     let db = shared_db();
     for (number, (sql, count, version)) in [
         ("SELECT * FROM vault_rotate()", 1, 2),
@@ -72,33 +72,33 @@ fn every_other_form_of_a_rotation_gives_the_key_that_is_stored() {
         if count == 0 {
             app.query(sql, &[]).unwrap();
         } else {
-            let given = rows(&mut app, sql);
+            let given = keys_returned_by(&mut app, sql);
             assert_eq!(given.len(), count, "{sql}");
             for key in given {
-                assert_eq!(key, stored(&db, &user), "{sql}");
+                assert_eq!(key, stored_key(&db, &user), "{sql}");
             }
         }
-        assert_eq!(stored(&db, &user).key_version, version, "{sql}");
+        assert_eq!(stored_key(&db, &user).key_version, version, "{sql}");
     }
 }
 
 #[test]
-fn an_init_that_is_spread_over_columns_mints_once() {
+fn an_init_spread_over_columns_creates_one_key() {
     let db = shared_db();
     let mut app = db.app_for("alice");
-    let [minted] = &rows(&mut app, "SELECT (vault_init()).*")[..] else { panic!("one row") };
-    assert_eq!(*minted, stored(&db, "alice"));
-    assert_eq!(what(&db, "alice")[..2], ["init 201 created", "init 200 already-exists"]);
-    // What one statement minted it does not rotate away.
+    let [minted] = &keys_returned_by(&mut app, "SELECT (vault_init()).*")[..] else { panic!("one row") };
+    assert_eq!(*minted, stored_key(&db, "alice"));
+    assert_eq!(trail_of(&db, "alice")[..2], ["init 201 created", "init 200 already-exists"]);
+    // A statement does not rotate a key that it has created itself.
     set_user(&mut app, "bob");
     let row = app.query_one("SELECT (vault_init()).master_key, (vault_rotate()).*", &[]).unwrap();
     let rotated =
         VaultKey { master_key: row.get(1), format_version: row.get(2), kek_id: row.get(3), key_version: row.get(4) };
-    assert_eq!((row.get::<_, &str>(0), &rotated), (rotated.master_key.as_str(), &stored(&db, "bob")));
+    assert_eq!((row.get::<_, &str>(0), &rotated), (rotated.master_key.as_str(), &stored_key(&db, "bob")));
     assert_eq!(rotated.key_version, 1);
     set_user(&mut app, "carol");
-    let [made] = &rows(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
-    assert_eq!((made, made.key_version), (&stored(&db, "carol"), 1), "a rotation that acts as init");
+    let [made] = &keys_returned_by(&mut app, "SELECT (vault_rotate()).*")[..] else { panic!("one row") };
+    assert_eq!((made, made.key_version), (&stored_key(&db, "carol"), 1), "a rotation that acts as init");
 }
 
 #[test]
@@ -108,19 +108,19 @@ fn a_statement_over_many_users_rotates_each_once() {
         init(&mut db.app_for(user)).unwrap();
     }
     let mut app = db.app();
-    // Each user comes round twice, and the row that goes out the first time must still be the stored one.
+    // Each user appears twice. The key returned the first time must still be the stored one at the end.
     let sql = "SELECT k.*, u FROM generate_series(1, 2) n, LATERAL unnest(ARRAY['alice', 'bob']) u,
         LATERAL (SELECT set_config('app.current_user_id', u, false) OFFSET 0) s (x), LATERAL (SELECT x, (vault_rotate()).* OFFSET 0) k (x, m, f, i, v)";
     let given = app.query(sql, &[]).unwrap();
     assert_eq!(given.len(), 4);
     for row in given {
-        let stored = stored(&db, row.get(5));
+        let stored = stored_key(&db, row.get(5));
         assert_eq!((row.get::<_, &str>(1), row.get::<_, i32>(4)), (stored.master_key.as_str(), 2));
     }
 }
 
 #[test]
-fn statements_of_their_own_rotate_each_time() {
+fn separate_statements_rotate_each_time() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     let mut app = db.app_for("alice");
@@ -141,7 +141,7 @@ fn statements_of_their_own_rotate_each_time() {
         ("PREPARE r AS SELECT vault_rotate(); EXECUTE r; EXECUTE r; DEALLOCATE r", 17),
     ] {
         app.batch_execute(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-        assert_eq!(stored(&db, "alice").key_version, version, "{sql}");
+        assert_eq!(stored_key(&db, "alice").key_version, version, "{sql}");
     }
     let versions: Vec<i32> = (0..2).map(|_| rotate(&mut app).unwrap().key_version).collect();
     assert_eq!(versions, [18, 19]);
@@ -154,25 +154,25 @@ fn statements_of_their_own_rotate_each_time() {
 }
 
 #[test]
-fn a_fetch_that_is_spread_over_columns_does_not_mix_two_keys() {
+fn a_fetch_spread_over_columns_does_not_mix_two_keys() {
     let db = shared_db();
     let old = init(&mut db.app_for("alice")).unwrap();
-    // Between the first column and the last another session rotates the key.
+    // Another session rotates the key between the first column and the last.
     let mut locker = db.superuser();
     locker.batch_execute("SELECT pg_advisory_lock(1)").unwrap();
     let sql = "SELECT k.m, k.f, k.i, (SELECT (vault_get_master_key()).key_version FROM pg_advisory_lock_shared(1) OFFSET 0) FROM
         (SELECT (vault_get_master_key()).* OFFSET 0) k (m, f, i, v)";
     let mut app = db.app_for("alice");
     let pid: i32 = app.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
-    let reading = std::thread::spawn(move || rows(&mut app, sql));
+    let reading = std::thread::spawn(move || keys_returned_by(&mut app, sql));
     eventually(Duration::from_secs(30), "the statement waits between two calls", || {
         db.value(&format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)"))
     });
     let new = rotate(&mut db.app_for("alice")).unwrap();
     locker.batch_execute("SELECT pg_advisory_unlock(1)").unwrap();
     let given = reading.join().unwrap();
-    assert_eq!(given, [old], "one of the two keys, whole");
-    assert_eq!(stored(&db, "alice"), new);
+    assert_eq!(given, [old], "the row is entirely from one of the two keys");
+    assert_eq!(stored_key(&db, "alice"), new);
     // The next statement of the same transaction sees the new one.
     let mut app = db.app_for("alice");
     let mut transaction = app.transaction().unwrap();
@@ -197,7 +197,7 @@ fn a_loop_in_one_statement_sees_what_others_commit_meanwhile() {
 }
 
 #[test]
-fn a_status_that_is_spread_over_columns_is_one_row() {
+fn a_status_spread_over_columns_is_consistent() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let row = app.query_one("SELECT (vault_status()).*", &[]).unwrap();
@@ -214,7 +214,7 @@ fn a_status_that_is_spread_over_columns_is_one_row() {
 }
 
 #[test]
-fn what_a_statement_reads_again_is_not_another_user_s() {
+fn repeated_fetches_in_a_statement_do_not_mix_up_users() {
     let db = shared_db();
     let alice = init(&mut db.app_for("alice")).unwrap();
     let bob = init(&mut db.app_for("bob")).unwrap();
@@ -240,5 +240,5 @@ fn an_erased_vault_is_gone_within_the_same_statement() {
     set_user(&mut admin, "alice");
     let result = admin.query("SELECT vault_get_master_key(), vault_erase('alice'), vault_get_master_key()", &[]);
     expect_vault_error(result, "P0002");
-    assert!(db.vault_row("alice").is_some(), "taken back with the statement");
+    assert!(db.vault_row("alice").is_some(), "the failed statement rolled the erasure back");
 }

@@ -1,4 +1,4 @@
-//! Many sessions that call while something disturbs them, and the count afterwards.
+//! Many sessions that make calls while a disturbance runs, and the final count of keys and audit rows.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,10 +9,10 @@ use postgres::Client;
 use crate::harness::{Db, eventually, fetch, init};
 
 const SOON: Duration = Duration::from_secs(30);
-/// A storm in which fewer calls went through shows nothing.
+/// A storm with fewer successful calls proves nothing.
 const ENOUGH: usize = 50;
 
-/// What one session saw: the request ids of the calls that gave it a key, and how many calls failed.
+/// The request ids of one session's calls that returned a key, and the number of its failed calls.
 #[derive(Default)]
 pub struct Seen {
     pub released: Vec<String>,
@@ -24,7 +24,7 @@ pub fn tagged_fetch(client: &mut Client, id: &str) -> Result<(), postgres::Error
     fetch(client).map(drop)
 }
 
-/// A session that comes back when it was thrown out.
+/// Connects again after the session was lost.
 fn connect_again(db: &Db, user: &str) -> Client {
     let mut client = None;
     eventually(SOON, "the server takes connections", || {
@@ -38,7 +38,8 @@ fn connect_again(db: &Db, user: &str) -> Client {
     client.expect("connected")
 }
 
-/// Calls from several sessions until `disturb` has done its worst and enough calls went through. `prepare` may spoil a session's next call.
+/// Makes calls from several sessions until `disturb` has ended and enough calls have succeeded. `prepare` may spoil a
+/// session's next call.
 pub fn storm(
     db: &Db,
     sessions: usize,
@@ -82,7 +83,7 @@ pub fn storm(
         // The sessions must end even if the disturbance fails.
         let disturbed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             disturb();
-            eventually(SOON, "enough calls went through", || released.load(Ordering::Relaxed) > ENOUGH);
+            eventually(SOON, "enough calls succeeded", || released.load(Ordering::Relaxed) > ENOUGH);
         }));
         stop.store(true, Ordering::Relaxed);
         let seen = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
@@ -93,7 +94,7 @@ pub fn storm(
     })
 }
 
-/// How often each request id stands in the trail as a fetch that was answered.
+/// The number of successful rows in the trail for each request id.
 pub fn rows_by_request(db: &Db) -> HashMap<String, usize> {
     let mut rows = HashMap::new();
     for row in db.audit() {
@@ -105,17 +106,17 @@ pub fn rows_by_request(db: &Db) -> HashMap<String, usize> {
 }
 
 #[track_caller]
-pub fn nothing_lost_and_nothing_twice(db: &Db, seen: &[Seen]) {
+pub fn assert_one_row_per_released_key(db: &Db, seen: &[Seen]) {
     let rows = rows_by_request(db);
     let released: Vec<_> = seen.iter().flat_map(|seen| &seen.released).collect();
-    assert!(released.len() > ENOUGH, "only {} calls went through", released.len());
+    assert!(released.len() > ENOUGH, "only {} calls succeeded", released.len());
     let lost: Vec<_> = released.iter().filter(|id| !rows.contains_key(**id)).collect();
     assert!(lost.is_empty(), "{} of {} released keys have no row: {lost:?}", lost.len(), released.len());
     let twice: Vec<_> = rows.iter().filter(|(_, count)| **count != 1).collect();
-    assert!(twice.is_empty(), "rows more than once: {twice:?}");
+    assert!(twice.is_empty(), "requests with more than one row: {twice:?}");
 }
 
-/// Runs the disturbance every so often, for two seconds.
+/// Repeats the disturbance for two seconds.
 pub fn repeatedly(every: Duration, mut disturb: impl FnMut()) {
     let end = Instant::now() + Duration::from_secs(2);
     while Instant::now() < end {

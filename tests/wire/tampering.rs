@@ -1,10 +1,10 @@
-//! A stored row that was changed by somebody with write access to the table does not open, and nothing overwrites it.
+//! If someone with write access to the table changes a stored row, it no longer opens and no call overwrites it.
 
 use crate::harness::{Db, Refusal, expect_error, expect_vault_error, fetch, init, rotate, shared_db};
 
-/// Every call refuses the row with one and the same error, leaves it as it is and has its rows in the trail.
+/// Checks that every call refuses the row with the same error, leaves it unchanged and is recorded in the trail.
 #[track_caller]
-fn does_not_open(db: &Db, user: &str, code: &str) -> Refusal {
+fn assert_does_not_open(db: &Db, user: &str, code: &str) -> Refusal {
     let row = db.vault_row(user);
     let before = db.audit_of(user).len();
     let refusal = expect_vault_error(fetch(&mut db.app_for(user)), code);
@@ -23,7 +23,7 @@ fn does_not_open(db: &Db, user: &str, code: &str) -> Refusal {
     refusal
 }
 
-fn set(db: &Db, user: &str, assignment: &str) -> Result<u64, postgres::Error> {
+fn set_columns(db: &Db, user: &str, assignment: &str) -> Result<u64, postgres::Error> {
     let sql = format!("UPDATE vault_ext.encryption_vaults SET {assignment} WHERE user_id = $1");
     db.superuser().execute(&sql, &[&user])
 }
@@ -37,7 +37,7 @@ fn a_wrap_moved_to_another_user_does_not_open() {
         "UPDATE vault_ext.encryption_vaults b SET wrapped_mk = a.wrapped_mk, wrap_iv = a.wrap_iv
             FROM vault_ext.encryption_vaults a WHERE a.user_id = 'alice' AND b.user_id = 'bob'",
     );
-    does_not_open(&db, "bob", "XX001");
+    assert_does_not_open(&db, "bob", "XX001");
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), alice);
 }
 
@@ -45,8 +45,8 @@ fn a_wrap_moved_to_another_user_does_not_open() {
 fn a_renamed_row_does_not_open() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
-    set(&db, "alice", "user_id = 'mallory'").unwrap();
-    does_not_open(&db, "mallory", "XX001");
+    set_columns(&db, "alice", "user_id = 'mallory'").unwrap();
+    assert_does_not_open(&db, "mallory", "XX001");
 }
 
 #[test]
@@ -60,8 +60,8 @@ fn swapped_rows_do_not_open() {
          UPDATE vault_ext.encryption_vaults SET user_id = 'alice' WHERE user_id = 'bob';
          UPDATE vault_ext.encryption_vaults SET user_id = 'bob' WHERE user_id = 'tmp'",
     );
-    does_not_open(&db, "alice", "XX001");
-    does_not_open(&db, "bob", "XX001");
+    assert_does_not_open(&db, "alice", "XX001");
+    assert_does_not_open(&db, "bob", "XX001");
 }
 
 #[test]
@@ -69,13 +69,13 @@ fn an_edited_kek_id_does_not_open() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     for loaded in ["spare", "env-v1"] {
-        set(&db, "alice", &format!("kek_id = '{loaded}'")).unwrap();
-        does_not_open(&db, "alice", "XX001");
+        set_columns(&db, "alice", &format!("kek_id = '{loaded}'")).unwrap();
+        assert_does_not_open(&db, "alice", "XX001");
     }
-    set(&db, "alice", "kek_id = 'nowhere'").unwrap();
-    let refusal = does_not_open(&db, "alice", "55000");
+    set_columns(&db, "alice", "kek_id = 'nowhere'").unwrap();
+    let refusal = assert_does_not_open(&db, "alice", "55000");
     assert!(refusal.message.contains("nowhere"), "{refusal:?}");
-    set(&db, "alice", "kek_id = 'wire-1'").unwrap();
+    set_columns(&db, "alice", "kek_id = 'wire-1'").unwrap();
     fetch(&mut db.app_for("alice")).unwrap();
 }
 
@@ -84,13 +84,13 @@ fn an_edited_key_version_does_not_open() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     for version in ["2", "257", "2147483647"] {
-        set(&db, "alice", &format!("key_version = {version}")).unwrap();
-        does_not_open(&db, "alice", "XX001");
+        set_columns(&db, "alice", &format!("key_version = {version}")).unwrap();
+        assert_does_not_open(&db, "alice", "XX001");
     }
     for impossible in ["0", "-1"] {
-        expect_error(set(&db, "alice", &format!("key_version = {impossible}")), "23514");
+        expect_error(set_columns(&db, "alice", &format!("key_version = {impossible}")), "23514");
     }
-    set(&db, "alice", "key_version = 1").unwrap();
+    set_columns(&db, "alice", "key_version = 1").unwrap();
     fetch(&mut db.app_for("alice")).unwrap();
 }
 
@@ -102,7 +102,7 @@ fn an_old_wrap_put_back_under_the_new_version_does_not_open() {
     db.force("CREATE TABLE stolen AS SELECT * FROM vault_ext.encryption_vaults");
     rotate(&mut app).unwrap();
     db.force("UPDATE vault_ext.encryption_vaults v SET wrapped_mk = s.wrapped_mk, wrap_iv = s.wrap_iv FROM stolen s");
-    does_not_open(&db, "alice", "XX001");
+    assert_does_not_open(&db, "alice", "XX001");
 }
 
 #[test]
@@ -110,13 +110,13 @@ fn an_edited_format_version_does_not_open() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     for unknown in ["0", "3", "99", "-1", "1"] {
-        expect_error(set(&db, "alice", &format!("format_version = {unknown}")), "23514");
+        expect_error(set_columns(&db, "alice", &format!("format_version = {unknown}")), "23514");
     }
-    // As format 1, with either half of the nonce that it expects.
+    // Format 1 expects a nonce of half this length. Neither half opens the wrap.
     for half in ["left(wrap_iv, 16)", "right(wrap_iv, 16)"] {
         init(&mut db.app_for(half)).unwrap();
-        set(&db, half, &format!("format_version = 1, wrap_iv = {half}")).unwrap();
-        does_not_open(&db, half, "XX001");
+        set_columns(&db, half, &format!("format_version = 1, wrap_iv = {half}")).unwrap();
+        assert_does_not_open(&db, half, "XX001");
     }
 }
 
@@ -128,18 +128,18 @@ fn a_format_1_row_passed_off_as_format_2_does_not_open() {
             VALUES ('alice', 'EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/',
                 'EBESExQVFhcYGRobEBESExQVFhcYGRob', 2, 'env-v1')",
     );
-    does_not_open(&db, "alice", "XX001");
+    assert_does_not_open(&db, "alice", "XX001");
 }
 
-/// Another character of the base64 alphabet in that place.
-fn changed(text: &str, position: usize) -> String {
+/// Replaces the character at that position with another one of the base64 alphabet.
+fn with_changed_character(text: &str, position: usize) -> String {
     let mut bytes = text.as_bytes().to_vec();
     bytes[position] = if bytes[position] == b'A' { b'B' } else { b'A' };
     String::from_utf8(bytes).expect("ASCII")
 }
 
 #[test]
-fn a_change_of_any_character_of_wrap_or_nonce_does_not_open() {
+fn a_wrap_or_nonce_with_any_character_changed_does_not_open() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let key = init(&mut app).unwrap();
@@ -150,7 +150,7 @@ fn a_change_of_any_character_of_wrap_or_nonce_does_not_open() {
         assert_eq!(original.len(), length);
         let update = superuser.prepare(&format!("UPDATE vault_ext.encryption_vaults SET {column} = $1")).unwrap();
         for position in 0..length {
-            superuser.execute(&update, &[&changed(&original, position)]).unwrap();
+            superuser.execute(&update, &[&with_changed_character(&original, position)]).unwrap();
             expect_vault_error(fetch(&mut app), "XX001");
         }
         superuser.execute(&update, &[&original]).unwrap();
@@ -161,15 +161,15 @@ fn a_change_of_any_character_of_wrap_or_nonce_does_not_open() {
 }
 
 #[test]
-fn text_that_is_no_base64_does_not_open_and_is_not_shown() {
+fn text_that_is_not_base64_does_not_open_and_is_not_shown() {
     let db = shared_db();
     for (column, length) in [("wrapped_mk", 64), ("wrap_iv", 32)] {
         for filler in ["!", "-", " ", "=", "é"] {
             let user = format!("{column}{filler}");
             init(&mut db.app_for(&user)).unwrap();
             let text = filler.repeat(length / filler.len());
-            set(&db, &user, &format!("{column} = '{text}'")).unwrap();
-            let refusal = does_not_open(&db, &user, "XX001");
+            set_columns(&db, &user, &format!("{column} = '{text}'")).unwrap();
+            let refusal = assert_does_not_open(&db, &user, "XX001");
             assert!(!refusal.text().contains(&text), "{refusal:?}");
         }
     }
@@ -194,14 +194,14 @@ fn wraps_and_nonces_of_another_length_are_refused() {
         "format_version = NULL",
         "user_id = ''",
     ] {
-        let error = set(&db, "alice", assignment).expect_err(assignment);
+        let error = set_columns(&db, "alice", assignment).expect_err(assignment);
         let code = error.code().map(|code| code.code().to_owned());
         assert!(matches!(code.as_deref(), Some("23514" | "23502")), "{assignment}: {error:?}");
     }
 }
 
 #[test]
-fn every_cause_gives_the_one_message() {
+fn every_cause_gives_the_same_message() {
     let db = shared_db();
     let mut messages = Vec::new();
     for (user, assignment) in [
@@ -213,8 +213,8 @@ fn every_cause_gives_the_one_message() {
         ("f", "format_version = 1, wrap_iv = left(wrap_iv, 16)"),
     ] {
         init(&mut db.app_for(user)).unwrap();
-        set(&db, user, assignment).unwrap();
-        messages.push(does_not_open(&db, user, "XX001").text());
+        set_columns(&db, user, assignment).unwrap();
+        messages.push(assert_does_not_open(&db, user, "XX001").text());
     }
     messages.dedup();
     assert_eq!(messages.len(), 1, "{messages:?}");

@@ -1,4 +1,4 @@
-//! What the trail says of a user, in short.
+//! A short form of the trail's rows about a user.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::harness::{Db, eventually};
 const SOON: Duration = Duration::from_secs(20);
 
 /// A user's rows as `action status context`, oldest first.
-pub fn what(db: &Db, user: &str) -> Vec<String> {
+pub fn trail_of(db: &Db, user: &str) -> Vec<String> {
     let rows = db.audit_of(user);
     rows.iter()
         .map(|row| match &row.context {
@@ -17,9 +17,9 @@ pub fn what(db: &Db, user: &str) -> Vec<String> {
         .collect()
 }
 
-/// The second row of a rolled-back change is written without anybody waiting for it.
+/// Waits until the trail is as expected. No caller waits for the second row of a rolled-back change.
 #[track_caller]
-pub fn what_finally(db: &Db, user: &str, expected: &[&str]) {
-    eventually(SOON, &format!("the trail of {user} reads {expected:?}"), || what(db, user).len() >= expected.len());
-    assert_eq!(what(db, user), expected);
+pub fn wait_for_trail(db: &Db, user: &str, expected: &[&str]) {
+    eventually(SOON, &format!("the trail of {user} reads {expected:?}"), || trail_of(db, user).len() >= expected.len());
+    assert_eq!(trail_of(db, user), expected);
 }

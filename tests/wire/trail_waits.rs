@@ -1,4 +1,5 @@
-//! Waiting for the trail: as long as documented, no longer than its cause, and with that cause named.
+//! Waiting for the trail. A call waits as long as documented, no longer than the cause lasts, and its error names the
+//! cause.
 
 use std::time::{Duration, Instant};
 
@@ -21,33 +22,34 @@ fn pid(client: &mut postgres::Client) -> i32 {
     client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0)
 }
 
-/// The writer waits for a lock.
+/// Waits until the writer waits for a lock.
 #[track_caller]
-fn writer_is_blocked(db: &Db) {
+fn wait_until_writer_is_blocked(db: &Db) {
     eventually(SOON, "the writer waits for the lock", || {
         db.value::<i64>(&format!("{WRITERS} AND wait_event_type = 'Lock'")) == 1
     });
 }
 
-/// Processes that could not connect; the harness asks a server that is still starting.
-fn turned_away(cluster: &Cluster) -> usize {
+/// Counts the processes that could not connect. The harness itself connects while the server is still starting, which
+/// does not count.
+fn refused_connections(cluster: &Cluster) -> usize {
     cluster.log().lines().filter(|line| line.contains("FATAL") && !line.contains("is starting up")).count()
 }
 
 #[track_caller]
-fn timed_out(result: Result<impl std::fmt::Debug, postgres::Error>) -> Refusal {
+fn expect_timeout(result: Result<impl std::fmt::Debug, postgres::Error>) -> Refusal {
     expect_vault_error(result, "55000")
 }
 
 #[test]
-fn a_call_waits_for_as_long_as_the_setting_says_and_no_less() {
+fn a_call_waits_at_least_as_long_as_the_setting_says() {
     let cluster = server("4s");
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
     let mut locker = db.superuser();
     locker.batch_execute(LOCK).unwrap();
     let start = Instant::now();
-    let refusal = timed_out(fetch(&mut db.app_for("alice")));
+    let refusal = expect_timeout(fetch(&mut db.app_for("alice")));
     assert!(start.elapsed() >= Duration::from_secs(4), "gave up after {:?}", start.elapsed());
     assert!(refusal.message.contains("4000 ms"), "{refusal:?}");
     locker.batch_execute("ROLLBACK").unwrap();
@@ -55,7 +57,7 @@ fn a_call_waits_for_as_long_as_the_setting_says_and_no_less() {
 }
 
 #[test]
-fn a_session_s_own_longer_wait_counts() {
+fn a_session_with_a_longer_timeout_waits_longer() {
     let cluster = server("300ms");
     let db = cluster.database("d");
     db.force("ALTER ROLE wire_app2 SET vault_ext.audit_timeout = '5min'");
@@ -65,10 +67,10 @@ fn a_session_s_own_longer_wait_counts() {
     let mut patient = db.conn("wire_app2");
     set_user(&mut patient, "alice");
     let waiting = std::thread::spawn(move || fetch(&mut patient));
-    writer_is_blocked(&db);
-    // Others give up meanwhile, several times as long as the server's own wait.
+    wait_until_writer_is_blocked(&db);
+    // Other sessions give up meanwhile. Together they take several times the server's default timeout.
     for _ in 0..4 {
-        timed_out(fetch(&mut db.app_for("alice")));
+        expect_timeout(fetch(&mut db.app_for("alice")));
     }
     assert!(!waiting.is_finished());
     locker.batch_execute("ROLLBACK").unwrap();
@@ -80,7 +82,7 @@ fn the_error_names_who_holds_the_lock() {
     let cluster = server("1s");
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
-    // An idle reader, an ALTER TABLE behind it, and the writer behind that.
+    // ALTER TABLE waits for an idle reader, and the writer waits for ALTER TABLE.
     let mut reader = db.superuser();
     reader.batch_execute("BEGIN; SELECT count(*) FROM vault_ext.encryption_vault_audit").unwrap();
     let mut altering = db.superuser();
@@ -92,15 +94,15 @@ fn the_error_names_who_holds_the_lock() {
     eventually(SOON, "ALTER TABLE waits", || {
         db.value(&format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {altering_pid} AND NOT granted)"))
     });
-    let refusal = timed_out(fetch(&mut db.app_for("alice")));
+    let refusal = expect_timeout(fetch(&mut db.app_for("alice")));
     let detail = refusal.detail.as_deref().unwrap_or_default();
     for named in [reader_pid, altering_pid] {
         assert!(detail.contains(&named.to_string()), "{named} is not in {refusal:?}");
     }
-    // More calls than a session has slots for say the same.
+    // Even calls beyond the session's number of slots give the same error.
     let mut app = db.app_for("alice");
     for _ in 0..6 {
-        let refusal = timed_out(fetch(&mut app));
+        let refusal = expect_timeout(fetch(&mut app));
         assert!(refusal.detail.is_some_and(|detail| detail.contains(&altering_pid.to_string())), "{}", refusal.message);
     }
     cancel.cancel_query(postgres::NoTls).unwrap();
@@ -109,7 +111,7 @@ fn the_error_names_who_holds_the_lock() {
 }
 
 #[test]
-fn a_session_that_is_already_there_goes_on_when_others_are_kept_out() {
+fn a_connected_session_keeps_working_when_new_connections_are_refused() {
     let cluster = server("5s");
     let db = cluster.database("d");
     let mut app = db.app_for("alice");
@@ -119,35 +121,35 @@ fn a_session_that_is_already_there_goes_on_when_others_are_kept_out() {
     eventually(SOON, "the writer has left", || superuser.query_one(WRITERS, &[]).unwrap().get::<_, i64>(0) == 0);
     assert_eq!(fetch(&mut app).unwrap(), key);
     assert_eq!(rotate(&mut app).unwrap().key_version, 2);
-    assert_eq!(turned_away(&cluster), 0, "{}", cluster.log());
+    assert_eq!(refused_connections(&cluster), 0, "{}", cluster.log());
 }
 
 #[test]
-fn a_database_that_turns_the_writer_away_is_asked_again_less_and_less_often() {
+fn the_writer_retries_less_and_less_often_when_a_database_refuses_it() {
     let cluster = server("4s");
     let db = cluster.database("d");
     let mut app = db.app_for("alice");
     let key = init(&mut app).unwrap();
     let mut superuser = db.superuser();
     eventually(SOON, "the writer has left", || superuser.query_one(WRITERS, &[]).unwrap().get::<_, i64>(0) == 0);
-    // What an interrupted DROP DATABASE leaves: nobody can connect any more.
+    // An interrupted DROP DATABASE leaves this value, and then nobody can connect.
     superuser.batch_execute("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'd'").unwrap();
     let refusal = expect_vault_error(fetch(&mut app), "55000");
     assert!(refusal.message.contains("cannot connect"), "{refusal:?}");
     assert!(!refusal.text().contains("lock"), "{refusal:?}");
-    let attempts = turned_away(&cluster);
+    let attempts = refused_connections(&cluster);
     assert!((1..=8).contains(&attempts), "{attempts} attempts in four seconds");
     superuser.batch_execute("UPDATE pg_database SET datconnlimit = -1 WHERE datname = 'd'").unwrap();
-    assert_eq!(fetch(&mut app).unwrap(), key, "within the wait of one call");
+    assert_eq!(fetch(&mut app).unwrap(), key, "one call waits long enough to succeed");
 }
 
-/// Sessions whose plans were made while a rule swallowed their statement, with calls going on all the while.
+/// The writer may have planned its INSERT while a rule discarded the rows. Calls continue throughout.
 #[test]
-fn a_rule_that_is_gone_leaves_nothing_behind() {
+fn a_dropped_rule_leaves_no_stale_plan_in_the_writer() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     let load = Load::start(&db, 4);
-    load.let_through(20);
+    load.wait_for_keys(20);
     for _ in 0..2 {
         db.force(
             "SET vault_ext.allow_alter = on;
@@ -156,16 +158,16 @@ fn a_rule_that_is_gone_leaves_nothing_behind() {
         let refusal = expect_vault_error(fetch(&mut db.app_for("alice")), "55000");
         assert!(refusal.message.contains("rule"), "{refusal:?}");
         db.force("DROP RULE swallow ON vault_ext.encryption_vault_audit");
-        // The load goes on, so that the writer stays; it must notice by itself.
+        // The load keeps the writer running, so the writer must notice the change by itself.
         fetch(&mut db.app_for("alice")).unwrap();
-        load.let_through(20);
+        load.wait_for_keys(20);
     }
     load.stop();
 }
 
-/// The same for the statements of a caller: with each command swallowed in turn, and the calls that run it.
+/// The same for a caller's statements: a rule discards each command in turn, and the test makes the calls that run it.
 #[test]
-fn a_session_forgets_a_plan_that_a_rule_has_emptied() {
+fn a_session_drops_a_plan_that_a_rule_has_emptied() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let mut admin = db.conn("wire_admin");
@@ -195,9 +197,9 @@ fn a_session_forgets_a_plan_that_a_rule_has_emptied() {
     }
 }
 
-/// Each statement that a session keeps, while its table is renamed away and back, and its function replaced.
+/// Checks the statements whose plans a session keeps, while their objects are renamed and renamed back.
 #[test]
-fn kept_plans_follow_what_becomes_of_their_objects() {
+fn kept_plans_follow_the_renames_of_their_objects() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let key = init(&mut app).unwrap();

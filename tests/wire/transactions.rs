@@ -1,4 +1,4 @@
-//! The calls inside transactions of every kind.
+//! Calls inside every kind of transaction.
 
 use crate::harness::{Db, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db, status};
 
@@ -57,7 +57,7 @@ fn a_rolled_back_rotate_leaves_the_old_key() {
 }
 
 #[test]
-fn savepoints_undo_what_came_after_them_only() {
+fn a_rollback_to_a_savepoint_undoes_only_later_changes() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     app.batch_execute("BEGIN").unwrap();
@@ -74,7 +74,7 @@ fn savepoints_undo_what_came_after_them_only() {
 }
 
 #[test]
-fn an_error_of_the_vault_costs_no_more_than_its_savepoint() {
+fn a_vault_error_only_costs_the_work_since_the_savepoint() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     app.batch_execute("BEGIN; SAVEPOINT s").unwrap();
@@ -85,7 +85,7 @@ fn an_error_of_the_vault_costs_no_more_than_its_savepoint() {
     app.batch_execute("COMMIT").unwrap();
     assert_eq!(fetch(&mut app).unwrap(), key);
     let expected = named(&[("failed_fetch", 404), ("init", 201), ("fetch", 200)]);
-    assert_eq!(statuses(&db, "alice"), expected, "the refused call of the failed transaction never ran");
+    assert_eq!(statuses(&db, "alice"), expected, "the call in the failed transaction never ran");
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn prepared_calls_work_again_and_again() {
 }
 
 #[test]
-fn a_transaction_that_minted_or_rotated_cannot_be_prepared() {
+fn a_transaction_that_created_or_rotated_a_key_cannot_be_prepared() {
     let db = shared_db();
     init(&mut db.app_for("bob")).unwrap();
     for (user, call) in [("alice", "vault_init"), ("bob", "vault_rotate")] {
@@ -252,7 +252,7 @@ fn two_users_in_one_transaction_keep_their_own_keys() {
 }
 
 #[test]
-fn calls_inside_functions_cursors_and_ctes_are_audited_each() {
+fn each_call_in_a_cursor_or_cte_or_create_table_as_is_audited() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     init(&mut app).unwrap();

@@ -1,5 +1,5 @@
-//! Who may do what: every function, procedure, table, view and sequence of the extension, tried by every kind of role. The
-//! expected outcomes are the table of SECURITY.md itself, so that what stands there is true and complete.
+//! Privileges: every kind of role tries every function, procedure, table, view and sequence of the extension. The
+//! expected outcomes come from the table in SECURITY.md, so that the table is true and complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::harness::{Db, init, set_user, shared_db};
 
 const SECURITY: &str = include_str!("../../SECURITY.md");
 
-/// The columns of the table: a login role, or a role that a superuser takes on.
+/// The columns of the table, each with a login role or a role that a superuser switches to.
 const ROLES: [(&str, &str); 8] = [
     ("nobody", "wire_stranger"),
     ("`vault_ext_user`", "wire_app"),
@@ -33,8 +33,8 @@ fn become_role(db: &Db, role: &str) -> Client {
     client
 }
 
-/// How each thing is called. A new function without a line here fails the test.
-fn calls(name: &str) -> &'static str {
+/// The statement that calls a function. A new function without a line here fails the test.
+fn call_of(name: &str) -> &'static str {
     match name {
         "vault_init()" => "SELECT vault_init()",
         "vault_get_master_key()" => "SELECT vault_get_master_key()",
@@ -84,12 +84,12 @@ fn calls(name: &str) -> &'static str {
         "vault_ext.is_audit_writer()" => "SELECT vault_ext.is_audit_writer()",
         "vault_ext.audit_batch()" => "SELECT * FROM vault_ext.audit_batch()",
         "vault_ext.audit_counters()" => "SELECT * FROM vault_ext.audit_counters()",
-        _ => panic!("{name} is new: say here how to call it, and in SECURITY.md who may"),
+        _ => panic!("{name} is new: add its call here, and to SECURITY.md who may call it"),
     }
 }
 
-/// What is done with a relation. INSERT and UPDATE are given a row that every constraint accepts.
-fn uses(relation: &str) -> Vec<(&'static str, String)> {
+/// The statements to try on a relation. INSERT and UPDATE use a row that meets every constraint.
+fn uses_of(relation: &str) -> Vec<(&'static str, String)> {
     let (insert, update) = match relation {
         "vault_ext.encryption_vaults" => (
             "(user_id, wrapped_mk, wrap_iv, format_version, kek_id) VALUES ('alice', repeat('A', 64), repeat('A', 32), 2, 'wire-1')
@@ -117,7 +117,7 @@ fn uses(relation: &str) -> Vec<(&'static str, String)> {
                 ("setval", format!("SELECT setval('{relation}', 1000)")),
             ];
         }
-        _ => panic!("{relation} is new: say here what can be done with it, and in SECURITY.md who may"),
+        _ => panic!("{relation} is new: add its statements here, and to SECURITY.md who may run them"),
     };
     let mut uses = vec![
         ("SELECT", format!("SELECT * FROM {relation}")),
@@ -131,10 +131,11 @@ fn uses(relation: &str) -> Vec<(&'static str, String)> {
     uses
 }
 
-/// `no` for 42501, another SQLSTATE, or `yes`; for a statement on rows, `own` or `none` where these are not all rows.
+/// Returns `yes`, `no` for 42501, or another SQLSTATE. For a statement on rows that does not reach all rows, returns
+/// `own` or `none`.
 fn outcome(db: &Db, role: &str, sql: &str, all_rows: Option<u64>) -> String {
     let mut client = become_role(db, role);
-    // A procedure that commits cannot run in a transaction block; everything else is taken back.
+    // A procedure that commits cannot run in a transaction block. Everything else is rolled back.
     let in_block = !sql.starts_with("CALL");
     if in_block {
         client.batch_execute("BEGIN").unwrap();
@@ -153,7 +154,7 @@ fn outcome(db: &Db, role: &str, sql: &str, all_rows: Option<u64>) -> String {
     };
     let Some(all) = all_rows else { return "yes".to_owned() };
     let Some(SimpleQueryMessage::CommandComplete(rows)) = messages.last() else { panic!("{sql}: {messages:?}") };
-    assert!(all > 0, "{sql}: nothing to see or to change");
+    assert!(all > 0, "{sql}: there are no rows to read or change");
     match *rows {
         0 => "none",
         rows if rows < all => "own",
@@ -184,12 +185,12 @@ fn measured(db: &Db) -> BTreeMap<String, Vec<String>> {
     let outcomes =
         |sql: &str, all_rows| ROLES.iter().map(|(_, role)| outcome(db, role, sql, all_rows)).collect::<Vec<_>>();
     for function in functions {
-        table.insert(format!("`{function}`"), outcomes(calls(&function), None));
+        table.insert(format!("`{function}`"), outcomes(call_of(&function), None));
     }
     for relation in relations {
-        // Verbs with the same outcomes share a line.
+        // Verbs with the same outcomes share a row.
         let mut verbs_of: BTreeMap<Vec<String>, Vec<&str>> = BTreeMap::new();
-        for (verb, sql) in uses(&relation) {
+        for (verb, sql) in uses_of(&relation) {
             let of_rows = ["SELECT", "UPDATE", "DELETE"].contains(&verb);
             let all_rows = of_rows.then(|| {
                 let mut superuser = become_role(db, "postgres");
@@ -205,7 +206,7 @@ fn measured(db: &Db) -> BTreeMap<String, Vec<String>> {
     table
 }
 
-/// The rows of the document's table, whose header names the roles.
+/// The rows of the table in SECURITY.md whose header names the roles.
 fn documented() -> BTreeMap<String, Vec<String>> {
     let header = format!("| | {} |", ROLES.map(|(title, _)| title).join(" | "));
     let mut lines =
@@ -216,13 +217,13 @@ fn documented() -> BTreeMap<String, Vec<String>> {
         let outcomes = |cells: &mut dyn Iterator<Item = String>| cells.collect::<Vec<_>>();
         let name = cells.next().expect("a first cell");
         let duplicate = table.insert(name.clone(), outcomes(&mut cells));
-        assert_eq!(duplicate, None, "{name} is there twice");
+        assert_eq!(duplicate, None, "SECURITY.md lists {name} twice");
     }
     table
 }
 
 #[test]
-fn the_table_of_who_may_do_what_is_true() {
+fn the_privilege_table_of_security_md_is_true() {
     let db = shared_db();
     for user in ["alice", "carol"] {
         init(&mut db.app_for(user)).unwrap();
@@ -239,8 +240,8 @@ fn the_table_of_who_may_do_what_is_true() {
         }
     }
     let missing: Vec<_> = documented.keys().filter(|name| !measured.contains_key(*name)).collect();
-    assert!(missing.is_empty(), "SECURITY.md has what is not installed: {missing:?}");
+    assert!(missing.is_empty(), "SECURITY.md lists objects that are not installed: {missing:?}");
     for (name, outcomes) in &measured {
-        assert_eq!(documented.get(name), Some(outcomes), "{name}, left in SECURITY.md, right as it is");
+        assert_eq!(documented.get(name), Some(outcomes), "{name}: left in SECURITY.md, right the actual outcomes");
     }
 }

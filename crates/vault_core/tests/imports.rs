@@ -1,12 +1,12 @@
-//! The source has no circle of imports, and `pg` knows nothing of what is built on it. Reads the source as text: `crate::…`,
-//! `super::…` and `vault_core::…`. `IMPORTS_DOT=FILE cargo test -p vault_core --test imports` writes the graph of the rooms
-//! for Graphviz.
+//! Checks that the source has no import cycles and that `pg` imports none of the modules built on it. The test reads
+//! the source as text and looks for `crate::…` and `super::…`. `IMPORTS_DOT=FILE cargo test -p vault_core --test
+//! imports` writes the graph of the rooms for Graphviz.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules of one crate: each with its file's text.
+/// The modules of one crate, each with the text of its file.
 struct Crate {
     name: &'static str,
     modules: BTreeMap<String, String>,
@@ -35,12 +35,12 @@ fn read_modules(dir: &Path, prefix: &str, modules: &mut BTreeMap<String, String>
 fn read_crate(name: &'static str, dir: &str) -> Crate {
     let mut modules = BTreeMap::new();
     read_modules(&root().join(dir), "", &mut modules);
-    // The root declares and starts everything; nobody imports it.
+    // The root declares and starts everything, and no module imports it.
     modules.remove("lib");
     Crate { name, modules }
 }
 
-/// The paths that begin with `start`, each as its segments; a list in braces gives one path for each of its parts.
+/// The paths that begin with `start`, each as a list of segments. A list in braces gives one path for each item.
 fn paths_after<'a>(text: &'a str, start: &str) -> Vec<Vec<&'a str>> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut found = Vec::new();
@@ -78,9 +78,9 @@ fn without_tests(text: &str) -> &str {
     text.find("#[cfg(test)]\nmod tests").map_or(text, |at| &text[..at])
 }
 
-/// Who imports whom, by file.
+/// The imports of each file.
 fn imports(source: &Crate) -> Graph {
-    // A path leads to the longest module that it begins with.
+    // A path refers to the longest module name that it begins with.
     let module_of = |segments: &[String]| {
         let names = (1..=segments.len()).rev().map(|count| segments[..count].join("::"));
         names.into_iter().find(|name| source.modules.contains_key(name))
@@ -101,7 +101,7 @@ fn imports(source: &Crate) -> Graph {
     graph
 }
 
-/// The same by room: the first part of each name.
+/// The imports of each room. A room is the first part of a module's name.
 fn rooms(files: &Graph) -> Graph {
     let room = |module: &str| module.split("::").next().unwrap_or_default().to_owned();
     let mut graph = Graph::new();
@@ -113,8 +113,8 @@ fn rooms(files: &Graph) -> Graph {
     graph
 }
 
-/// A circle, if there is one: what remains when those who import nothing that is left are taken away again and again.
-fn circle(graph: &Graph) -> Option<Vec<String>> {
+/// Finds a cycle, if there is one, by repeatedly removing the modules that import none of the remaining ones.
+fn cycle(graph: &Graph) -> Option<Vec<String>> {
     let mut left = graph.clone();
     loop {
         let free: Vec<_> = left
@@ -127,7 +127,7 @@ fn circle(graph: &Graph) -> Option<Vec<String>> {
         }
         free.iter().for_each(|name| drop(left.remove(name)));
     }
-    // Each of the rest leads into a circle: walk until a name comes again.
+    // Every remaining module leads into a cycle: follow the imports until a name repeats.
     let mut walk = vec![left.keys().next()?.clone()];
     loop {
         let next = left[walk.last()?].iter().find(|name| left.contains_key(*name))?.clone();
@@ -143,24 +143,24 @@ fn crates() -> [Crate; 2] {
 }
 
 #[test]
-fn there_is_no_circle_of_imports() {
+fn there_are_no_import_cycles() {
     for source in crates() {
         let files = imports(&source);
-        assert!(files.values().map(BTreeSet::len).sum::<usize>() > 5, "{}: hardly an import was found", source.name);
-        assert_eq!(circle(&files), None, "files of {}", source.name);
-        assert_eq!(circle(&rooms(&files)), None, "rooms of {}", source.name);
+        assert!(files.values().map(BTreeSet::len).sum::<usize>() > 5, "{}: too few imports were found", source.name);
+        assert_eq!(cycle(&files), None, "files of {}", source.name);
+        assert_eq!(cycle(&rooms(&files)), None, "rooms of {}", source.name);
     }
 }
 
 #[test]
-fn pg_knows_nothing_of_what_is_built_on_it() {
+fn pg_imports_no_module_that_is_built_on_it() {
     let [extension, _] = crates();
     let of_pg = &rooms(&imports(&extension))["pg"];
     assert!(of_pg.is_empty(), "pg imports {of_pg:?}");
 }
 
 #[test]
-fn the_pure_crate_and_unsafe_code_stay_in_their_places() {
+fn the_pure_crate_imports_no_pgrx_and_unsafe_code_stays_in_pg() {
     let [extension, core] = crates();
     for (module, text) in &core.modules {
         assert!(!text.contains("pgrx::"), "vault_core::{module} imports pgrx");
@@ -175,7 +175,7 @@ fn the_pure_crate_and_unsafe_code_stay_in_their_places() {
 }
 
 #[test]
-fn a_circle_is_found_where_there_is_one() {
+fn the_search_finds_a_cycle_and_the_imported_paths() {
     let graph = |edges: &[(&str, &str)]| {
         let mut graph = Graph::new();
         for (from, to) in edges {
@@ -184,8 +184,8 @@ fn a_circle_is_found_where_there_is_one() {
         }
         graph
     };
-    assert_eq!(circle(&graph(&[("a", "b"), ("b", "c"), ("a", "c")])), None);
-    assert_eq!(circle(&graph(&[("a", "b"), ("b", "c"), ("c", "b")])), Some(vec!["b".into(), "c".into()]));
+    assert_eq!(cycle(&graph(&[("a", "b"), ("b", "c"), ("a", "c")])), None);
+    assert_eq!(cycle(&graph(&[("a", "b"), ("b", "c"), ("c", "b")])), Some(vec!["b".into(), "c".into()]));
     let text =
         "use crate::pg::{session, spi::Arg};\nlet x = crate::audit::submit::write(y); // not vault_core::crate::x";
     let paths = paths_after(text, "crate::");
@@ -193,7 +193,7 @@ fn a_circle_is_found_where_there_is_one() {
 }
 
 #[test]
-fn the_graph_can_be_drawn() {
+fn the_import_graph_can_be_drawn() {
     let [extension, _] = crates();
     let mut dot = String::from("digraph imports {\n  rankdir=TB; node [shape=box, fontname=\"sans-serif\"];\n");
     for (room, targets) in rooms(&imports(&extension)) {
