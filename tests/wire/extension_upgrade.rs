@@ -107,7 +107,7 @@ fn an_upgraded_database_has_exactly_the_objects_of_a_fresh_one() {
 /// Every way in that 0.1.0 had, under the SQL that the database has: also a rotation of the KEK from k1 to k2.
 fn every_call_works(db: &Db) {
     let names = user_ids(10);
-    let keys = vaults(db, &names);
+    let keys = mint_vaults(db, &names);
     some_vaults(db);
     assert!(status(&mut db.app_for(&names[0])).unwrap().exists);
     assert_eq!(kek_status(db)[0].4, 30);
