@@ -69,6 +69,17 @@ CREATE VIEW vault_ext.own_audit WITH (security_barrier) AS
 COMMENT ON VIEW vault_ext.own_audit IS 'the audit rows of the user';
 ALTER VIEW vault_ext.own_audit OWNER TO vault_ext_owner;
 
+-- Where the server's mode is overruled: a superuser may have left a database or a role with a weaker one.
+CREATE VIEW vault_ext.identity_modes AS
+    SELECT d.datname::text AS database, r.rolname::text AS role, split_part(c.setting, '=', 2) AS identity
+    FROM pg_db_role_setting s
+        CROSS JOIN LATERAL unnest(s.setconfig) c (setting)
+        LEFT JOIN pg_database d ON d.oid = s.setdatabase
+        LEFT JOIN pg_roles r ON r.oid = s.setrole
+    WHERE split_part(c.setting, '=', 1) = 'vault_ext.identity';
+COMMENT ON VIEW vault_ext.identity_modes IS 'what ALTER DATABASE and ALTER ROLE have set vault_ext.identity to; NULL stands for every database or role';
+ALTER VIEW vault_ext.identity_modes OWNER TO vault_ext_owner;
+
 CREATE VIEW vault_ext.audit_stats AS SELECT * FROM vault_ext.audit_counters();
 COMMENT ON VIEW vault_ext.audit_stats IS 'counters of the audit writers since the server started, all databases together';
 ALTER VIEW vault_ext.audit_stats OWNER TO vault_ext_owner;

@@ -43,6 +43,7 @@ GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint) TO vault_ext_grantor, vault
 GRANT EXECUTE ON FUNCTION vault_get_master_key_of(text), vault_retire_grant(bigint) TO vault_ext_service;
 GRANT SELECT ON vault_ext.grants TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor;
 GRANT USAGE ON SCHEMA vault_ext TO vault_ext_grantor;
+GRANT SELECT ON vault_ext.identity_modes TO vault_ext_admin, vault_ext_auditor;
 GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vault_ext_auditor, pg_monitor;
 -- The policies behind that view call these functions with the rights of whoever reads the view. In a user's own SQL the first one
 -- always returns false.

@@ -217,6 +217,17 @@ CREATE VIEW vault_ext.own_grants WITH (security_barrier) AS
 COMMENT ON VIEW vault_ext.own_grants IS 'the grants of the user';
 ALTER VIEW vault_ext.own_grants OWNER TO vault_ext_owner;
 
+-- Where the server's mode is overruled: a superuser may have left a database or a role with a weaker one.
+CREATE VIEW vault_ext.identity_modes AS
+    SELECT d.datname::text AS database, r.rolname::text AS role, split_part(c.setting, '=', 2) AS identity
+    FROM pg_db_role_setting s
+        CROSS JOIN LATERAL unnest(s.setconfig) c (setting)
+        LEFT JOIN pg_database d ON d.oid = s.setdatabase
+        LEFT JOIN pg_roles r ON r.oid = s.setrole
+    WHERE split_part(c.setting, '=', 1) = 'vault_ext.identity';
+COMMENT ON VIEW vault_ext.identity_modes IS 'what ALTER DATABASE and ALTER ROLE have set vault_ext.identity to; NULL stands for every database or role';
+ALTER VIEW vault_ext.identity_modes OWNER TO vault_ext_owner;
+
 -- Revoke what ALTER DEFAULT PRIVILEGES has granted on the new functions.
 DO $nobody$
 DECLARE
@@ -258,7 +269,8 @@ BEGIN
             CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END)
         FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
         WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY['vault_ext.grants'::pg_catalog.regclass::pg_catalog.oid,
-            'vault_ext.grants_id_seq'::pg_catalog.regclass::pg_catalog.oid, 'vault_ext.own_grants'::pg_catalog.regclass::pg_catalog.oid])
+            'vault_ext.grants_id_seq'::pg_catalog.regclass::pg_catalog.oid, 'vault_ext.own_grants'::pg_catalog.regclass::pg_catalog.oid,
+            'vault_ext.identity_modes'::pg_catalog.regclass::pg_catalog.oid])
         AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
     LOOP
         EXECUTE revoke;
@@ -278,6 +290,7 @@ GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint) TO vault_ext_grantor, vault
 GRANT EXECUTE ON FUNCTION vault_get_master_key_of(text), vault_retire_grant(bigint) TO vault_ext_service;
 GRANT SELECT ON vault_ext.grants TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor;
 GRANT USAGE ON SCHEMA vault_ext TO vault_ext_grantor;
+GRANT SELECT ON vault_ext.identity_modes TO vault_ext_admin, vault_ext_auditor;
 GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;
 
 -- Some comments have a new wording.

@@ -212,6 +212,16 @@ fn the_mode_role_takes_the_login() {
 }
 
 #[test]
+fn an_administrator_sees_where_the_mode_is_weaker() {
+    let (db, _) = token_db();
+    db.force(&format!("ALTER ROLE wire_app2 IN DATABASE {} SET vault_ext.identity = 'asserted'", db.name));
+    let sql = "SELECT concat_ws(' ', role, identity) FROM vault_ext.identity_modes WHERE database = current_database() ORDER BY role";
+    let rows = db.conn("wire_admin").query(sql, &[]).unwrap();
+    let seen: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(seen, ["wire_app2 asserted", "token"]);
+}
+
+#[test]
 fn scopes_roles_databases_and_step_up_are_asked_for() {
     let (db, keys) = token_db();
     let key = &keys[0];

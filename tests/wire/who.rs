@@ -107,6 +107,7 @@ fn uses_of(relation: &str) -> Vec<(&'static str, String)> {
             "max_uses = 1000",
         ),
         "vault_ext.own_grants" => ("(reason) VALUES ('x')", "max_uses = 1000"),
+        "vault_ext.identity_modes" => ("(identity) VALUES ('x')", "identity = 'x'"),
         "vault_ext.own_audit" => ("(action, status, db_role) VALUES ('x', 200, 'x')", "status = 201"),
         "vault_ext.audit_stats" => ("(calls) VALUES (1)", "calls = 1"),
         "vault_ext.rewrap_progress" => ("(pid) VALUES (1)", "done = 0"),
@@ -125,7 +126,10 @@ fn uses_of(relation: &str) -> Vec<(&'static str, String)> {
         ("UPDATE", format!("UPDATE {relation} SET {update}")),
         ("DELETE", format!("DELETE FROM {relation}")),
     ];
-    if !["own_audit", "own_grants", "audit_stats", "rewrap_progress"].iter().any(|view| relation.ends_with(view)) {
+    if !["own_audit", "own_grants", "identity_modes", "audit_stats", "rewrap_progress"]
+        .iter()
+        .any(|view| relation.ends_with(view))
+    {
         uses.push(("TRUNCATE", format!("TRUNCATE {relation}")));
     }
     uses
@@ -229,6 +233,7 @@ fn the_privilege_table_of_security_md_is_true() {
         init(&mut db.app_for(user)).unwrap();
     }
     db.force("INSERT INTO vault_ext.keks (kek_id, check_value) VALUES ('gone', repeat('0', 32))");
+    db.force(&format!("ALTER DATABASE {} SET vault_ext.identity = 'asserted'", db.name));
     for user in ["alice", "carol"] {
         let sql = "SELECT vault_grant(NULL, 'wire_service', '1 day', 'test')";
         db.app_for(user).query(sql, &[]).unwrap();
