@@ -1,8 +1,6 @@
 //! `vault_check()`: whether every vault opens, and whose does not.
 
-use std::fs;
-
-use crate::harness::{Db, Stop, assert_no_secrets, chown_to_server, decode, expect_vault_error, init, kek, set_user};
+use crate::harness::{Db, assert_no_secrets, decode, expect_vault_error, init, kek, set_user};
 use crate::keyring::{cluster, keyring, switch, write};
 
 /// kek_id, format_version, outcome, vaults, user_ids.
@@ -86,11 +84,7 @@ fn a_standby_can_be_checked() {
     vaults(&db, 3);
     let rows = db.audit().len();
     drop(db);
-    cluster.stop(Stop::Fast);
-    let signal = cluster.data().join("standby.signal");
-    fs::write(&signal, "").unwrap();
-    chown_to_server(&signal);
-    cluster.start();
+    cluster.restart_as_standby();
     let db = cluster.existing_database("d");
     assert_eq!(check(&db, ""), [row("k1", 2, "opens", 3, &[])]);
     assert_eq!(db.audit().len(), rows);

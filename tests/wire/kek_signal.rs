@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{
-    Cluster, Stop, assert_no_secrets, chown_to_server, eventually, expect_vault_error, fetch, init, kek, kill9,
-};
+use crate::harness::{Cluster, Stop, assert_no_secrets, eventually, expect_vault_error, fetch, init, kek, kill9};
 use crate::keyring::{cluster, keyring, loaded, reload, write};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -99,11 +97,7 @@ fn a_standby_reloads_by_signal_and_is_ready_when_promoted() {
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
     drop(db);
-    cluster.stop(Stop::Fast);
-    let signal = cluster.data().join("standby.signal");
-    fs::write(&signal, "").unwrap();
-    chown_to_server(&signal);
-    cluster.start();
+    cluster.restart_as_standby();
     let db = cluster.existing_database("d");
     let refusal = expect_vault_error(reload(&db), "25006");
     assert!(refusal.hint.unwrap_or_default().contains("pg_reload_conf"));

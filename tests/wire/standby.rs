@@ -1,18 +1,12 @@
 //! A hot standby cannot write the trail, so it releases no key. After a promotion, every call works at once.
 
-use std::fs;
-
-use crate::harness::{Cluster, Stop, chown_to_server, expect_vault_error, fetch, init, rotate};
+use crate::harness::{Cluster, expect_vault_error, fetch, init, rotate};
 
 #[test]
 fn a_standby_refuses_and_works_at_once_after_promotion() {
     let mut cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let key = init(&mut cluster.database("d").app_for("alice")).unwrap();
-    cluster.stop(Stop::Fast);
-    let signal = cluster.data().join("standby.signal");
-    fs::write(&signal, "").unwrap();
-    chown_to_server(&signal);
-    cluster.start();
+    cluster.restart_as_standby();
 
     let db = cluster.existing_database("d");
     let mut app = db.app_for("alice");

@@ -179,10 +179,7 @@ fn a_driver_s_prepared_statement_replaced_by_name() {
     // Bound to its transaction, the token is worth nothing afterwards.
     app.batch_execute("BEGIN").unwrap();
     let challenge: String = app.query_one("SELECT vault_challenge()", &[]).unwrap().get(0);
-    let mut bound = claims("alice");
-    bound["iss"] = json!("https://transaction.example/");
-    bound["vault_challenge"] = json!(challenge);
-    let bound = keys[0].token(&bound);
+    let bound = keys[0].token_from("transaction", json!({"vault_challenge": challenge}));
     app.query_one(&statement, &[&bound]).unwrap();
     assert!(key(&mut app, "vault_init", &bound).is_ok(), "bound: open for that transaction");
     app.batch_execute("COMMIT").unwrap();

@@ -226,14 +226,7 @@ fn scopes_roles_databases_and_step_up_are_asked_for() {
     let (db, keys) = token_db();
     let key = &keys[0];
     let mut app = db.app();
-    let of = |issuer: &str, more: Value| {
-        let mut claims = claims("alice");
-        claims["iss"] = json!(format!("https://{issuer}.example/"));
-        for (member, value) in more.as_object().unwrap() {
-            claims[member] = value.clone();
-        }
-        key.token(&claims)
-    };
+    let of = |issuer: &str, more: Value| key.token_from(issuer, more);
     let none = json!({});
     // A scope for rotate.
     call(&mut app, "vault_init", &key.token_of("alice")).unwrap();
@@ -265,14 +258,7 @@ fn a_bound_token_counts_in_its_session_or_transaction_alone() {
     let (db, keys) = token_db();
     let key = &keys[0];
     let text = |client: &mut Client, sql: &str| client.query_one(sql, &[]).unwrap().get::<_, String>(0);
-    let of = |issuer: &str, more: Value| {
-        let mut claims = claims("alice");
-        claims["iss"] = json!(format!("https://{issuer}.example/"));
-        for (member, value) in more.as_object().unwrap() {
-            claims[member] = value.clone();
-        }
-        key.token(&claims)
-    };
+    let of = |issuer: &str, more: Value| key.token_from(issuer, more);
     // Session.
     let (mut app, mut other) = (db.app(), db.app());
     let nonce = text(&mut app, "SELECT vault_session()");

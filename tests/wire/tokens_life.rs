@@ -1,14 +1,13 @@
 //! When a token counts: until it expires, within its session or transaction, on a standby, in parallel workers.
 
-use std::fs;
 use std::time::Duration;
 
 use postgres::{Client, Error};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Cluster, ISS, Signer, Stop, chown_to_server, claims, eventually, expect_error, expect_vault_error, fetch, init,
-    issuer, issuers, kek, keyring_line, now, token_db,
+    Cluster, ISS, Signer, eventually, expect_error, expect_vault_error, fetch, init, issuer, issuers, kek,
+    keyring_line, now, token_db,
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -27,9 +26,7 @@ fn user_id(client: &mut Client) -> Result<Option<String>, Error> {
 
 /// A token that is good for two seconds.
 fn brief(key: &Signer) -> String {
-    let mut claims = claims("alice");
-    (claims["iss"], claims["exp"]) = (json!("https://brief.example/"), json!(now() + 2));
-    key.token(&claims)
+    key.token_from("brief", json!({"exp": now() + 2}))
 }
 
 #[test]
@@ -141,11 +138,7 @@ fn a_standby_knows_the_user_and_releases_no_key() {
     cluster.configure("vault_ext.identity = token");
     cluster.start();
     cluster.database("d").app().query("SELECT vault_init($1::text)", &[&key.token_of("alice")]).unwrap();
-    cluster.stop(Stop::Fast);
-    let signal = cluster.data().join("standby.signal");
-    fs::write(&signal, "").unwrap();
-    chown_to_server(&signal);
-    cluster.start();
+    cluster.restart_as_standby();
     let db = cluster.existing_database("d");
     let mut app = db.app();
     app.batch_execute("BEGIN").unwrap();

@@ -116,6 +116,15 @@ impl Cluster {
         });
     }
 
+    /// Restarts the server as a hot standby of nobody: what it has is all that it gets.
+    pub fn restart_as_standby(&mut self) {
+        self.stop(Stop::Fast);
+        let signal = self.data().join("standby.signal");
+        fs::write(&signal, "").expect("the signal file");
+        chown_to_server(&signal);
+        self.start();
+    }
+
     /// Starts a server that has to refuse, and gives the log of that attempt.
     pub fn start_expect_failure(&mut self) -> String {
         self.spawn();

@@ -123,6 +123,16 @@ impl Signer {
         format!("{signed}.{signature}")
     }
 
+    /// A token of alice from another issuer of the shared server, with more claims or others.
+    pub fn token_from(&self, issuer: &str, more: Value) -> String {
+        let mut claims = claims("alice");
+        claims["iss"] = json!(format!("https://{issuer}.example/"));
+        for (claim, value) in more.as_object().expect("claims") {
+            claims[claim] = value.clone();
+        }
+        self.token(&claims)
+    }
+
     /// An ordinary token of a user, that of no other call.
     pub fn token_of(&self, user: &str) -> String {
         self.token(&claims(user))
