@@ -321,6 +321,11 @@ pub fn grant_max_lifetime() -> Duration {
     Duration::from_secs(GRANT_MAX_LIFETIME.get().max(0) as u64)
 }
 
+/// The same number as before stands for the same token as before.
+pub fn token_changes() -> u64 {
+    guc::token_changes()
+}
+
 pub fn allow_drop() -> bool {
     ALLOW_DROP.get()
 }

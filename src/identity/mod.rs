@@ -76,10 +76,10 @@ fn current(purpose: Purpose) -> Result<Identity, IdentityError> {
     let identity = match settings::identity() {
         IdentityMode::Asserted => by_name(session::setting(USER_ID_SETTING), IdentityKind::Asserted)?,
         IdentityMode::Role => by_name(Some(session::login().into_bytes()), IdentityKind::Role)?,
-        IdentityMode::Token => {
-            let token = ambient_token().ok_or(IdentityError::NoToken)?;
-            by_token(tokens::ambient(&token, purpose)?)
-        }
+        IdentityMode::Token => match tokens::of_setting(purpose)? {
+            Some(token) => by_token(token),
+            None => by_token(tokens::of_headers(&token_of_headers().ok_or(IdentityError::NoToken)?, purpose)?),
+        },
     };
     pin(identity)
 }
@@ -118,12 +118,10 @@ pub fn in_force<T>(user: Option<&str>, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// The token that the session or transaction has set, or that came with PostgREST's request.
-fn ambient_token() -> Option<Vec<u8>> {
-    settings::token().or_else(|| {
-        let headers = settings::token_from_headers().then(|| session::setting(c"request.headers"))??;
-        headers::bearer(&headers).map(String::into_bytes)
-    })
+/// The token that came with PostgREST's request.
+fn token_of_headers() -> Option<Vec<u8>> {
+    let headers = settings::token_from_headers().then(|| session::setting(c"request.headers"))??;
+    headers::bearer(&headers).map(String::into_bytes)
 }
 
 /// After `SET LOCAL` ends the setting reads as an empty string and not as NULL; both mean "nobody".

@@ -11,6 +11,7 @@ use vault_core::identity::token::{self, TokenError, Use, Verified};
 use super::{issuers, nonces};
 use crate::error::IdentityError;
 use crate::pg::session::{self, Statement};
+use crate::settings;
 
 /// Tokens remembered by one backend: behind a pooler, the users of a few minutes.
 const REMEMBERED: usize = 256;
@@ -39,6 +40,8 @@ struct Latest {
 thread_local! {
     /// The newest last.
     static VERIFIED: RefCell<Vec<Rc<Token>>> = const { RefCell::new(Vec::new()) };
+    /// The token of the setting, and how often the setting had changed then.
+    static OF_SETTING: RefCell<Option<(u64, Rc<Token>)>> = const { RefCell::new(None) };
     static LATEST: RefCell<Option<Latest>> = const { RefCell::new(None) };
 }
 
@@ -54,14 +57,48 @@ pub fn argument(token: &[u8], purpose: Purpose) -> Result<Rc<Token>, IdentityErr
     used(token, purpose, true)
 }
 
-/// The token of the session or transaction, which is used again and again.
-pub fn ambient(token: &[u8], purpose: Purpose) -> Result<Rc<Token>, IdentityError> {
+/// The token of a request's headers, which is used again and again.
+pub fn of_headers(token: &[u8], purpose: Purpose) -> Result<Rc<Token>, IdentityError> {
     used(token, purpose, false)
+}
+
+/// The token of the setting, which is used again and again: not hashed each time. None where there is none.
+pub fn of_setting(purpose: Purpose) -> Result<Option<Rc<Token>>, IdentityError> {
+    let issuers = match issuers::current() {
+        Err(_) if settings::token().is_none() => return Ok(None),
+        issuers => issuers?,
+    };
+    let changes = settings::token_changes();
+    let known = OF_SETTING.with_borrow(|known| {
+        known
+            .as_ref()
+            .filter(|(when, token)| *when == changes && token.generation == issuers.generation)
+            .map(|known| Rc::clone(&known.1))
+    });
+    let token = match known {
+        Some(token) => token,
+        None => {
+            let Some(token) = settings::token() else { return Ok(None) };
+            let token = verified(&token, &issuers)?;
+            OF_SETTING.set(Some((changes, Rc::clone(&token))));
+            token
+        }
+    };
+    checked(token, &issuers, purpose, false).map(Some)
 }
 
 fn used(token: &[u8], purpose: Purpose, is_argument: bool) -> Result<Rc<Token>, IdentityError> {
     let issuers = issuers::current()?;
     let token = verified(token, &issuers)?;
+    checked(token, &issuers, purpose, is_argument)
+}
+
+fn checked(
+    token: Rc<Token>,
+    issuers: &issuers::Current,
+    purpose: Purpose,
+    is_argument: bool,
+) -> Result<Rc<Token>, IdentityError> {
     // Only what this issuer asks for: the same token is checked again and again.
     let issuer = token.verified.issuer(&issuers.issuers);
     let only_if = |asked: bool, ask: fn() -> String| if asked { ask() } else { String::new() };
@@ -73,7 +110,7 @@ fn used(token: &[u8], purpose: Purpose, is_argument: bool) -> Result<Rc<Token>, 
         session: &only_if(issuer.binding == Binding::Session, nonces::session),
         challenge: &only_if(issuer.binding == Binding::Transaction, nonces::transaction),
     };
-    let usable = token.verified.check(&issuers.issuers, &at).and_then(|()| in_sequence(&token, &issuers, is_argument));
+    let usable = token.verified.check(&issuers.issuers, &at).and_then(|()| in_sequence(&token, issuers, is_argument));
     if let Some(count) = issuers.count_of(&token.verified) {
         match usable {
             Ok(()) => count.note_acceptance(),

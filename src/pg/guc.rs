@@ -1,6 +1,6 @@
 //! What pgrx does not offer for settings: hiding the values of the KEK and of a token, and reserving the prefix.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 
 use pgrx::prelude::*;
@@ -14,6 +14,7 @@ static KEK: GucSetting<Option<std::ffi::CString>> = GucSetting::<Option<std::ffi
 
 thread_local! {
     static GIVEN: RefCell<Option<SecretText>> = const { RefCell::new(None) };
+    static TOKEN_CHANGES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Defines vault_ext.kek. Its check hook takes the value away and leaves `********` in its place, so that SHOW,
@@ -88,10 +89,21 @@ pub fn define_token() {
             GucContext::Userset,
             GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE,
             Some(comes_from_session),
-            None,
+            Some(count_change),
             Some(show_mask),
         );
     }
+}
+
+/// How often the setting has changed in this process, by SET as well as by the end of a transaction or savepoint. The same
+/// number stands for the same token.
+pub fn token_changes() -> u64 {
+    TOKEN_CHANGES.get()
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn count_change(_value: *const std::ffi::c_char, _extra: *mut std::ffi::c_void) {
+    TOKEN_CHANGES.set(TOKEN_CHANGES.get().wrapping_add(1));
 }
 
 /// The token of this session or transaction.
