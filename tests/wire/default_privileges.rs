@@ -26,10 +26,10 @@ fn privileges(db: &Db) -> Vec<String> {
 #[test]
 fn default_privileges_give_nobody_a_part_of_the_vault() {
     let cluster = server();
-    let fresh = privileges(&cluster.database_by("fresh", FRESH));
+    let fresh = privileges(&cluster.database_installed_by("fresh", FRESH));
     cluster.superuser("postgres").batch_execute("CREATE ROLE \"other \"\"app\" LOGIN").unwrap();
     let to_users = "ALTER DEFAULT PRIVILEGES GRANT ALL ON ROUTINES TO vault_ext_user";
-    let db = cluster.database_by("d", &format!("{DEFAULT_PRIVILEGES}; {to_users}; {FRESH}"));
+    let db = cluster.database_installed_by("d", &format!("{DEFAULT_PRIVILEGES}; {to_users}; {FRESH}"));
     assert_eq!(differences(&fresh, &privileges(&db)), [""; 0]);
     let ledger = some_vaults(&db);
     let mut other = db.conn("other \"app");
@@ -49,9 +49,9 @@ fn default_privileges_give_nobody_a_part_of_the_vault() {
 #[test]
 fn an_upgrade_takes_back_what_default_privileges_gave() {
     let cluster = server();
-    let fresh = privileges(&cluster.database_by("fresh", FRESH));
+    let fresh = privileges(&cluster.database_installed_by("fresh", FRESH));
     cluster.superuser("postgres").batch_execute("CREATE ROLE \"other \"\"app\" LOGIN").unwrap();
-    let db = cluster.database_by("d", &format!("{DEFAULT_PRIVILEGES}; {FRESH} VERSION '0.1.0'"));
+    let db = cluster.database_installed_by("d", &format!("{DEFAULT_PRIVILEGES}; {FRESH} VERSION '0.1.0'"));
     let ledger = some_vaults(&db);
     // On purpose, by an administrator: it stays, and dumps know of it.
     db.force("CREATE ROLE monitoring; GRANT SELECT ON vault_ext.keks TO monitoring");

@@ -7,7 +7,7 @@ use crate::extension_upgrade::{CURRENT, FRESH, UPDATE, database_of, released, se
 #[test]
 fn a_dump_of_an_older_version_restores_into_the_objects_of_this_one() {
     let cluster = server();
-    let fresh = facts(&cluster.database_by("fresh", FRESH));
+    let fresh = facts(&cluster.database_installed_by("fresh", FRESH));
     for version in released() {
         let db = database_of(&cluster, &version, &version);
         let ledger = some_vaults(&db);
@@ -41,7 +41,7 @@ fn a_dump_of_an_upgraded_database_restores_into_the_same_objects() {
 #[test]
 fn a_dump_of_this_version_restores_into_an_older_one() {
     let cluster = server();
-    let db = cluster.database_by("d", FRESH);
+    let db = cluster.database_installed_by("d", FRESH);
     let ledger = some_vaults(&db);
     for version in released() {
         let file = dump(&db, "custom", &[], &ledger);

@@ -42,7 +42,7 @@ pub fn released() -> Vec<String> {
 
 /// A database with the SQL of that version; the library is this one's.
 pub fn database_of<'c>(cluster: &'c Cluster, version: &str, name: &str) -> Db<'c> {
-    cluster.database_by(name, &format!("{FRESH} VERSION '{version}'"))
+    cluster.database_installed_by(name, &format!("{FRESH} VERSION '{version}'"))
 }
 
 pub fn sql_version(db: &Db) -> String {
@@ -88,7 +88,7 @@ fn the_suite_s_databases_are_installed_as_it_was_told() {
 #[test]
 fn an_upgraded_database_has_exactly_the_objects_of_a_fresh_one() {
     let cluster = server();
-    let fresh = facts(&cluster.database_by("fresh", FRESH));
+    let fresh = facts(&cluster.database_installed_by("fresh", FRESH));
     for version in released() {
         let db = database_of(&cluster, &version, &format!("from {version}"));
         assert_eq!(sql_version(&db), version);
@@ -253,7 +253,7 @@ fn a_function_that_is_in_the_way_of_an_upgrade_is_not_taken_over() {
 #[test]
 fn the_updating_session_s_search_path_does_not_matter() {
     let cluster = server();
-    let fresh = facts(&cluster.database_by("fresh", FRESH));
+    let fresh = facts(&cluster.database_installed_by("fresh", FRESH));
     for version in released() {
         let db = database_of(&cluster, &version, &version);
         db.force(&format!(
@@ -271,8 +271,10 @@ fn the_updating_session_s_search_path_does_not_matter() {
 fn an_extension_in_a_schema_of_its_own_is_upgraded_there() {
     let cluster = server();
     for version in released() {
-        let db =
-            cluster.database_by(&version, &format!("CREATE SCHEMA crypto; {FRESH} VERSION '{version}' SCHEMA crypto"));
+        let db = cluster.database_installed_by(
+            &version,
+            &format!("CREATE SCHEMA crypto; {FRESH} VERSION '{version}' SCHEMA crypto"),
+        );
         db.force(&format!("GRANT USAGE ON SCHEMA crypto TO PUBLIC; {UPDATE}"));
         let mut app = db.app();
         set_user(&mut app, "alice");

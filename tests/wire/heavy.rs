@@ -6,7 +6,7 @@ use std::thread::scope;
 
 use postgres::{Client, Error};
 
-use crate::harness::{Cluster, Db, VaultKey, expect_vault_error, neighbours, size};
+use crate::harness::{Cluster, Db, VaultKey, expect_vault_error, neighbours, scenario_size};
 use crate::keyring::{cluster, rewrap, switch};
 use crate::ledger::{Call, Ledger};
 use crate::pooler::{Pooler, column};
@@ -22,7 +22,7 @@ fn through_a_pooler(mode: &str, call: Caller) {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("max_connections = 60").start();
     let db = cluster.database("d");
     let pooler = Pooler::start(&db, mode, POOL);
-    let calls = size(8, 100);
+    let calls = scenario_size(8, 100);
     let clients: Vec<Client> = (0..CLIENTS).map(|_| pooler.connect()).collect();
     let ledger = scope(|scope| {
         let clients: Vec<_> = (clients.into_iter().enumerate())
@@ -69,7 +69,7 @@ fn clients_of_a_session_pooler() {
 
 #[test]
 fn databases_in_turn_with_two_worker_slots() {
-    let count = size(8, 100);
+    let count = scenario_size(8, 100);
     // Two of the four are the launcher of logical replication and the listener for SIGHUP.
     let cluster = Cluster::builder().with_wire_kek().without_fsync().conf(&neighbours::worker_slots(4)).start();
     cluster.database("d0");
@@ -79,7 +79,7 @@ fn databases_in_turn_with_two_worker_slots() {
     }
     let databases: Vec<_> = (0..count).map(|n| cluster.existing_database(&format!("d{n}"))).collect();
     let mut ledgers = vec![Ledger::default(); count];
-    let turns = size(2, 3);
+    let turns = scenario_size(2, 3);
     for turn in 0..turns {
         for (db, ledger) in databases.iter().zip(&mut ledgers) {
             let mut app = db.app();
@@ -96,7 +96,7 @@ fn databases_in_turn_with_two_worker_slots() {
 
 #[test]
 fn short_connections() {
-    let (sessions, count) = (16, size(800, 10_000));
+    let (sessions, count) = (16, scenario_size(800, 10_000));
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.database("d");
     let ledger = scope(|scope| {
@@ -177,7 +177,7 @@ fn rows_of(db: &Db, call: &str) -> (i64, i64) {
 
 #[test]
 fn very_many_users() {
-    let users = size(10_000, 1_000_000);
+    let users = scenario_size(10_000, 1_000_000);
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     let count = users as i64;

@@ -103,7 +103,7 @@ fn pg_upgrade_keeps_the_extension_s_older_version_and_then_that_is_upgraded() {
         assert_eq!(sql_version(&db), version);
         ledger.end_checks(&db, &format!("pg_upgrade with the SQL of {version}, {}", way()), 1);
         db.force("ALTER EXTENSION vault_ext UPDATE");
-        let fresh = objects(&new.database_by("fresh", "CREATE EXTENSION vault_ext"));
+        let fresh = objects(&new.database_installed_by("fresh", "CREATE EXTENSION vault_ext"));
         assert_eq!(objects(&db), fresh);
         ledger.end_checks(&db, &format!("pg_upgrade with the SQL of {version}, upgraded then, {}", way()), 1);
     }
