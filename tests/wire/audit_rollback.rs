@@ -111,7 +111,7 @@ fn an_init_that_found_the_vault_has_nothing_to_take_back() {
     init(&mut app).unwrap();
     fetch(&mut app).unwrap();
     app.batch_execute("ROLLBACK").unwrap();
-    // A later row of the same backend is behind anything that the rollback would have sent.
+    // This row comes after anything that the rollback would have sent, since the backend is the same.
     fetch(&mut app).unwrap();
     assert_eq!(what(&db, "alice"), ["init 201 created", "init 200 already-exists", "fetch 200", "fetch 200"]);
 }
