@@ -545,7 +545,8 @@ fn pg_write_all_data_writes_what_security_md_says() {
         let result = writer.batch_execute(sql);
         writer.batch_execute("ROLLBACK").unwrap();
         let code = result.as_ref().err().and_then(|e| e.code()).map(|code| code.code());
-        let locks = sql.starts_with("LOCK") && result.is_ok(); // the DELETE privilege allows the lock; callers then fail closed
+        // The DELETE privilege allows the lock. Callers then fail closed.
+        let locks = sql.starts_with("LOCK") && result.is_ok();
         assert!(locks || code == Some("42501"), "{sql}: {result:?}");
     }
     for call in CALLS {

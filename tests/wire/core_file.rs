@@ -1,6 +1,6 @@
-//! When a server process is killed, the kernel writes a core file. It contains no KEK: not raw, not as text, and no part
-//! of the key schedule from which the KEK could be computed. The tests also find the KEK in the process's memory, so the
-//! process did have it.
+//! When a server process is killed, the kernel writes a core file. It contains no KEK: not raw, not as text, and no
+//! part of the key schedule from which the KEK could be computed. The tests find the KEK in the process's memory, so
+//! the process did have it.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};

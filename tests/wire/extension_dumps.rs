@@ -1,15 +1,15 @@
-//! Dumps where the extension's version is another one on the other side.
+//! Dumps that are restored where the extension has another version.
 
 use crate::backup::{dump, restore, some_vaults};
 use crate::catalog::{assert_same, facts};
-use crate::extension_upgrade::{CURRENT, FRESH, UPDATE, database_of, released, server, sql_version};
+use crate::extension_upgrade::{CURRENT, FRESH, UPDATE, database_at_version, released, server, sql_version};
 
 #[test]
 fn a_dump_of_an_older_version_restores_into_the_objects_of_this_one() {
     let cluster = server();
     let fresh = facts(&cluster.database_installed_by("fresh", FRESH));
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         let ledger = some_vaults(&db);
         for format in ["plain", "custom"] {
             let file = dump(&db, format, &[], &ledger);
@@ -26,7 +26,7 @@ fn a_dump_of_an_older_version_restores_into_the_objects_of_this_one() {
 fn a_dump_of_an_upgraded_database_restores_into_the_same_objects() {
     let cluster = server();
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         let ledger = some_vaults(&db);
         db.force(UPDATE);
         let file = dump(&db, "plain", &[], &ledger);
@@ -37,7 +37,7 @@ fn a_dump_of_an_upgraded_database_restores_into_the_same_objects() {
     }
 }
 
-/// A server whose package is the older one makes the older objects; here they are made before the restore.
+/// A server with the older package would create the older objects. Here the test creates them before the restore.
 #[test]
 fn a_dump_of_this_version_restores_into_an_older_one() {
     let cluster = server();
@@ -45,7 +45,7 @@ fn a_dump_of_this_version_restores_into_an_older_one() {
     let ledger = some_vaults(&db);
     for version in released() {
         let file = dump(&db, "custom", &[], &ledger);
-        let copy = database_of(&cluster, &version, &version);
+        let copy = database_at_version(&cluster, &version, &version);
         restore(&copy, "custom", &file);
         assert_eq!(sql_version(&copy), version);
         assert_eq!(copy.audit(), db.audit());

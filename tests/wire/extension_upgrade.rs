@@ -1,5 +1,5 @@
-//! From each released version of the extension to this one: `ALTER EXTENSION vault_ext UPDATE`. The install scripts of
-//! released versions are kept in sql/released, never to be edited.
+//! `ALTER EXTENSION vault_ext UPDATE` from each released version to this one. sql/released keeps the install scripts of
+//! released versions. They must never be edited.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,11 +22,11 @@ const RELEASED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/released");
 pub const FRESH: &str = "CREATE EXTENSION vault_ext";
 pub const UPDATE: &str = "ALTER EXTENSION vault_ext UPDATE";
 
-/// The scripts of all versions but this one, by version.
+/// The versions other than this one, with their scripts.
 fn released_scripts() -> Vec<(String, PathBuf)> {
-    let files = fs::read_dir(RELEASED).expect("sql/released");
+    let files = fs::read_dir(RELEASED).expect("sql/released is readable");
     let scripts = files.filter_map(|file| {
-        let path = file.expect("an entry of sql/released").path();
+        let path = file.expect("sql/released has readable entries").path();
         let name = path.file_name()?.to_str()?;
         let version = name.strip_prefix("vault_ext--")?.strip_suffix(".sql")?.to_owned();
         Some((version, path))
@@ -36,12 +36,12 @@ fn released_scripts() -> Vec<(String, PathBuf)> {
 
 pub fn released() -> Vec<String> {
     let versions: Vec<_> = released_scripts().into_iter().map(|(version, _)| version).collect();
-    assert!(!versions.is_empty(), "no older version is in {RELEASED}");
+    assert!(!versions.is_empty(), "{RELEASED} has no older version");
     versions
 }
 
-/// A database with the SQL of that version; the library is this one's.
-pub fn database_of<'c>(cluster: &'c Cluster, version: &str, name: &str) -> Db<'c> {
+/// A database with the SQL of this version and the current library.
+pub fn database_at_version<'c>(cluster: &'c Cluster, version: &str, name: &str) -> Db<'c> {
     cluster.database_installed_by(name, &format!("{FRESH} VERSION '{version}'"))
 }
 
@@ -53,14 +53,14 @@ pub fn server() -> Cluster {
     Cluster::builder().with_wire_kek().without_fsync().start()
 }
 
-/// Everything in the tables, and where the trail's ids stand.
-fn data(db: &Db) -> String {
+/// The contents of all tables, and the state of the trail's sequence.
+fn table_contents(db: &Db) -> String {
     let mut client = db.superuser();
     let mut text = String::new();
     for table in ["encryption_vaults", "encryption_vault_audit", "keks", "rewraps", "encryption_vault_audit_id_seq"] {
         let sql = format!("SELECT row(t.*)::text FROM vault_ext.{table} t ORDER BY 1");
         let rows = client.query(&sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-        assert!(!rows.is_empty(), "nothing in {table}");
+        assert!(!rows.is_empty(), "{table} is empty");
         rows.iter().for_each(|row| text.push_str(&format!("{table}: {}\n", row.get::<_, &str>(0))));
     }
     text
@@ -68,7 +68,7 @@ fn data(db: &Db) -> String {
 
 #[test]
 fn the_released_scripts_are_as_they_were_released() {
-    let listed = fs::read_to_string(Path::new(RELEASED).join("SHA256SUMS")).expect("SHA256SUMS");
+    let listed = fs::read_to_string(Path::new(RELEASED).join("SHA256SUMS")).expect("SHA256SUMS is readable");
     for (version, _) in released_scripts() {
         assert!(listed.contains(&format!("  vault_ext--{version}.sql\n")), "{version} is not in SHA256SUMS");
     }
@@ -76,11 +76,11 @@ fn the_released_scripts_are_as_they_were_released() {
 }
 
 #[test]
-fn the_suite_s_databases_are_installed_as_it_was_told() {
+fn the_test_databases_are_installed_as_configured() {
     let db = shared_db();
-    let of_this = format!("@{} ", db.name);
+    let database_tag = format!("@{} ", db.name);
     let log = db.cluster.log();
-    let upgraded = log.lines().any(|line| line.contains(&of_this) && line.contains(UPDATE));
+    let upgraded = log.lines().any(|line| line.contains(&database_tag) && line.contains(UPDATE));
     assert_eq!(upgraded, std::env::var_os("VAULT_EXT_INSTALL_FROM").is_some());
     assert_eq!(sql_version(&db), CURRENT);
 }
@@ -90,17 +90,17 @@ fn an_upgraded_database_has_exactly_the_objects_of_a_fresh_one() {
     let cluster = server();
     let fresh = facts(&cluster.database_installed_by("fresh", FRESH));
     for version in released() {
-        let db = database_of(&cluster, &version, &format!("from {version}"));
+        let db = database_at_version(&cluster, &version, &format!("from {version}"));
         assert_eq!(sql_version(&db), version);
         let old = facts(&db);
         db.force(UPDATE);
         assert_eq!(sql_version(&db), CURRENT);
-        assert!(!differences(&old, &fresh).is_empty(), "{version} has the same objects, and even the same number");
+        assert!(!differences(&old, &fresh).is_empty(), "{version} has the same objects and the same version number");
         assert_same(&fresh, &facts(&db));
     }
 }
 
-/// Every way in that 0.1.0 had, under the SQL that the database has: also a rotation of the KEK from k1 to k2.
+/// Makes every call that 0.1.0 had, with the database's version of the SQL, and rotates the KEK from k1 to k2.
 fn every_call_works(db: &Db) {
     let names = users(10);
     let keys = vaults(db, &names);
@@ -140,7 +140,7 @@ fn every_call_works(db: &Db) {
     auditor.execute("SELECT * FROM vault_ext.keks, vault_ext.audit_stats", &[]).unwrap();
     expect_error(db.app().execute("SELECT vault_erase('user-002')", &[]), "42501");
     expect_error(admin.execute("SELECT vault_init()", &[]), "42501");
-    // Under k2 from here on.
+    // From here on, the active KEK is k2.
     let mut ledger = Ledger::default();
     let mut app = db.app();
     for call in [Call::Init, Call::Fetch, Call::Rotate, Call::Fetch] {
@@ -153,7 +153,7 @@ fn every_call_works(db: &Db) {
 fn every_call_works_with_the_new_library_and_the_old_sql() {
     for version in released() {
         let cluster = cluster(&[("k1", 1)]);
-        let db = database_of(&cluster, &version, "d");
+        let db = database_at_version(&cluster, &version, "d");
         every_call_works(&db);
         assert_eq!(sql_version(&db), version);
     }
@@ -163,12 +163,12 @@ fn every_call_works_with_the_new_library_and_the_old_sql() {
 fn an_upgrade_keeps_all_data_and_every_call_works_after_it() {
     for version in released() {
         let cluster = cluster(&[("k1", 1)]);
-        let db = database_of(&cluster, &version, "d");
+        let db = database_at_version(&cluster, &version, "d");
         rewrap(&db, 10).unwrap();
         let ledger = some_vaults(&db);
-        let before = data(&db);
+        let before = table_contents(&db);
         db.force(UPDATE);
-        assert_eq!(data(&db), before);
+        assert_eq!(table_contents(&db), before);
         ledger.end_checks(&db, &format!("ALTER EXTENSION UPDATE from {version}"), 1);
         db.force("DELETE FROM vault_ext.encryption_vaults; TRUNCATE vault_ext.rewraps");
         every_call_works(&db);
@@ -179,7 +179,7 @@ fn an_upgrade_keeps_all_data_and_every_call_works_after_it() {
 fn an_upgrade_that_is_rolled_back_changes_nothing() {
     let cluster = server();
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         let ledger = some_vaults(&db);
         let before = facts(&db);
         db.force(&format!("BEGIN; {UPDATE}; ROLLBACK"));
@@ -192,16 +192,16 @@ fn an_upgrade_that_is_rolled_back_changes_nothing() {
 fn sessions_under_load_notice_nothing_of_an_upgrade() {
     let cluster = server();
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         let mut prepared = db.app_for("prepared");
         let mint = prepared.prepare("SELECT master_key FROM vault_init()").unwrap();
         let get = prepared.prepare("SELECT master_key FROM vault_get_master_key()").unwrap();
         let key: String = prepared.query_one(&mint, &[]).unwrap().get(0);
-        // Often enough for the server to keep its plans.
+        // Often enough that the server caches the plan.
         for _ in 0..10 {
             assert_eq!(prepared.query_one(&get, &[]).unwrap().get::<_, String>(0), key);
         }
-        // A transaction that has minted holds nothing that an upgrade waits for, and is not cut off.
+        // A transaction that has minted holds nothing that an upgrade waits for, and the upgrade does not abort it.
         let mut open = db.app_for("open");
         open.batch_execute("BEGIN").unwrap();
         let minted = init(&mut open).unwrap();
@@ -233,10 +233,10 @@ fn sessions_under_load_notice_nothing_of_an_upgrade() {
 }
 
 #[test]
-fn a_function_that_is_in_the_way_of_an_upgrade_is_not_taken_over() {
+fn an_upgrade_does_not_take_over_an_existing_function() {
     let cluster = server();
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         for new in ["vault_version()", "vault_health()", "vault_rename_user(text, text)"] {
             let is_new: bool = db.value(&format!("SELECT to_regprocedure('{new}') IS NULL"));
             if is_new {
@@ -255,7 +255,7 @@ fn the_updating_session_s_search_path_does_not_matter() {
     let cluster = server();
     let fresh = facts(&cluster.database_installed_by("fresh", FRESH));
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         db.force(&format!(
             "CREATE SCHEMA evil; CREATE FUNCTION evil.format(text, VARIADIC text[]) RETURNS text LANGUAGE sql AS $$ SELECT 'SELECT 1/0' $$;
              CREATE FUNCTION evil.always(name, name) RETURNS boolean LANGUAGE sql AS $$ SELECT true $$;
@@ -268,7 +268,7 @@ fn the_updating_session_s_search_path_does_not_matter() {
 }
 
 #[test]
-fn an_extension_in_a_schema_of_its_own_is_upgraded_there() {
+fn an_extension_in_its_own_schema_is_upgraded_there() {
     let cluster = server();
     for version in released() {
         let db = cluster.database_installed_by(

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::backup::some_vaults;
-use crate::extension_upgrade::{database_of, released, sql_version};
+use crate::extension_upgrade::{database_at_version, released, sql_version};
 use crate::golden::objects;
 use crate::harness::{Builder, Cluster, Stop, bindir, bindir_of, scratch_dir, server_command, succeed};
 
@@ -91,7 +91,7 @@ fn pg_upgrade_keeps_the_extension_s_older_version_and_then_that_is_upgraded() {
     for version in released() {
         let mut old = old_major().start();
         let ledger = {
-            let db = database_of(&old, &version, "d");
+            let db = database_at_version(&old, &version, "d");
             let ledger = some_vaults(&db);
             db.force(WITHOUT_COLUMN_VERSIONS);
             ledger
