@@ -76,7 +76,7 @@ fn a_delete_that_is_rolled_back_keeps_the_key() {
 }
 
 #[test]
-fn the_trigger_takes_ids_of_other_types() {
+fn the_trigger_accepts_ids_of_other_types() {
     let db = shared_db();
     for (column_type, id) in [("uuid", "6f9619ff-8b86-d011-b42d-00c04fc964ff"), ("bigint", "42")] {
         init(&mut db.app_for(id)).unwrap();

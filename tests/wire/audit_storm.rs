@@ -119,7 +119,7 @@ fn callers_that_are_terminated_lose_no_row() {
 /// vault_ext.audit_spin changes only how a single caller waits: the rows are the same, cancels get through, and many
 /// callers sleep as before.
 #[test]
-fn spinning_changes_nothing_but_the_waiting() {
+fn spinning_changes_only_how_a_caller_waits() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("vault_ext.audit_spin = on").start();
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();

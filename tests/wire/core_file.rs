@@ -106,7 +106,7 @@ fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
 }
 
 /// Kills a process and returns its complete core file, moved so that the next one does not overwrite it.
-fn core_of(cluster: &Cluster, process: i32, signal: Signal) -> PathBuf {
+fn kill_and_take_core(cluster: &Cluster, process: i32, signal: Signal) -> PathBuf {
     kill_process(pid(process), signal).expect("the process takes the signal");
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("core_pattern is readable");
     let prefix = pattern.trim().split('%').next().unwrap_or_default().to_owned();
@@ -199,7 +199,7 @@ fn the_core_of_a_backend_holds_no_kek() {
         assert!(in_memory(process, &kek(KEKS[0])), "the backend must have the KEK");
         assert!(in_memory(process, &key_schedule(&kek(KEKS[1]))[64..96]), "the backend must have both KEKs, expanded");
         allow_cores(&cluster);
-        let core = core_of(&cluster, process, signal);
+        let core = kill_and_take_core(&cluster, process, signal);
         // PostgreSQL's buffers still hold what it sent last, which shows that the search finds a key.
         assert!(holds(&fs::read(&core).unwrap(), key.as_bytes()), "the core lacks the master key that was sent last");
         assert_no_kek(&core, "marker-of-the-session", &keks());
@@ -236,7 +236,7 @@ fn the_core_of_an_administrator_s_backend_holds_no_kek() {
         let process = backend_pid(&mut admin);
         assert!(in_memory(process, &kek(KEKS[1])));
         allow_cores(&cluster);
-        assert_no_kek(&core_of(&cluster, process, Signal::ABORT), "marker-of-the-session", &keks());
+        assert_no_kek(&kill_and_take_core(&cluster, process, Signal::ABORT), "marker-of-the-session", &keks());
     }
 }
 
@@ -259,7 +259,7 @@ fn the_cores_of_the_server_s_own_processes_hold_no_kek() {
         });
         let process = found.unwrap();
         allow_cores(&cluster);
-        assert_no_kek(&core_of(&cluster, process, Signal::ABORT), "marker-of-the-server", &keks());
+        assert_no_kek(&kill_and_take_core(&cluster, process, Signal::ABORT), "marker-of-the-server", &keks());
         eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
         db.force("DELETE FROM vault_ext.encryption_vaults");
     }
@@ -267,6 +267,6 @@ fn the_cores_of_the_server_s_own_processes_hold_no_kek() {
     let postmaster = cluster.postmaster_pid();
     assert!(in_memory(postmaster, &kek(KEKS[0])));
     allow_cores(&cluster);
-    assert_no_kek(&core_of(&cluster, postmaster, Signal::SEGV), "marker-of-the-server", &keks());
+    assert_no_kek(&kill_and_take_core(&cluster, postmaster, Signal::SEGV), "marker-of-the-server", &keks());
     cluster.crash();
 }

@@ -1,4 +1,4 @@
-//! Processes and servers that die under the load of 32 sessions: no released key is lost, and no row comes twice.
+//! Processes and servers that die under the load of 32 sessions: no released key is lost, and no row is written twice.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn repeat_under_load(scenario: &str, cluster: &mut Cluster, mut fault: impl FnMu
     load.stop().end_checks(&cluster.existing_database("d"), scenario, rounds());
 }
 
-/// Kills a backend that waits for its audit row with SIGKILL.
+/// Kills a backend with SIGKILL while it waits for its audit row.
 pub fn kill_a_waiting_backend(cluster: &mut Cluster) {
     eventually(SOON, "a backend waits for its row", || {
         let Ok(mut superuser) = cluster.try_conn("postgres", "d") else { return false };

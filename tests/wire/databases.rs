@@ -98,7 +98,7 @@ fn a_copy_by_template_opens_the_same_keys_with_a_trail_of_its_own() {
 }
 
 #[test]
-fn a_renamed_database_goes_on_under_its_new_name() {
+fn a_renamed_database_keeps_working_under_its_new_name() {
     let db = shared_db();
     let name = &db.name;
     run_right_after_a_call(&db, &format!("ALTER DATABASE \"{name}\" RENAME TO \"{name}_new\""));

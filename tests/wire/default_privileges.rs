@@ -47,7 +47,7 @@ fn default_privileges_give_nobody_a_part_of_the_vault() {
 }
 
 #[test]
-fn an_upgrade_takes_back_what_default_privileges_gave() {
+fn an_upgrade_revokes_what_default_privileges_granted() {
     let cluster = server();
     let fresh = privileges(&cluster.database_installed_by("fresh", FRESH));
     cluster.superuser("postgres").batch_execute("CREATE ROLE \"other \"\"app\" LOGIN").unwrap();

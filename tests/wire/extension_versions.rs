@@ -49,7 +49,7 @@ pub fn warnings_of(role: &str, db: &Db, statement: &str) -> Vec<String> {
 }
 
 #[test]
-fn an_administrator_is_told_of_an_upgrade_that_is_due() {
+fn an_administrator_is_warned_of_a_pending_upgrade() {
     let cluster = server();
     for version in released() {
         let db = database_at_version(&cluster, &version, &version);

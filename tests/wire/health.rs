@@ -83,7 +83,7 @@ fn a_trail_that_takes_no_rows_is_reported_before_any_call() {
     db.force("ALTER TABLE vault_ext.encryption_vault_audit DROP CONSTRAINT no");
     let found = expect_healthy(&mut app);
     assert_eq!(found.last_error.as_deref(), Some("23514"), "the last error is still reported");
-    // Here nothing is left to verify before the next change.
+    // After this check, no verification is pending when the next change comes.
     expect_healthy(&mut app);
     db.force("SET vault_ext.allow_alter = on; ALTER TABLE vault_ext.encryption_vaults SET UNLOGGED");
     expect_unhealthy(&mut app, "not logged");

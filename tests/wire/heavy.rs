@@ -160,7 +160,7 @@ fn for_everybody(db: &Db, users: usize, function: &str) -> Vec<String> {
 }
 
 /// Asserts that every wrap opens and that all of them are under this KEK.
-fn all_open(db: &Db, kek_id: &str, users: usize) {
+fn assert_all_open(db: &Db, kek_id: &str, users: usize) {
     let sql = "SELECT kek_id, format_version, outcome, vaults FROM vault_check()";
     let rows = db.conn("wire_admin").query(sql, &[]).expect("vault_check() works");
     let found: Vec<(String, i16, String, i64)> =
@@ -185,7 +185,7 @@ fn very_many_users() {
     let keys = for_everybody(&db, users, "vault_init");
     assert_eq!(rows_of(&db, "action = 'init' AND status = 201"), (count, count));
     assert_eq!(keys.iter().collect::<HashSet<_>>().len(), users, "two users have the same key");
-    all_open(&db, "k1", users);
+    assert_all_open(&db, "k1", users);
 
     // Fetch some of the keys one by one, so that the ledger knows them from now on.
     let mut ledger = Ledger::default();
@@ -197,7 +197,7 @@ fn very_many_users() {
 
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
     assert_eq!(rewrap(&db, 10_000).unwrap(), (count, 0, 0));
-    all_open(&db, "k2", users);
+    assert_all_open(&db, "k2", users);
     switch(&db, &[("k2", 2)]).unwrap();
     let before = rows_of(&db, "action = 'fetch' AND status = 200");
     let now = for_everybody(&db, users, "vault_get_master_key");

@@ -54,7 +54,7 @@ fn changes() -> Vec<(String, String, &'static str)> {
     changes
 }
 
-fn allowed(sql: &str) -> String {
+fn with_alter_allowed(sql: &str) -> String {
     format!("SET vault_ext.allow_alter = on; {sql}")
 }
 
@@ -133,13 +133,13 @@ fn a_change_that_gets_through_is_named_by_every_call_until_it_is_reverted() {
     let mut open = db.app_for("alice");
     for (change, mend, says) in changes() {
         assert_eq!(fetch(&mut open).unwrap(), key, "before {change}");
-        db.force(&allowed(&change));
+        db.force(&with_alter_allowed(&change));
         expect_broken(fetch(&mut open), says);
         expect_nothing_released(&db, says);
         db.force(&mend);
         assert_eq!(fetch(&mut open).unwrap(), key, "after {mend}");
     }
-    db.force(&allowed("REASSIGN OWNED BY vault_ext_owner TO postgres"));
+    db.force(&with_alter_allowed("REASSIGN OWNED BY vault_ext_owner TO postgres"));
     expect_nothing_released(&db, "belongs to postgres");
 }
 
@@ -147,7 +147,9 @@ fn a_change_that_gets_through_is_named_by_every_call_until_it_is_reverted() {
 fn two_changes_can_be_reverted_one_after_the_other() {
     let db = shared_db();
     let key = init(&mut db.app_for("alice")).unwrap();
-    db.force(&allowed(&format!("ALTER TABLE {TRAIL} SET UNLOGGED; ALTER TABLE {VAULTS} NO FORCE ROW LEVEL SECURITY")));
+    db.force(&with_alter_allowed(&format!(
+        "ALTER TABLE {TRAIL} SET UNLOGGED; ALTER TABLE {VAULTS} NO FORCE ROW LEVEL SECURITY"
+    )));
     expect_nothing_released(&db, "vault_ext.");
     expect_broken(db.superuser().batch_execute(&format!("ALTER TABLE {VAULTS} SET UNLOGGED")), "not logged");
     db.force(&format!("ALTER TABLE {TRAIL} SET LOGGED"));
@@ -169,12 +171,12 @@ fn a_trail_that_was_swapped_takes_no_rows() {
         format!("CREATE VIEW {TRAIL} AS SELECT * FROM vault_ext.mine"),
         format!("CREATE TABLE {TRAIL} () INHERITS (vault_ext.mine)"),
     ] {
-        db.force(&allowed(&format!(
+        db.force(&with_alter_allowed(&format!(
             "ALTER TABLE {TRAIL} RENAME TO mine; {make}; ALTER TABLE {TRAIL} OWNER TO vault_ext_owner"
         )));
         expect_nothing_released(&db, "not the one that CREATE EXTENSION made");
         let kind = if make.starts_with("CREATE VIEW") { "VIEW" } else { "TABLE" };
-        db.force(&allowed(&format!(
+        db.force(&with_alter_allowed(&format!(
             "DROP {kind} {TRAIL}; ALTER TABLE vault_ext.mine RENAME TO encryption_vault_audit"
         )));
         fetch(&mut db.app_for("alice")).unwrap();
@@ -190,7 +192,7 @@ fn a_trail_that_was_swapped_takes_no_rows() {
 fn an_existing_extra_column_is_reported_by_vault_check() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
-    db.force(&allowed(&format!("ALTER TABLE {TRAIL} ADD COLUMN note text")));
+    db.force(&with_alter_allowed(&format!("ALTER TABLE {TRAIL} ADD COLUMN note text")));
     // Calls still work, but a dump would not restore.
     fetch(&mut db.app_for("alice")).unwrap();
     let warnings = || {
@@ -222,7 +224,7 @@ fn a_trail_whose_change_was_refused_restores_every_row_from_a_dump() {
 fn vault_check_names_what_is_broken() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
-    db.force(&allowed(&format!("ALTER TABLE {VAULTS} SET UNLOGGED")));
+    db.force(&with_alter_allowed(&format!("ALTER TABLE {VAULTS} SET UNLOGGED")));
     expect_broken(db.conn("wire_admin").query("SELECT * FROM vault_check()", &[]), "not logged");
 }
 
@@ -268,7 +270,7 @@ fn a_change_while_the_writer_waits_for_the_table_counts() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     let mut changing = db.superuser();
-    changing.batch_execute(&allowed("BEGIN")).unwrap();
+    changing.batch_execute(&with_alter_allowed("BEGIN")).unwrap();
     changing.batch_execute(&format!("ALTER TABLE {TRAIL} SET UNLOGGED")).unwrap();
     let mut app = db.app_for("alice");
     let waiting = std::thread::spawn(move || -> Result<VaultKey, postgres::Error> { fetch(&mut app) });

@@ -133,7 +133,7 @@ fn a_key_from_the_command_shows_nowhere() {
 }
 
 #[test]
-fn the_setting_reads_as_stars_and_only_for_superusers() {
+fn the_setting_shows_as_stars_and_only_to_superusers() {
     let mut cluster = Cluster::builder().without_fsync().prepare();
     cluster.configure(&format!("vault_ext.kek = '{}'", base64(&kek(124))));
     cluster.start();

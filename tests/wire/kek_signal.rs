@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// Sends SIGHUP and waits until the log has this many more lines with these words.
 #[track_caller]
-fn hup(cluster: &Cluster, words: &str, lines: usize) {
+fn sighup_and_wait_for_log(cluster: &Cluster, words: &str, lines: usize) {
     let count = || cluster.log().matches(words).count();
     let before = count();
     cluster.signal_postmaster(Signal::HUP);
@@ -38,7 +38,7 @@ fn a_signal_reloads_once_per_server() {
         init(session).unwrap();
     }
     write(&cluster, &keyring(&[("k2", 2), ("k1", 1)]));
-    hup(&cluster, "vault_ext: keyring reloaded: active k2; added k2", 1);
+    sighup_and_wait_for_log(&cluster, "vault_ext: keyring reloaded: active k2; added k2", 1);
     assert_eq!(init(&mut db.app_for("new")).unwrap().kek_id, "k2");
     for session in &mut sessions {
         assert_eq!(fetch(session).unwrap().kek_id, "k1");
@@ -60,7 +60,7 @@ fn a_keyring_that_a_signal_cannot_check_is_refused_and_logged() {
         (String::new(), "is empty"),
     ] {
         write(&cluster, &text);
-        hup(&cluster, words, 1);
+        sighup_and_wait_for_log(&cluster, words, 1);
         assert_eq!(loaded(&db), ["k1", "k2"]);
     }
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
@@ -75,7 +75,7 @@ fn a_signal_for_other_reasons_logs_no_reload() {
     let mut cluster = cluster(&[("k1", 1)]);
     cluster.database("d");
     cluster.configure("log_min_messages = debug1");
-    hup(&cluster, "the keyring is unchanged", 1);
+    sighup_and_wait_for_log(&cluster, "the keyring is unchanged", 1);
     let log = cluster.log();
     assert!(!log.contains("keyring reloaded") && !log.contains("not reloaded"), "{log}");
 }
@@ -89,7 +89,7 @@ fn a_signal_makes_a_disabled_vault_work() {
     let db = cluster.database("d");
     expect_vault_error(init(&mut db.app_for("alice")), "55000");
     write(&cluster, &keyring(&[("k1", 1)]));
-    hup(&cluster, "keyring reloaded: active k1; added k1", 1);
+    sighup_and_wait_for_log(&cluster, "keyring reloaded: active k1; added k1", 1);
     init(&mut db.app_for("alice")).unwrap();
 }
 
@@ -108,7 +108,7 @@ fn a_standby_reloads_on_a_signal_and_is_ready_when_promoted() {
     let refusal = expect_vault_error(reload(&db), "25006");
     assert!(refusal.hint.unwrap_or_default().contains("pg_reload_conf"));
     write(&cluster, &keyring(&[("k2", 2), ("k1", 1)]));
-    hup(&cluster, "keyring reloaded: active k2; added k2", 1);
+    sighup_and_wait_for_log(&cluster, "keyring reloaded: active k2; added k2", 1);
     assert_eq!(loaded(&db), ["k2", "k1"]);
     db.force("SELECT pg_promote(true, 30)");
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
@@ -121,7 +121,7 @@ fn the_listener_comes_back_and_stops_with_the_server() {
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
     write(&cluster, &keyring(&[("k2", 2), ("k1", 1)]));
-    hup(&cluster, "keyring reloaded", 1);
+    sighup_and_wait_for_log(&cluster, "keyring reloaded", 1);
     let mut ended = Vec::new();
     for end in ["terminate", "kill"] {
         eventually(SOON, "the listener runs", || listener(&cluster).is_some_and(|pid| !ended.contains(&pid)));

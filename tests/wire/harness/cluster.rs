@@ -136,7 +136,7 @@ impl Cluster {
 
     fn exited(&mut self) -> Option<ExitStatus> {
         let child = self.postmaster.as_mut().expect("the server was started");
-        child.try_wait().expect("the server can be waited for")
+        child.try_wait().expect("the server's status is available")
     }
 
     pub fn stop(&mut self, mode: Stop) {
