@@ -1,4 +1,4 @@
-//! Erasing an account, the trigger for the application's users table, and the retention of the trail.
+//! Erasing a user's vault, the trigger for the application's users table, and purging the trail.
 
 use crate::harness::{Db, expect_error, expect_vault_error, fetch, init, shared_db};
 
@@ -21,7 +21,7 @@ fn erase_deletes_the_vault_and_keeps_the_trail() {
     let what: Vec<_> = rows.iter().map(|row| (row.action.as_str(), row.status)).collect();
     assert_eq!(what, [("init", 201), ("erase", 200), ("failed_fetch", 404)]);
     assert_eq!(rows[1].db_role, "wire_admin");
-    assert!(!erase(&db, "wire_admin", "alice").unwrap(), "there is none any more");
+    assert!(!erase(&db, "wire_admin", "alice").unwrap(), "the vault is already gone");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_delete_that_is_rolled_back_keeps_the_key() {
 }
 
 #[test]
-fn the_trigger_takes_ids_of_other_types() {
+fn the_trigger_accepts_ids_of_other_types() {
     let db = shared_db();
     for (column_type, id) in [("uuid", "6f9619ff-8b86-d011-b42d-00c04fc964ff"), ("bigint", "42")] {
         init(&mut db.app_for(id)).unwrap();
@@ -107,7 +107,7 @@ fn an_application_cannot_turn_the_trigger_against_other_users() {
 }
 
 #[test]
-fn purge_deletes_old_rows_only_and_leaves_a_row_itself() {
+fn purge_deletes_only_old_rows_and_adds_its_own_row() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     db.force(
@@ -124,7 +124,7 @@ fn purge_deletes_old_rows_only_and_leaves_a_row_itself() {
 }
 
 #[test]
-fn only_an_admin_purges_and_never_the_future() {
+fn only_an_admin_purges_and_never_with_a_negative_age() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     for role in ["wire_app", "wire_auditor", "wire_stranger"] {
@@ -136,7 +136,7 @@ fn only_an_admin_purges_and_never_the_future() {
 }
 
 #[test]
-fn what_fires_no_row_trigger_erases_no_vault() {
+fn statements_that_fire_no_row_trigger_erase_no_vault() {
     let db = shared_db();
     let key = init(&mut db.app_for("alice")).unwrap();
     db.force(
@@ -147,7 +147,7 @@ fn what_fires_no_row_trigger_erases_no_vault() {
         db.force(&format!("INSERT INTO users VALUES ('alice'); {sql}"));
         assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key, "after {sql}");
     }
-    // The guard that the documentation advises.
+    // The guard that the documentation recommends.
     db.force(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'DELETE instead of TRUNCATE'; END $$;
          CREATE TRIGGER no_truncate BEFORE TRUNCATE ON users FOR EACH STATEMENT EXECUTE FUNCTION refuse()",

@@ -1,5 +1,6 @@
-//! Tricks of roles that may use a database: each is shown to work where nothing is in its way, and to yield nothing here.
-//! The last part is what PostgreSQL's own powerful roles and the application itself can do, as SECURITY.md says.
+//! Attacks by roles that may use a database. Each test shows that its trick works where nothing prevents it, and yields
+//! nothing here. The last part shows what PostgreSQL's own powerful roles and the application itself can do, as
+//! SECURITY.md says.
 
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ fn printed(client: &mut Client, sql: &str) -> String {
 }
 
 #[test]
-fn a_definer_wrapper_lends_its_maker_s_rights_and_the_trail_names_its_caller() {
+fn a_security_definer_wrapper_lends_its_owner_s_rights_and_the_trail_names_the_caller() {
     let db = shared_db();
     let key = init(&mut db.app_for("alice")).unwrap().master_key;
     db.force(OWN_SCHEMAS);
@@ -44,17 +45,17 @@ fn a_definer_wrapper_lends_its_maker_s_rights_and_the_trail_names_its_caller() {
              CREATE FUNCTION {schema}.wraps() RETURNS text LANGUAGE plpgsql SECURITY DEFINER
                 AS $$ BEGIN RETURN (SELECT string_agg(wrapped_mk, ' ') FROM vault_ext.encryption_vaults); END $$"
         );
-        // SQL functions are checked against the tables when they are made.
+        // PostgreSQL checks SQL functions against the tables when they are created.
         db.conn(role).batch_execute(&function).unwrap();
     }
     let mut stranger = db.conn("wire_stranger");
     set_user(&mut stranger, "alice");
     expect_error(stranger.simple_query("SELECT vault_get_master_key()"), "42501");
     expect_error(stranger.simple_query("SELECT stranger.key()"), "42501");
-    // What a member of vault_ext_user hands on it has handed on: for the session's user, and with the caller in the trail.
+    // A member of vault_ext_user can share its access: for the session's user only, and the trail names the caller.
     assert_eq!(text(&mut stranger, "SELECT app.key()"), key);
     assert_eq!(db.audit_of("alice").last().unwrap().db_role, "wire_stranger");
-    // A wrapper of somebody without rights takes them away from whoever calls it.
+    // In a wrapper whose owner has no rights, the caller has none either.
     expect_error(db.app_for("alice").simple_query("SELECT stranger.key()"), "42501");
     for schema in ["app", "stranger"] {
         expect_error(stranger.simple_query(&format!("SELECT {schema}.wraps()")), "42501");
@@ -63,7 +64,7 @@ fn a_definer_wrapper_lends_its_maker_s_rights_and_the_trail_names_its_caller() {
 }
 
 #[test]
-fn a_view_hands_on_the_session_s_user_only() {
+fn a_view_shows_only_the_rows_of_the_session_s_user() {
     let db = shared_db();
     for user in ["alice", "bob", "bob"] {
         init(&mut db.app_for(user)).unwrap();
@@ -86,7 +87,7 @@ fn a_view_hands_on_the_session_s_user_only() {
         set_user(&mut stranger, user);
         for view in ["plain", "barrier", "invoker"] {
             assert_eq!(count(&mut other, &format!("SELECT count(*) FROM app.{view}")), rows, "{view} for {user}");
-            // The policies' functions are called with the reader's rights, and so are a view's.
+            // The functions of policies and of views run with the reader's rights.
             expect_error(stranger.simple_query(&format!("SELECT * FROM app.{view}")), "42501");
         }
         expect_error(stranger.simple_query("SELECT * FROM app.key"), "42501");
@@ -94,11 +95,11 @@ fn a_view_hands_on_the_session_s_user_only() {
     assert_eq!(
         count(&mut stranger, "SELECT count(*) FROM app.ordinary"),
         1,
-        "other views do hand on their owner's rights"
+        "other views do lend their owner's rights"
     );
 }
 
-/// Statements that work on a table of one's own. {t} is the table, {o} something that hangs on it.
+/// Statements that work on one's own table. {t} is the table, {s} a schema, {i} an index of the table.
 const ON_A_TABLE: &[&str] = &[
     "CREATE TABLE {s}.child () INHERITS ({t})",
     "CREATE TABLE {s}.part (user_id text REFERENCES {t})",
@@ -147,7 +148,7 @@ fn run(client: &mut Client, sql: &str) -> Result<(), postgres::Error> {
 }
 
 #[test]
-fn what_works_on_a_table_of_one_s_own_is_refused_on_the_vaults() {
+fn statements_that_work_on_one_s_own_table_are_refused_on_the_vaults() {
     let db = shared_db();
     let before = {
         init(&mut db.app_for("bob")).unwrap();
@@ -173,18 +174,18 @@ fn what_works_on_a_table_of_one_s_own_is_refused_on_the_vaults() {
             let result = run(&mut client, &own);
             if template.contains("_to_xml") && result.as_ref().is_err_and(|e| format!("{e:?}").contains("libxml")) {
                 client.batch_execute("ROLLBACK").unwrap();
-                continue; // this server was built without it
+                continue; // this server was built without libxml
             }
             // A rule ON SELECT is refused on any table.
             let works = result.is_ok() || template.contains("ON SELECT TO");
-            assert!(works, "the trick does not even work on a table of one's own: {own}: {result:?}");
+            assert!(works, "the trick does not even work on one's own table: {own}: {result:?}");
             client.batch_execute("ROLLBACK").unwrap();
             let sql = on("vault_ext.encryption_vaults", "encryption_vaults_pkey");
             client.batch_execute("BEGIN").unwrap();
             let result = run(&mut client, &sql);
             client.batch_execute("ROLLBACK").unwrap();
             if template.starts_with("GRANT") && result.is_ok() {
-                continue; // a warning that nothing was granted, which the golden list of grants would see
+                continue; // only a warning that nothing was granted; the golden list of grants would show a grant
             }
             let code = result.as_ref().err().and_then(|e| e.code()).map(|code| code.code());
             assert_eq!(code, Some("42501"), "{role}: {sql}: {result:?}");
@@ -242,7 +243,7 @@ fn the_server_s_files_programs_and_functions_are_out_of_reach() {
 }
 
 #[test]
-fn an_error_shows_nothing_of_others_rows() {
+fn an_error_shows_nothing_of_other_users_rows() {
     let db = shared_db();
     let claims = "SET app.client_ip = '192.0.2.77'; SET app.user_agent = 'the-agent-of-bob'; SET app.request_id = 'the-request-of-bob'";
     let mut bob = db.app_for("bob");
@@ -256,9 +257,10 @@ fn an_error_shows_nothing_of_others_rows() {
         "1 / (id - id) = 1 AND user_agent = 'the-agent-of-bob'",
     ];
     for (i, trick) in tricks.iter().enumerate() {
-        // The unprotected way.
-        let naked = db.superuser().simple_query(&format!("SELECT FROM vault_ext.encryption_vault_audit WHERE {trick}"));
-        let message = naked.expect_err(trick).as_db_error().unwrap().message().to_owned();
+        // Without protection.
+        let unprotected =
+            db.superuser().simple_query(&format!("SELECT FROM vault_ext.encryption_vault_audit WHERE {trick}"));
+        let message = unprotected.expect_err(trick).as_db_error().unwrap().message().to_owned();
         assert!(message.contains("of-bob") || i == 2, "{message}");
         let result = alice.simple_query(&format!("SELECT * FROM vault_ext.own_audit WHERE {trick}"));
         let message = result.err().map(|error| error.as_db_error().unwrap().message().to_owned()).unwrap_or_default();
@@ -269,7 +271,7 @@ fn an_error_shows_nothing_of_others_rows() {
 }
 
 #[test]
-fn explain_shows_no_key_and_what_it_runs_is_recorded() {
+fn explain_shows_no_key_and_the_calls_it_runs_are_recorded() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let key = init(&mut app).unwrap().master_key;
@@ -297,14 +299,18 @@ fn a_cursor_across_a_change_of_user_holds_no_more_than_it_had_fetched() {
     )
     .unwrap();
     let calls = db.audit_of("alice").len();
-    assert_eq!(calls, 1, "no key has gone out yet");
+    assert_eq!(calls, 1, "no key has been released yet");
     set_user(&mut app, "bob");
-    assert_eq!(printed(&mut app, "FETCH ALL FROM lazy"), bob, "whose key it is shows when it is fetched");
+    assert_eq!(
+        printed(&mut app, "FETCH ALL FROM lazy"),
+        bob,
+        "the user at the time of the FETCH decides whose key it is"
+    );
     let rows = printed(&mut app, "FETCH ALL FROM own").lines().count();
     assert!(rows <= 1, "never the rows of two users: {rows}");
     set_user(&mut app, "alice");
     app.batch_execute("COMMIT").unwrap();
-    // A cursor WITH HOLD is run at COMMIT and is the session's from then on: DISCARD ALL is what a pooler needs.
+    // A cursor WITH HOLD runs at COMMIT and belongs to the session from then on, so a pooler needs DISCARD ALL.
     set_user(&mut app, "bob");
     assert_eq!(printed(&mut app, "FETCH ALL FROM kept"), alice);
     app.batch_execute("DISCARD ALL").unwrap();
@@ -384,14 +390,14 @@ fn parallel_workers_and_jit_change_nothing() {
          SET jit = on; SET jit_above_cost = 0; SET jit_inline_above_cost = 0; SET jit_optimize_above_cost = 0"
     ))
     .unwrap();
-    assert!(printed(&mut app, "EXPLAIN SELECT app.key()").contains("Gather"), "it does run in a worker");
+    assert!(printed(&mut app, "EXPLAIN SELECT app.key()").contains("Gather"), "the call must run in a worker");
     let mut released = 0;
     let key = init(&mut app).unwrap();
     assert_eq!(fetch(&mut app).unwrap(), key);
     assert_eq!(rotate(&mut app).unwrap().key_version, 2);
     let key = fetch(&mut app).unwrap().master_key;
     released += 4;
-    // Somebody who lies about a wrapper gets the right key, or an error, and a row for each key.
+    // A wrapper falsely declared PARALLEL SAFE gives the right key or an error, and a row for each key.
     for (call, user, expected) in [
         ("SELECT app.key()", "alice", Some(&key)),
         ("SELECT app.made()", "alice", Some(&key)),
@@ -440,11 +446,11 @@ fn calls_notify_nobody() {
     assert_eq!(
         first.map(|n| n.payload().to_owned()).as_deref(),
         Some("by hand"),
-        "what the calls sent would come first"
+        "a notification of a call would come first"
     );
 }
 
-/// A server where the changes can be decoded, with two users and the roles of this part.
+/// A server with logical decoding and the powerful roles of this part.
 fn server_with_powers() -> Cluster {
     let cluster = Cluster::builder()
         .with_wire_kek()
@@ -481,8 +487,8 @@ fn pg_read_all_data_reads_what_security_md_says() {
     set_user(&mut reader, "bob");
     assert_eq!(text(&mut reader, counts), "0 0 1", "whoever it claims to act for");
     let stats = "SELECT string_agg(DISTINCT tablename, ' ') FROM pg_stats WHERE schemaname = 'vault_ext'";
-    assert_eq!(text(&mut reader, stats), "keks", "no statistics of tables with row-level security");
-    assert!(db.value::<String>(stats).contains("encryption_vaults"), "which are there");
+    assert_eq!(text(&mut reader, stats), "keks", "it sees no statistics of tables with row-level security");
+    assert!(db.value::<String>(stats).contains("encryption_vaults"), "the statistics do exist");
     for call in CALLS {
         expect_error(reader.simple_query(&format!("SELECT {call}()")), "42501");
     }
@@ -491,7 +497,7 @@ fn pg_read_all_data_reads_what_security_md_says() {
         &mut db.conn("wire_stranger"),
         "SELECT reltuples::bigint FROM pg_class WHERE relname = 'encryption_vaults'",
     );
-    assert_eq!(rows, 2, "everybody sees how many there are");
+    assert_eq!(rows, 2, "everybody sees the number of vaults");
     let mut monitor = db.conn("monitor");
     expect_error(monitor.simple_query("SELECT * FROM vault_ext.keks"), "42501");
     assert_eq!(count(&mut monitor, "SELECT count(*) FROM pg_stats WHERE schemaname = 'vault_ext'"), 0);
@@ -532,15 +538,16 @@ fn pg_write_all_data_writes_what_security_md_says() {
         let result = writer.batch_execute(sql);
         writer.batch_execute("ROLLBACK").unwrap();
         let code = result.as_ref().err().and_then(|e| e.code()).map(|code| code.code());
-        let locks = sql.starts_with("LOCK") && result.is_ok(); // with DELETE it may lock; callers then fail closed
+        // The DELETE privilege allows the lock. Callers then fail closed.
+        let locks = sql.starts_with("LOCK") && result.is_ok();
         assert!(locks || code == Some("42501"), "{sql}: {result:?}");
     }
     for call in CALLS {
         expect_error(writer.simple_query(&format!("SELECT {call}()")), "42501");
     }
-    assert_eq!(db.audit().len(), trail, "it leaves the trail alone");
+    assert_eq!(db.audit().len(), trail, "the trail is unchanged");
     assert_eq!(fetch(&mut db.app_for("bob")).unwrap(), bob);
-    // It can stop calls, and nothing goes out then.
+    // It can make calls fail, and then no key is released.
     let last = "SELECT setval('vault_ext.encryption_vault_audit_id_seq', last_value) FROM vault_ext.encryption_vault_audit_id_seq";
     writer.simple_query(last).unwrap();
     writer.simple_query("UPDATE vault_ext.keks SET check_value = repeat('0', 32)").unwrap();
@@ -572,7 +579,7 @@ fn a_replication_role_sees_wraps_and_rows_and_no_key() {
 }
 
 #[test]
-fn createrole_is_the_owner_before_postgresql_16() {
+fn a_createrole_role_can_become_the_owner_before_postgresql_16() {
     let cluster = server_with_powers();
     let db = cluster.database("d");
     for user in ["alice", "bob"] {
@@ -588,17 +595,17 @@ fn createrole_is_the_owner_before_postgresql_16() {
     granted.unwrap();
     creator.batch_execute("SET ROLE vault_ext_owner").unwrap();
     let vaults = "SELECT count(*) FROM vault_ext.encryption_vaults";
-    assert_eq!(count(&mut creator, vaults), 0, "still bound by the policies");
+    assert_eq!(count(&mut creator, vaults), 0, "the policies still apply");
     creator
         .batch_execute(
             "SET vault_ext.allow_alter = on; ALTER TABLE vault_ext.encryption_vaults DISABLE ROW LEVEL SECURITY",
         )
         .unwrap();
-    assert_eq!(count(&mut creator, vaults), 2, "which the owner can take away");
+    assert_eq!(count(&mut creator, vaults), 2, "the owner can disable the policies");
 }
 
 #[test]
-fn what_an_application_does_with_a_key_in_sql_is_its_own_affair() {
+fn a_key_that_the_application_uses_in_sql_can_show_in_errors_and_logs() {
     let cluster = server_with_powers();
     let db = cluster.database("d");
     let mut app = db.app_for("alice");

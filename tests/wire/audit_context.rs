@@ -1,4 +1,4 @@
-//! What an audit row says about its caller.
+//! The caller's context in an audit row.
 
 use crate::harness::{AuditRow, Db, init, set_user, shared_db};
 
@@ -15,7 +15,7 @@ fn row_with(db: &Db, settings: &[(&str, &str)]) -> AuditRow {
     rows.remove(0)
 }
 
-/// Bound of a column in bytes, found by offering far more than it takes.
+/// The text that the row stores for this value of a setting.
 fn stored(db: &Db, setting: &str, value: &str) -> String {
     let row = row_with(db, &[(setting, value)]);
     match setting {
@@ -29,7 +29,7 @@ fn stored(db: &Db, setting: &str, value: &str) -> String {
 const SETTINGS: [(&str, usize); 3] = [("app.client_ip", 64), ("app.user_agent", 256), ("app.request_id", 128)];
 
 #[test]
-fn the_application_s_settings_are_taken_over() {
+fn the_application_s_settings_are_recorded() {
     let db = shared_db();
     let row = row_with(
         &db,
@@ -75,7 +75,7 @@ fn postgrest_s_headers_are_read() {
 }
 
 #[test]
-fn the_application_s_settings_go_before_the_headers() {
+fn the_application_s_settings_take_precedence_over_the_headers() {
     let db = shared_db();
     let row = row_with(
         &db,
@@ -89,7 +89,7 @@ fn the_application_s_settings_go_before_the_headers() {
 }
 
 #[test]
-fn headers_that_are_no_object_of_strings_are_ignored() {
+fn headers_that_are_not_an_object_of_strings_are_ignored() {
     let db = shared_db();
     for headers in [
         "",
@@ -141,7 +141,7 @@ fn control_characters_are_escaped() {
             let text = stored(&db, setting, &format!("before{control}after"));
             assert!(!text.chars().any(char::is_control), "{setting}: {text:?}");
             assert!(text.starts_with("before") && text.ends_with("after"), "{text:?}");
-            assert!(text.len() > "beforeafter".len(), "escaped and not dropped: {text:?}");
+            assert!(text.len() > "beforeafter".len(), "the character was dropped, not escaped: {text:?}");
         }
     }
     let forged = r#"{"user-agent": "curl\n2030-01-01 forged line"}"#;
@@ -176,11 +176,11 @@ fn the_identity_s_control_characters_do_not_break_the_trail() {
     let mut app = db.app_for(user);
     init(&mut app).unwrap();
     assert_eq!(db.audit().len(), 1);
-    assert_eq!(db.audit()[0].user_id.as_deref(), Some(user), "the id is a key and is kept as it is");
+    assert_eq!(db.audit()[0].user_id.as_deref(), Some(user), "the id is a key, so it is stored unchanged");
 }
 
 #[test]
-fn the_role_is_the_one_that_calls() {
+fn the_recorded_role_is_the_caller_s() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     init(&mut app).unwrap();

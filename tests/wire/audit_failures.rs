@@ -1,4 +1,4 @@
-//! No trail, no key: when a row cannot be written, nothing is released and the error says where to look.
+//! No trail, no key: if a row cannot be written, no key is released and the error says where to look.
 
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,9 @@ fn short_timeout(db: &Db) {
     db.force(&format!("ALTER DATABASE \"{}\" SET vault_ext.audit_timeout = 500", db.name));
 }
 
-/// One of the two codes that the design gives for a trail that cannot be written.
+/// Expects one of the two codes that the design gives for a trail that cannot be written.
 #[track_caller]
-fn not_released(result: Result<impl std::fmt::Debug, postgres::Error>) -> Refusal {
+fn expect_not_released(result: Result<impl std::fmt::Debug, postgres::Error>) -> Refusal {
     let code = match &result {
         Ok(value) => panic!("released without a row: {value:?}"),
         Err(error) => error.code().map(|code| code.code().to_owned()),
@@ -29,19 +29,19 @@ fn not_released(result: Result<impl std::fmt::Debug, postgres::Error>) -> Refusa
     refusal
 }
 
-/// All three calls for a user with a vault, and the first init of another: nothing comes out and nothing changes.
+/// Makes all three calls for a user with a vault and for others: no key comes out, and nothing changes.
 #[track_caller]
-fn nothing_is_released(db: &Db) {
+fn expect_nothing_released(db: &Db) {
     let row = db.vault_row("alice").expect("alice has a vault");
-    not_released(fetch(&mut db.app_for("alice")));
-    not_released(init(&mut db.app_for("alice")));
-    not_released(rotate(&mut db.app_for("alice")));
+    expect_not_released(fetch(&mut db.app_for("alice")));
+    expect_not_released(init(&mut db.app_for("alice")));
+    expect_not_released(rotate(&mut db.app_for("alice")));
     assert_eq!(db.vault_row("alice").as_ref(), Some(&row));
-    not_released(init(&mut db.app_for("new")));
-    not_released(rotate(&mut db.app_for("new")));
+    expect_not_released(init(&mut db.app_for("new")));
+    expect_not_released(rotate(&mut db.app_for("new")));
     assert_eq!(db.vault_row("new"), None);
-    not_released(fetch(&mut db.app()));
-    not_released(fetch(&mut db.app_for("nobody")));
+    expect_not_released(fetch(&mut db.app()));
+    expect_not_released(fetch(&mut db.app_for("nobody")));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_locked_trail_releases_nothing_and_recovers() {
     let mut locker = db.superuser();
     locker.batch_execute(LOCK).unwrap();
     let start = Instant::now();
-    nothing_is_released(&db);
+    expect_nothing_released(&db);
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     locker.batch_execute("ROLLBACK").unwrap();
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
@@ -67,8 +67,8 @@ fn a_caller_that_holds_the_lock_itself_is_not_stuck() {
     let mut superuser = db.superuser();
     set_user(&mut superuser, "alice");
     superuser.batch_execute(LOCK).unwrap();
-    let mut superuser = without_deadlock(SOON, "a call behind its own lock", move || {
-        not_released(fetch(&mut superuser));
+    let mut superuser = without_deadlock(SOON, "a call that waits for its own lock", move || {
+        expect_not_released(fetch(&mut superuser));
         superuser
     });
     superuser.batch_execute("ROLLBACK").unwrap();
@@ -88,7 +88,7 @@ fn a_call_waits_for_a_short_lock() {
     });
     locker.batch_execute("ROLLBACK").unwrap();
     assert_eq!(waiting.join().unwrap().unwrap(), key);
-    assert_eq!(db.audit_of("alice").len(), 2, "one row, however often the writer tried");
+    assert_eq!(db.audit_of("alice").len(), 2, "there is one row, however often the writer tried");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_call_waits_for_a_slot_that_cancelled_calls_still_hold() {
     locker.batch_execute(LOCK).unwrap();
     let mut app = db.app_for("alice");
     app.batch_execute("SET statement_timeout = 50").unwrap();
-    // One more than there are slots: the last one is cancelled while it waits for a slot.
+    // One more call than there are slots: the last one is cancelled while it waits for a slot.
     for _ in 0..5 {
         expect_error(fetch(&mut app), "57014");
     }
@@ -110,7 +110,11 @@ fn a_call_waits_for_a_slot_that_cancelled_calls_still_hold() {
     });
     locker.batch_execute("ROLLBACK").unwrap();
     assert_eq!(waiting.join().unwrap().unwrap(), key);
-    assert_eq!(db.audit_of("alice").len(), 6, "init, the four cancelled calls that had a slot, the last");
+    assert_eq!(
+        db.audit_of("alice").len(),
+        6,
+        "rows of init, the four cancelled calls that had a slot, and the last call"
+    );
 }
 
 #[test]
@@ -147,14 +151,14 @@ fn a_trail_that_takes_no_rows_releases_nothing() {
         ),
     ] {
         db.force(broken);
-        nothing_is_released(&db);
+        expect_nothing_released(&db);
         db.force(mended);
         assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key, "after {mended}");
     }
 }
 
 #[test]
-fn a_record_that_fails_fails_its_own_caller_only() {
+fn a_failing_record_fails_only_its_own_caller() {
     let db = shared_db();
     for user in ["alice", "mallory"] {
         init(&mut db.app_for(user)).unwrap();
@@ -168,7 +172,7 @@ fn a_record_that_fails_fails_its_own_caller_only() {
                 let mut app = db.app_for(user);
                 for _ in 0..30 {
                     match user {
-                        "mallory" => drop(not_released(fetch(&mut app))),
+                        "mallory" => drop(expect_not_released(fetch(&mut app))),
                         _ => drop(fetch(&mut app).unwrap()),
                     }
                 }
@@ -189,7 +193,7 @@ fn without_any_worker_slot_nothing_is_released_and_the_setting_is_named() {
         .conf("vault_ext.audit_timeout = 1000")
         .start();
     let db = cluster.database("none");
-    let refusal = not_released(init(&mut db.app_for("alice")));
+    let refusal = expect_not_released(init(&mut db.app_for("alice")));
     let hint = refusal.hint.unwrap_or_default();
     assert!(hint.contains("max_worker_processes"), "{hint}");
     assert_eq!(db.vault_row("alice"), None);
@@ -227,7 +231,7 @@ fn settings_of_the_database_do_not_weaken_the_writer() {
         "constraint_exclusion = on",
         "role = wire_app",
     ] {
-        // Some are refused for a database; those cannot harm.
+        // PostgreSQL refuses some of these for a database; they can do no harm.
         let _ = db.superuser().batch_execute(&format!("ALTER DATABASE \"{name}\" SET {setting}"));
     }
     let mut app = db.app_for("alice");
@@ -245,8 +249,8 @@ fn a_short_statement_timeout_of_the_database_does_not_stop_the_writer() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     db.force(&format!("ALTER DATABASE \"{}\" SET statement_timeout = 1", db.name));
-    eventually(SOON, "the writer has left", || {
-        // This session reads with the database's own timeout of 1 ms: ask from elsewhere.
+    eventually(SOON, "the writer has exited", || {
+        // A session in this database would have the timeout of 1 ms, so ask from another one.
         let sql = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'vault%' AND datname = '{}'",
             db.name
@@ -263,10 +267,10 @@ fn a_short_statement_timeout_of_the_database_does_not_stop_the_writer() {
 }
 
 #[test]
-fn an_aborted_batch_leaves_no_half_and_no_double() {
+fn an_aborted_batch_neither_loses_nor_repeats_a_row() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
-    // Half of all inserts fail, as a flaky disk or a serialization failure would make them.
+    // Half of all inserts fail, as with a flaky disk or serialization failures.
     db.force(
         "CREATE SEQUENCE flaky;
          GRANT USAGE ON SEQUENCE flaky TO PUBLIC;
@@ -297,7 +301,7 @@ fn an_aborted_batch_leaves_no_half_and_no_double() {
     let written = ids.len();
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), written, "no row twice");
-    assert_eq!(written, released, "a row for each released key and no other");
+    assert_eq!(ids.len(), written, "a row was written twice");
+    assert_eq!(written, released, "each released key has a row, and there are no others");
     assert!(released > 0);
 }

@@ -93,7 +93,7 @@ fn an_exception_block_s_rollback_says_so() {
 }
 
 #[test]
-fn a_failing_statement_takes_its_init_back_and_says_so() {
+fn a_failing_statement_rolls_its_init_back_and_says_so() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let result = app.simple_query("SELECT vault_init(), 1 / (SELECT 0 FROM pg_sleep(0))");
@@ -103,7 +103,7 @@ fn a_failing_statement_takes_its_init_back_and_says_so() {
 }
 
 #[test]
-fn an_init_that_found_the_vault_has_nothing_to_take_back() {
+fn an_init_that_found_the_vault_has_nothing_to_roll_back() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     init(&mut app).unwrap();
@@ -111,7 +111,7 @@ fn an_init_that_found_the_vault_has_nothing_to_take_back() {
     init(&mut app).unwrap();
     fetch(&mut app).unwrap();
     app.batch_execute("ROLLBACK").unwrap();
-    // A later row of the same backend is behind anything that the rollback would have sent.
+    // This row comes after anything that the rollback would have sent, since the backend is the same.
     fetch(&mut app).unwrap();
     assert_eq!(trail_of(&db, "alice"), ["init 201 created", "init 200 already-exists", "fetch 200", "fetch 200"]);
 }

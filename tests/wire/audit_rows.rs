@@ -1,4 +1,4 @@
-//! A row for every call, committed before the caller hears of it, whatever the caller does next.
+//! Every call has a row, committed before the caller gets its answer, whatever the caller does next.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ fn pid(client: &mut Client) -> i32 {
 }
 
 #[test]
-fn a_row_is_there_for_others_before_the_caller_s_transaction_ends() {
+fn a_row_is_visible_to_others_before_the_caller_s_transaction_ends() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     app.batch_execute("BEGIN").unwrap();
@@ -27,10 +27,10 @@ fn a_row_is_there_for_others_before_the_caller_s_transaction_ends() {
     ] {
         call(&mut app).unwrap();
         expected.push(row);
-        assert_eq!(trail_of(&db, "alice"), expected, "read by another session");
+        assert_eq!(trail_of(&db, "alice"), expected, "as another session reads it");
     }
     app.batch_execute("COMMIT").unwrap();
-    assert_eq!(trail_of(&db, "alice"), expected, "a commit adds nothing");
+    assert_eq!(trail_of(&db, "alice"), expected, "the commit adds no row");
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn every_failure_has_its_row_before_the_error_arrives() {
 }
 
 #[test]
-fn an_error_inside_the_lookup_has_a_row_and_reaches_the_caller_as_it_was() {
+fn an_error_inside_the_lookup_has_a_row_and_reaches_the_caller_unchanged() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     db.force(
@@ -82,7 +82,7 @@ fn rows_stay_when_the_caller_is_cancelled() {
 }
 
 #[test]
-fn rows_stay_when_the_caller_cancels_the_very_statement() {
+fn rows_stay_when_the_statement_of_the_call_is_cancelled() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let cancel = app.cancel_token();
@@ -150,7 +150,7 @@ fn rows_are_in_the_order_of_the_calls_with_their_own_times() {
     assert!(rows[0].id < rows[1].id);
     assert!(rows[0].created_at > before);
     let between = rows[1].created_at.duration_since(rows[0].created_at).unwrap();
-    assert!(between >= Duration::from_millis(50), "the call's time and not the transaction's");
+    assert!(between >= Duration::from_millis(50), "a row has the time of its call, not of the transaction");
 }
 
 #[test]

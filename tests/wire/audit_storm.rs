@@ -1,4 +1,4 @@
-//! The gates: released keys without a row 0, rows twice 0, in a storm of cancels and terminations.
+//! In a storm of cancels and terminations, no released key lacks a row and no row is written twice.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn terminating_the_writer_costs_no_row_and_no_call() {
             });
         },
     );
-    assert!(hits > 5, "the writer was hit {hits} times only");
+    assert!(hits > 5, "the writer was hit only {hits} times");
     assert_one_row_per_released_key(&db, &seen);
     for (i, seen) in seen.iter().enumerate() {
         assert_eq!(seen.failed, 0, "user-{i}");
@@ -50,13 +50,13 @@ fn cancelling_the_writer_costs_no_row_and_no_call() {
             });
         },
     );
-    assert!(hits > 5, "the writer was hit {hits} times only");
+    assert!(hits > 5, "the writer was hit only {hits} times");
     assert_one_row_per_released_key(&db, &seen);
     let failed: usize = seen.iter().map(|seen| seen.failed).sum();
     assert_eq!(failed, 0);
 }
 
-/// On a slow machine each try of a batch may be cancelled, many times in a row.
+/// On a slow machine, the attempts to write a batch may be cancelled many times in a row.
 #[test]
 fn a_batch_that_is_cancelled_again_and_again_is_written() {
     let db = shared_db();
@@ -81,7 +81,7 @@ fn callers_that_are_cancelled_lose_no_row() {
         &db,
         6,
         |client, n| {
-            // From hopeless to comfortable; 0 is none.
+            // From too short to sufficient; 0 means no limit.
             let limit = [1, 1, 2, 3, 5, 0][n % 6];
             let set = format!("SET statement_timeout = {limit}");
             // The old limit may hit the SET itself.
@@ -116,10 +116,10 @@ fn callers_that_are_terminated_lose_no_row() {
     assert_one_row_per_released_key(&db, &seen);
 }
 
-/// vault_ext.audit_spin changes how one caller waits, and nothing else: same rows, cancels get through, and many callers
-/// go to sleep as ever.
+/// vault_ext.audit_spin changes only how a single caller waits: the rows are the same, cancels get through, and many
+/// callers sleep as before.
 #[test]
-fn spinning_changes_nothing_but_the_waiting() {
+fn spinning_changes_only_how_a_caller_waits() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("vault_ext.audit_spin = on").start();
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();

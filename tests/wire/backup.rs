@@ -1,4 +1,4 @@
-//! Logical backups: whatever form a dump has and wherever it is restored, every key opens and the trail goes on.
+//! Logical backups: in every dump format and restored anywhere, every key opens and the trail continues.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ fn cluster() -> Cluster {
     Cluster::builder().with_wire_kek().without_fsync().start()
 }
 
-/// Some users with keys of several versions, through an ordinary role.
+/// Creates some users with keys of several versions, through an ordinary role.
 pub fn some_vaults(db: &Db) -> Ledger {
     let mut ledger = Ledger::default();
     let mut app: Client = db.app();
@@ -32,7 +32,7 @@ pub fn some_vaults(db: &Db) -> Ledger {
     ledger
 }
 
-/// A dump in that format, with other options, made as that role.
+/// The pg_dump command for this format and role with further options, and the file that it writes.
 fn dump_command(db: &Db, role: &str, format: &str, options: &[&str]) -> (Command, PathBuf) {
     let file = scratch_dir().join("dump");
     let mut command = db.cluster.program("pg_dump", role);
@@ -40,7 +40,7 @@ fn dump_command(db: &Db, role: &str, format: &str, options: &[&str]) -> (Command
     (command, file)
 }
 
-/// Dumps as the superuser, and looks for keys in the dump: a compressed one shows nothing, so none is.
+/// Dumps as the superuser and searches the dump for keys. It is not compressed, since compression would hide them.
 #[track_caller]
 pub fn dump(db: &Db, format: &str, options: &[&str], ledger: &Ledger) -> PathBuf {
     let mut options = options.to_vec();
@@ -104,15 +104,16 @@ fn pg_dumpall_restores_into_a_fresh_cluster() {
     let ledger = some_vaults(&db);
     let file = scratch_dir().join("all.sql");
     succeed(old.program("pg_dumpall", "postgres").arg("-f").arg(&file));
-    // The bootstrap superuser is there already: that one error is pg_dumpall's own.
-    let complaints = fail_free(new.program("psql", "postgres").args(["-X", "-q", "-d", "postgres", "-f"]).arg(&file));
+    // The bootstrap superuser already exists, which always gives one error with pg_dumpall.
+    let complaints =
+        error_output(new.program("psql", "postgres").args(["-X", "-q", "-d", "postgres", "-f"]).arg(&file));
     let errors: Vec<_> = complaints.lines().filter(|line| line.contains("ERROR")).collect();
     assert!(errors.iter().all(|line| line.contains("role \"postgres\" already exists")), "{errors:?}");
     ledger.end_checks(&new.existing_database("d"), "pg_dumpall into a fresh cluster", 1);
 }
 
-/// Runs a command that reports its errors without failing, and gives them.
-fn fail_free(command: &mut Command) -> String {
+/// Runs a command that reports errors without failing, and returns these errors.
+fn error_output(command: &mut Command) -> String {
     let output = command.output().expect("the command starts");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -152,7 +153,7 @@ fn the_schema_alone_restores_to_an_empty_vault_that_works() {
     old.end_checks(&db, "the database whose schema was dumped", FORMATS.len());
 }
 
-/// pg_dump takes an extension's schema for a part of the extension, and -n for "no extensions": the README warns of it.
+/// pg_dump treats an extension's schema as part of the extension, and -n as "no extensions". The README warns of this.
 #[test]
 fn a_dump_of_schemas_holds_the_vault_only_where_the_extension_is_named() {
     let cluster = cluster();
@@ -177,7 +178,7 @@ fn a_role_that_row_security_binds_gets_an_error_and_no_partial_dump() {
     let db = cluster.database("d");
     let ledger = some_vaults(&db);
     db.force("CREATE ROLE reader LOGIN; GRANT pg_read_all_data TO reader; CREATE ROLE dba LOGIN CREATEDB CREATEROLE; ALTER DATABASE d OWNER TO dba");
-    // PostgreSQL 18 gives up at the sequence, and says so in other words.
+    // PostgreSQL 18 fails at the sequence, with another message.
     let denied: &[&str] = &["permission denied", "may lack SELECT privilege"];
     for (role, words) in [
         ("wire_app", denied),
@@ -213,7 +214,7 @@ fn a_restore_under_another_kek_is_refused_before_anything_is_written() {
     }
     expect_vault_error(Ledger::default().call(&mut app, "new", Call::Init), "55000");
     assert_eq!(copy.vault_row(user), row);
-    // With the right keyring in its place everything opens.
+    // With the right keyring, everything opens.
     drop((app, copy));
     let path = other.write_kek("right", keyring_line("wire-1", &kek(1)), 0o600);
     other.configure(&format!("vault_ext.kek_file = '{}'", path.display()));

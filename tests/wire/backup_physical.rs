@@ -1,4 +1,4 @@
-//! Physical backups: a base backup opens with the keyring alone beside it, and recovery may stop before or after a rotation.
+//! Physical backups: a base backup needs only the keyring to open, and recovery may stop before or after a rotation.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn a_base_backup_under_load_opens_every_key_and_holds_no_kek() {
     ledger.end_checks(&copy.existing_database("d"), "pg_basebackup under load, restored", 1);
 }
 
-/// The server that a base backup and the archive give when recovery stops at that restore point.
+/// A server recovered from a base backup and the archive up to this restore point.
 fn recover(backup: &Path, archive: &Path, point: &str) -> Cluster {
     let mut cluster = Cluster::builder()
         .with_wire_kek()
@@ -62,20 +62,20 @@ fn point_in_time_recovery_gives_the_keys_of_that_moment() {
     let backup = cluster.base_backup(&[]);
     let point = |name: &str| db.force(&format!("SELECT pg_create_restore_point('{name}')"));
     let mut app = db.app();
-    let mut then = Vec::new();
+    let mut expected = Vec::new();
     ledger.call(&mut app, "rotating", Call::Init).unwrap();
     point("before");
-    then.push(("before", ledger.clone()));
+    expected.push(("before", ledger.clone()));
     ledger.call(&mut app, "rotating", Call::Rotate).unwrap();
     point("after");
-    then.push(("after", ledger.clone()));
+    expected.push(("after", ledger.clone()));
     ledger.call(&mut app, "rotating", Call::Rotate).unwrap();
     point("later");
-    then.push(("later", ledger.clone()));
+    expected.push(("later", ledger.clone()));
 
     let segment: String = db.value("SELECT pg_walfile_name(pg_switch_wal())");
     eventually(SOON, "the WAL is in the archive", || archive.join(&segment).exists());
-    for (name, ledger) in then {
+    for (name, ledger) in expected {
         let recovered = recover(&backup, &archive, name);
         let db = recovered.existing_database("d");
         ledger.end_checks(&db, &format!("point-in-time recovery to {name} a rotation"), 1);

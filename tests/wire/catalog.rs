@@ -1,12 +1,12 @@
-//! All that the catalogs hold of the extension's objects, as text without OIDs: two installations that read alike are
-//! alike. Unlike the golden list this text may differ between majors, so that nothing has to be left out.
+//! Everything in the catalogs about the extension's objects, as text without OIDs: two installations with the same text
+//! are the same. Unlike the golden list, this text may differ between majors, so nothing has to be left out.
 
 use postgres::Client;
 
 use crate::harness::{Cluster, Db};
 
-/// The extension's members and all that belongs to one of them: indexes, constraints, defaults, policies, rules, row types,
-/// sequences, toast tables.
+/// The extension's members and everything that belongs to them: indexes, constraints, defaults, policies, rules, row
+/// types, sequences, toast tables.
 const OBJECTS: &str = "
 CREATE FUNCTION pg_temp.name(class oid, object oid, part int DEFAULT 0) RETURNS text LANGUAGE sql AS $$
     SELECT regexp_replace(pg_describe_object(class, object, part), 'pg_toast_[0-9]+', 'pg_toast_N', 'g')
@@ -56,7 +56,7 @@ const QUERIES: &[(&str, &str)] = &[
         FROM pg_class c LEFT JOIN pg_am m ON m.oid = relam
         JOIN pg_temp.object ON classid = 'pg_class'::regclass AND objid = c.oid",
     ),
-    // Some minor releases keep a version of their own among a column's options.
+    // Some minor releases keep a version number among a column's options.
     (
         "column",
         "SELECT concat_ws(' ', name, format_type(atttypid, atttypmod), attcollation::regcollation,
@@ -107,7 +107,7 @@ const QUERIES: &[(&str, &str)] = &[
         JOIN pg_temp.object ON classid = classoid AND objid = objoid
         UNION ALL SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'vault_ext'",
     ),
-    // What pg_dump takes for granted: it dumps only the privileges that differ.
+    // pg_dump assumes these privileges, and dumps only those that differ.
     (
         "initial privileges",
         "SELECT concat_ws(' ', pg_temp.name(p.classoid, p.objoid, p.objsubid), privtype, initprivs) FROM pg_init_privs p
@@ -115,16 +115,18 @@ const QUERIES: &[(&str, &str)] = &[
     ),
 ];
 
-/// One line for each fact; those that say the same are there as often as they are true.
+/// One line for each fact. Equal facts are repeated.
 pub fn facts_seen_by(client: &mut Client) -> Vec<String> {
     client
         .batch_execute("DROP VIEW IF EXISTS pg_temp.object; DROP FUNCTION IF EXISTS pg_temp.name(oid, oid, int)")
         .unwrap();
-    client.batch_execute(OBJECTS).expect("the list of objects");
+    client.batch_execute(OBJECTS).expect("the list of objects can be created");
     let mut facts = Vec::new();
     for (kind, query) in QUERIES {
         let rows = client.query(*query, &[]).unwrap_or_else(|e| panic!("{kind}: {e:?}"));
-        facts.extend(rows.iter().map(|row| format!("{kind}: {}", row.get::<_, Option<String>>(0).expect("a line"))));
+        facts.extend(
+            rows.iter().map(|row| format!("{kind}: {}", row.get::<_, Option<String>>(0).expect("a fact is not NULL"))),
+        );
     }
     facts.sort();
     facts
@@ -134,7 +136,7 @@ pub fn facts(db: &Db) -> Vec<String> {
     facts_seen_by(&mut db.superuser())
 }
 
-/// What only one of the two has, marked with - and +.
+/// The facts that only one of the two has, marked with - and +.
 pub fn differences(one: &[String], other: &[String]) -> Vec<String> {
     let only = |mark: char, these: &[String], those: &[String]| {
         let mut rest = those.to_vec();
@@ -177,7 +179,7 @@ pub fn assert_same(one: &[String], other: &[String]) {
 }
 
 #[test]
-fn the_comparison_sees_whatever_is_changed() {
+fn the_comparison_sees_every_change() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.database("d");
     let before = facts(&db);
@@ -225,7 +227,7 @@ fn the_comparison_sees_whatever_is_changed() {
         client.batch_execute(&format!("BEGIN; {change}")).unwrap_or_else(|e| panic!("{change}: {e:?}"));
         let differences = differences(&before, &facts_seen_by(&mut client));
         client.batch_execute("ROLLBACK").unwrap();
-        assert!(!differences.is_empty(), "not seen: {change}");
+        assert!(!differences.is_empty(), "the comparison does not see: {change}");
     }
     assert_same(&before, &facts(&db));
 }

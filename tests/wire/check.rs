@@ -1,4 +1,4 @@
-//! `vault_check()`: whether every vault opens, and whose does not.
+//! `vault_check()` tells whether every vault opens, and names those that do not.
 
 use crate::harness::{Db, assert_no_secrets, decode, expect_vault_error, init, kek, set_user};
 use crate::keyring::{cluster, keyring, switch, write};
@@ -21,7 +21,7 @@ fn row(kek_id: &str, format: i16, outcome: &str, vaults: i64, users: &[&str]) ->
     (kek_id.into(), format, outcome.into(), vaults, users.iter().map(|user| (*user).into()).collect())
 }
 
-fn vaults(db: &Db, count: usize) {
+fn create_vaults(db: &Db, count: usize) {
     let mut app = db.app();
     for i in 0..count {
         set_user(&mut app, &format!("user-{i}"));
@@ -30,11 +30,11 @@ fn vaults(db: &Db, count: usize) {
 }
 
 #[test]
-fn what_opens_is_counted_and_what_does_not_is_named_with_the_reason() {
+fn vaults_that_open_are_counted_and_the_others_are_named_with_the_reason() {
     let mut cluster = cluster(&[("k2", 2), ("k1", 1)]);
     let db = cluster.database("d");
     assert_eq!(check(&db, ""), []);
-    vaults(&db, 6);
+    create_vaults(&db, 6);
     assert_eq!(check(&db, ""), [row("k2", 2, "opens", 6, &[])]);
     switch(&db, &[("k1", 1), ("k2", 2)]).unwrap();
     init(&mut db.app_for("user-one")).unwrap();
@@ -68,7 +68,7 @@ fn what_opens_is_counted_and_what_does_not_is_named_with_the_reason() {
     let rows = db.audit();
     let row = rows.iter().rfind(|row| row.action == "check" && row.status == 200).unwrap();
     assert_eq!((row.what(), row.db_role.as_str()), (("check", 200, Some("3 open, 5 do not")), "wire_admin"));
-    assert!(rows.iter().all(|row| row.action != "fetch"), "a check is no fetch");
+    assert!(rows.iter().all(|row| row.action != "fetch"), "a check must not count as a fetch");
     let mut secrets = vec![kek(1).to_vec(), kek(2).to_vec()];
     secrets.extend((0..5).step_by(4).map(|i| {
         let key = crate::harness::fetch(&mut db.app_for(&format!("user-{i}"))).unwrap();
@@ -81,7 +81,7 @@ fn what_opens_is_counted_and_what_does_not_is_named_with_the_reason() {
 fn a_standby_can_be_checked() {
     let mut cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    vaults(&db, 3);
+    create_vaults(&db, 3);
     let rows = db.audit().len();
     drop(db);
     cluster.restart_as_standby();
@@ -97,8 +97,8 @@ fn a_standby_can_be_checked() {
 fn many_vaults_are_checked_in_batches_and_in_read_only_transactions() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    vaults(&db, 1);
-    // Copies for other users: none of them opens, since a wrap is bound to its user.
+    create_vaults(&db, 1);
+    // Copies for other users do not open, since a wrap is bound to its user.
     db.force(
         "INSERT INTO vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id)
             SELECT 'copy-' || i, wrapped_mk, wrap_iv, format_version, kek_id
@@ -113,10 +113,10 @@ fn many_vaults_are_checked_in_batches_and_in_read_only_transactions() {
 }
 
 #[test]
-fn without_a_ring_a_check_says_so() {
+fn without_a_keyring_a_check_is_refused() {
     let mut cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
-    vaults(&db, 1);
+    create_vaults(&db, 1);
     drop(db);
     write(&cluster, "nonsense");
     cluster.configure("vault_ext.on_bad_kek = disable");

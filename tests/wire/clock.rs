@@ -1,4 +1,4 @@
-//! A clock that is set back under a running server (libfaketime; the monotonic clock goes on, as it does in life).
+//! The clock is set back while a server runs (with libfaketime). The monotonic clock continues, as on a real machine.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -9,9 +9,9 @@ use crate::load::Load;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Where Debian puts it, whatever the processor.
+/// The path of libfaketime on Debian, on any processor.
 pub fn library() -> String {
-    let folders = fs::read_dir("/usr/lib").expect("/usr/lib");
+    let folders = fs::read_dir("/usr/lib").expect("/usr/lib is readable");
     let mut files = folders.flatten().map(|folder| folder.path().join("faketime/libfaketime.so.1"));
     files.find(|file| file.exists()).expect("libfaketime is missing: install faketime").display().to_string()
 }
@@ -48,7 +48,7 @@ fn a_clock_that_is_set_back_loses_nothing() {
             now.max(expected).duration_since(now.min(expected)).unwrap() < Duration::from_secs(3600)
         });
         load.wait_for_keys(100);
-        // A writer that goes down starts again in the new time.
+        // A terminated writer starts again with the new time.
         db.force(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer'",
         );

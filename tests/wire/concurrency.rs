@@ -9,7 +9,7 @@ use crate::harness::{Db, VaultKey, eventually, expect_error, fetch, init, rotate
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// The call from each of the sessions at the same moment.
+/// Makes the call in every session at the same moment.
 fn at_once(
     clients: Vec<Client>,
     call: impl Fn(&mut Client) -> Result<VaultKey, postgres::Error> + Sync,
@@ -153,7 +153,7 @@ fn a_fetch_never_waits_for_a_rotate() {
     rotating.batch_execute("BEGIN").unwrap();
     rotate(&mut rotating).unwrap();
     let mut reader = db.app_for("alice");
-    let seen = without_deadlock(SOON, "a fetch beside a rotate", move || fetch(&mut reader));
+    let seen = without_deadlock(SOON, "a fetch during a rotate", move || fetch(&mut reader));
     assert_eq!(seen.unwrap(), key);
     rotating.batch_execute("COMMIT").unwrap();
 }
@@ -197,7 +197,7 @@ fn serializable_sessions_of_different_users_do_not_disturb_each_other() {
     let db = shared_db();
     let clients = (0..10).map(|i| db.app_for(&format!("user-{i}"))).collect();
     let results = at_once(clients, |client| {
-        // Predicate locks on a small table may collide falsely; a retry is the client's part.
+        // Predicate locks on a small table may conflict falsely, so the client has to retry.
         for _ in 0..100 {
             client.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE")?;
             let done =

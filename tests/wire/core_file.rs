@@ -1,5 +1,6 @@
-//! A real core file, written by the kernel when a process of the server is killed, holds no KEK: neither raw nor in text,
-//! nor a part of the key schedule from which it could be computed. That the process did have it is seen in its memory.
+//! When a server process is killed, the kernel writes a core file. It contains no KEK: not raw, not as text, and no
+//! part of the key schedule from which the KEK could be computed. The tests find the KEK in the process's memory, so
+//! the process did have it.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -18,7 +19,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// The 15 round keys of AES-256. Any two in a row give the key.
 fn key_schedule(key: &[u8; 32]) -> Vec<u8> {
     let double = |x: u8| (x << 1) ^ if x & 0x80 == 0 { 0 } else { 0x1b };
-    // All powers of 3 and of its inverse, side by side, give the inverses that the S-box is made of.
+    // Stepping through the powers of 3 and of its inverse in parallel gives the inverses that make up the S-box.
     let mut sbox = [0x63u8; 256];
     let (mut p, mut q) = (1u8, 1u8);
     loop {
@@ -67,14 +68,16 @@ fn pid(number: i32) -> Pid {
     Pid::from_raw(number).expect("a process id")
 }
 
-/// Lets every process of the server leave a core file of any size.
+/// Lets every process of the server write a core file of any size.
 fn allow_cores(cluster: &Cluster) {
     for process in cluster.processes() {
-        // As the server's user: root needs a capability for the limits of others, which containers take away.
+        // As the server's user: root needs a capability to change others' limits, and containers drop it.
         let mut prlimit = server_command("prlimit", cluster.dir());
-        let output =
-            prlimit.args(["--core=unlimited:unlimited", "--pid", &process.to_string()]).output().expect("prlimit");
-        // A process may have ended in the meantime.
+        let output = prlimit
+            .args(["--core=unlimited:unlimited", "--pid", &process.to_string()])
+            .output()
+            .expect("prlimit starts");
+        // The process may have ended in the meantime.
         let gone = || !fs::exists(format!("/proc/{process}")).unwrap_or(false);
         assert!(output.status.success() || gone(), "{output:?}");
     }
@@ -92,7 +95,7 @@ fn in_memory(process: i32, wanted: &[u8]) -> bool {
             return false; // PostgreSQL's shared memory takes long to search
         }
         let mut bytes = vec![0; usize::try_from(to - from).expect("a length")];
-        // Some mappings of the kernel cannot be read.
+        // Some of the kernel's mappings cannot be read.
         let read = memory.seek(SeekFrom::Start(from)).and_then(|_| memory.read_exact(&mut bytes));
         read.is_ok() && holds(&bytes, wanted)
     })
@@ -102,42 +105,42 @@ fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
     aho_corasick::AhoCorasick::new([wanted]).expect("one pattern").is_match(bytes)
 }
 
-/// Kills a process and gives its core file, complete and out of the way of the next.
-fn core_of(cluster: &Cluster, process: i32, signal: Signal) -> PathBuf {
+/// Kills a process and returns its complete core file, moved so that the next one does not overwrite it.
+fn kill_and_take_core(cluster: &Cluster, process: i32, signal: Signal) -> PathBuf {
     kill_process(pid(process), signal).expect("the process takes the signal");
-    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("the pattern of core files");
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("core_pattern is readable");
     let prefix = pattern.trim().split('%').next().unwrap_or_default().to_owned();
     let mut found = None;
     eventually(SOON, "the kernel writes a core file", || {
         let gone = !fs::exists(format!("/proc/{process}/maps")).unwrap_or(false)
             || fs::read(format!("/proc/{process}/maps")).is_ok_and(|maps| maps.is_empty());
-        let cores = fs::read_dir(cluster.data()).expect("the data directory").flatten();
+        let cores = fs::read_dir(cluster.data()).expect("the data directory is readable").flatten();
         found = cores.map(|entry| entry.path()).find(|path| {
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)) && path.is_file()
         });
         gone && found.is_some()
     });
     let core = cluster.dir().join(format!("the-core-of-{process}"));
-    fs::rename(found.expect("a core file"), &core).expect("the core file can be moved");
+    fs::rename(found.expect("a core file was found"), &core).expect("the core file can be moved");
     core
 }
 
-/// In the core is what is no secret, and nothing of the KEKs.
-fn holds_no_kek(core: &PathBuf, marker: &str, keks: &[[u8; 32]]) {
-    let bytes = fs::read(core).expect("the core file");
+/// Asserts that the core contains the marker, which is no secret, and nothing of the KEKs. Removes the core.
+fn assert_no_kek(core: &PathBuf, marker: &str, keks: &[[u8; 32]]) {
+    let bytes = fs::read(core).expect("the core file is readable");
     assert!(bytes.starts_with(b"\x7fELF"));
     assert!(holds(&bytes, marker.as_bytes()), "{marker} is not in {}: is it whole?", core.display());
     let mut traces = Vec::new();
     for kek in keks {
         traces.extend(key_schedule(kek).chunks(32).map(<[u8]>::to_vec));
-        // As SHA-256 reads it, which derives the check value.
+        // The words as SHA-256 reads them to derive the check value.
         traces.push(kek.chunks_exact(4).flat_map(|word| word.iter().rev().copied()).collect());
     }
     assert_no_secrets_in_files(&[core], &traces);
     fs::remove_file(core).expect("the core file can be removed");
 }
 
-/// As ps shows it; empty when the process is gone.
+/// The process title as ps shows it, or nothing if the process is gone.
 fn title(process: i32) -> String {
     fs::read(format!("/proc/{process}/cmdline"))
         .map(|title| String::from_utf8_lossy(&title).into_owned())
@@ -171,7 +174,7 @@ fn keyring() -> String {
     keyring_line("one", &kek(KEKS[0])) + &keyring_line("two", &kek(KEKS[1]))
 }
 
-/// Every path that touches a KEK in a backend.
+/// Runs every path that touches a KEK in a backend.
 fn use_keks(db: &Db) -> (postgres::Client, String) {
     let mut app = db.app_for("marker-of-the-session");
     init(&mut app).unwrap();
@@ -193,13 +196,13 @@ fn the_core_of_a_backend_holds_no_kek() {
     for signal in [Signal::ABORT, Signal::SEGV] {
         let (mut app, key) = use_keks(&db);
         let process = backend_pid(&mut app);
-        assert!(in_memory(process, &kek(KEKS[0])), "it does have the KEK");
-        assert!(in_memory(process, &key_schedule(&kek(KEKS[1]))[64..96]), "and both, expanded");
+        assert!(in_memory(process, &kek(KEKS[0])), "the backend must have the KEK");
+        assert!(in_memory(process, &key_schedule(&kek(KEKS[1]))[64..96]), "the backend must have both KEKs, expanded");
         allow_cores(&cluster);
-        let core = core_of(&cluster, process, signal);
-        // What PostgreSQL has just sent lies in its buffers: the search finds a key where there is one.
-        assert!(holds(&fs::read(&core).unwrap(), key.as_bytes()), "the master key that went out last");
-        holds_no_kek(&core, "marker-of-the-session", &keks());
+        let core = kill_and_take_core(&cluster, process, signal);
+        // PostgreSQL's buffers still hold what it sent last, which shows that the search finds a key.
+        assert!(holds(&fs::read(&core).unwrap(), key.as_bytes()), "the core lacks the master key that was sent last");
+        assert_no_kek(&core, "marker-of-the-session", &keks());
         eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
         db.force("DELETE FROM vault_ext.encryption_vaults");
     }
@@ -233,7 +236,7 @@ fn the_core_of_an_administrator_s_backend_holds_no_kek() {
         let process = backend_pid(&mut admin);
         assert!(in_memory(process, &kek(KEKS[1])));
         allow_cores(&cluster);
-        holds_no_kek(&core_of(&cluster, process, Signal::ABORT), "marker-of-the-session", &keks());
+        assert_no_kek(&kill_and_take_core(&cluster, process, Signal::ABORT), "marker-of-the-session", &keks());
     }
 }
 
@@ -246,17 +249,17 @@ fn the_cores_of_the_server_s_own_processes_hold_no_kek() {
     let db = cluster.database("d");
     for kind in ["vault_ext audit writer", "vault_ext keyring listener", ": checkpointer"] {
         let (mut app, _) = use_keks(&db);
-        // SIGHUP has the listener read the keyring.
+        // SIGHUP makes the listener read the keyring.
         cluster.signal_postmaster(Signal::HUP);
         let mut found = None;
         eventually(SOON, "the process is there and has the KEK", || {
-            fetch(&mut app).unwrap(); // the writer leaves when there is nothing to write
+            fetch(&mut app).unwrap(); // the writer exits when there is nothing to write
             found = cluster.processes().into_iter().find(|process| title(*process).contains(kind));
             found.is_some_and(|process| in_memory(process, &kek(KEKS[0])))
         });
         let process = found.unwrap();
         allow_cores(&cluster);
-        holds_no_kek(&core_of(&cluster, process, Signal::ABORT), "marker-of-the-server", &keks());
+        assert_no_kek(&kill_and_take_core(&cluster, process, Signal::ABORT), "marker-of-the-server", &keks());
         eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
         db.force("DELETE FROM vault_ext.encryption_vaults");
     }
@@ -264,6 +267,6 @@ fn the_cores_of_the_server_s_own_processes_hold_no_kek() {
     let postmaster = cluster.postmaster_pid();
     assert!(in_memory(postmaster, &kek(KEKS[0])));
     allow_cores(&cluster);
-    holds_no_kek(&core_of(&cluster, postmaster, Signal::SEGV), "marker-of-the-server", &keks());
+    assert_no_kek(&kill_and_take_core(&cluster, postmaster, Signal::SEGV), "marker-of-the-server", &keks());
     cluster.crash();
 }

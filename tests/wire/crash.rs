@@ -1,4 +1,4 @@
-//! Processes and servers that die under the load of 32 sessions: nothing that went out is lost, nothing comes twice.
+//! Processes and servers that die under the load of 32 sessions: no released key is lost, and no row is written twice.
 
 use std::time::Duration;
 
@@ -11,32 +11,32 @@ use crate::load::Load;
 pub const SESSIONS: usize = 32;
 const SOON: Duration = Duration::from_secs(60);
 
-/// So many keys between two blows, so that each hits a server at work.
-const BETWEEN: usize = 100;
+/// The number of keys released between two faults, so that each fault hits a busy server.
+const KEYS_BETWEEN_FAULTS: usize = 100;
 
 pub fn cluster() -> Cluster {
     Cluster::builder().with_wire_kek().conf("max_connections = 60").start()
 }
 
-/// The server's processes of that kind, without asking the server: it may be in recovery.
+/// The server's processes with a matching title. The server itself may be in recovery and cannot tell.
 fn processes(cluster: &Cluster, titled: impl Fn(&str) -> bool) -> Vec<i32> {
     let title = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     cluster.processes().into_iter().filter(|pid| titled(&String::from_utf8_lossy(&title(pid)))).collect()
 }
 
-/// Strikes once a round and lets the server come back under load.
-fn strike(scenario: &str, cluster: &mut Cluster, mut blow: impl FnMut(&mut Cluster)) {
+/// Injects the fault once a round, and lets the server come back under load.
+fn repeat_under_load(scenario: &str, cluster: &mut Cluster, mut fault: impl FnMut(&mut Cluster)) {
     let load = Load::start(&cluster.database("d"), SESSIONS);
     for _ in 0..rounds() {
-        load.wait_for_keys(BETWEEN);
-        blow(cluster);
+        load.wait_for_keys(KEYS_BETWEEN_FAULTS);
+        fault(cluster);
         eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
     }
-    load.wait_for_keys(BETWEEN);
+    load.wait_for_keys(KEYS_BETWEEN_FAULTS);
     load.stop().end_checks(&cluster.existing_database("d"), scenario, rounds());
 }
 
-/// kill -9 of a backend that waits for its audit row.
+/// Kills a backend with SIGKILL while it waits for its audit row.
 pub fn kill_a_waiting_backend(cluster: &mut Cluster) {
     eventually(SOON, "a backend waits for its row", || {
         let Ok(mut superuser) = cluster.try_conn("postgres", "d") else { return false };
@@ -52,18 +52,18 @@ pub fn kill_a_waiting_backend(cluster: &mut Cluster) {
 }
 
 pub fn kill_the_writer(cluster: &mut Cluster) {
-    eventually(SOON, "a writer is hit", || {
+    eventually(SOON, "a writer is killed", || {
         let writers = processes(cluster, |title| title.contains("vault_ext audit writer"));
         writers.iter().for_each(|pid| kill9(*pid));
         !writers.is_empty()
     });
 }
 
-/// Its children notice by themselves; a new server must not start before they are gone.
+/// The children notice by themselves. A new server must not start before they are gone.
 pub fn kill_the_postmaster(cluster: &mut Cluster) {
     let pid = cluster.postmaster_pid();
     kill9(pid);
-    eventually(SOON, "the children have left", || cluster.processes().iter().all(|child| *child == pid));
+    eventually(SOON, "the children have exited", || cluster.processes().iter().all(|child| *child == pid));
     cluster.crash();
     cluster.start();
 }
@@ -80,45 +80,49 @@ pub fn shut_down_immediately(cluster: &mut Cluster) {
 
 #[test]
 fn kill_9_of_a_waiting_backend() {
-    strike("kill -9 of a backend that waits for its audit row, 32 clients", &mut cluster(), kill_a_waiting_backend);
+    repeat_under_load(
+        "kill -9 of a backend that waits for its audit row, 32 clients",
+        &mut cluster(),
+        kill_a_waiting_backend,
+    );
 }
 
 #[test]
 fn kill_9_of_the_writer() {
-    strike("kill -9 of the audit writer, 32 clients", &mut cluster(), kill_the_writer);
+    repeat_under_load("kill -9 of the audit writer, 32 clients", &mut cluster(), kill_the_writer);
 }
 
 #[test]
 fn kill_9_of_the_postmaster_alone() {
-    strike("kill -9 of the postmaster alone, 32 clients", &mut cluster(), kill_the_postmaster);
+    repeat_under_load("kill -9 of the postmaster alone, 32 clients", &mut cluster(), kill_the_postmaster);
 }
 
 #[test]
 fn kill_9_of_every_process() {
-    strike("kill -9 of every process of the server, 32 clients", &mut cluster(), kill_everything);
+    repeat_under_load("kill -9 of every process of the server, 32 clients", &mut cluster(), kill_everything);
 }
 
 #[test]
 fn an_immediate_shutdown() {
-    strike("immediate shutdown, 32 clients", &mut cluster(), shut_down_immediately);
+    repeat_under_load("immediate shutdown, 32 clients", &mut cluster(), shut_down_immediately);
 }
 
 #[test]
 fn a_fast_restart() {
-    strike("fast restart, 32 clients", &mut cluster(), Cluster::restart);
+    repeat_under_load("fast restart, 32 clients", &mut cluster(), Cluster::restart);
 }
 
 #[test]
 fn a_writer_that_is_stopped_for_a_while() {
     let mut cluster = Cluster::builder().with_wire_kek().conf("vault_ext.audit_timeout = 300").start();
-    strike("SIGSTOP of the writer beyond audit_timeout, 32 clients", &mut cluster, |cluster| {
-        let mut frozen = Vec::new();
+    repeat_under_load("SIGSTOP of the writer beyond audit_timeout, 32 clients", &mut cluster, |cluster| {
+        let mut stopped = Vec::new();
         eventually(SOON, "a writer runs", || {
-            frozen = processes(cluster, |title| title.contains("vault_ext audit writer"));
-            !frozen.is_empty()
+            stopped = processes(cluster, |title| title.contains("vault_ext audit writer"));
+            !stopped.is_empty()
         });
         let signal = |signal| {
-            for pid in frozen.iter().filter_map(|pid| rustix::process::Pid::from_raw(*pid)) {
+            for pid in stopped.iter().filter_map(|pid| rustix::process::Pid::from_raw(*pid)) {
                 let _ = rustix::process::kill_process(pid, signal);
             }
         };
@@ -132,7 +136,7 @@ fn a_writer_that_is_stopped_for_a_while() {
     });
 }
 
-/// The session's own wish for speed must not cost a key that it has in hand.
+/// A session that commits asynchronously for speed must not lose a key that it has received.
 #[test]
 fn a_key_of_a_session_that_commits_asynchronously_survives_a_crash() {
     let mut cluster = Cluster::builder().with_wire_kek().conf("wal_writer_delay = 10s").start();

@@ -1,4 +1,4 @@
-//! Several databases of one server, and the commands that need one to themselves.
+//! Several databases in one server, and the commands that need exclusive access to a database.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ fn writers(db: &Db) -> i64 {
     client.query_one(&sql, &[]).unwrap().get(0)
 }
 
-/// Runs right after a call, while the writer may still be there, and must not take long.
-fn at_once(db: &Db, sql: &str) {
+/// Runs the SQL right after a call, while the writer may still be running. It must not take long.
+fn run_right_after_a_call(db: &Db, sql: &str) {
     init(&mut db.app_for("alice")).unwrap();
-    // A backend counts until it has left; only the writer is the extension's to send away.
+    // A backend counts until it has exited. The extension can end only the writer.
     eventually(SOON, "the test's own sessions are gone", || {
         let sql = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND backend_type = 'client backend'",
@@ -47,7 +47,7 @@ fn two_databases_audit_independently() {
     });
     for (db, user) in [(&one, "alice"), (&two, "bob")] {
         assert_eq!(db.audit_of(user).len(), 51);
-        assert_eq!(db.audit().len(), 51, "and nothing of the other");
+        assert_eq!(db.audit().len(), 51, "no rows of the other database");
     }
 }
 
@@ -72,7 +72,7 @@ fn a_locked_trail_in_one_database_does_not_stop_another() {
 #[test]
 fn drop_database_works_right_after_a_call() {
     let db = shared_db();
-    at_once(&db, &format!("DROP DATABASE \"{}\"", db.name));
+    run_right_after_a_call(&db, &format!("DROP DATABASE \"{}\"", db.name));
     assert_eq!(writers(&db), 0);
 }
 
@@ -88,7 +88,7 @@ fn drop_database_with_force_works_right_after_a_call() {
 fn a_copy_by_template_opens_the_same_keys_with_a_trail_of_its_own() {
     let db = shared_db();
     let name = &db.name;
-    at_once(&db, &format!("CREATE DATABASE \"{name}_copy\" TEMPLATE \"{name}\""));
+    run_right_after_a_call(&db, &format!("CREATE DATABASE \"{name}_copy\" TEMPLATE \"{name}\""));
     let copy = db.cluster.existing_database(&format!("{name}_copy"));
     let key = fetch(&mut db.app_for("alice")).unwrap();
     assert_eq!(fetch(&mut copy.app_for("alice")).unwrap(), key);
@@ -98,10 +98,10 @@ fn a_copy_by_template_opens_the_same_keys_with_a_trail_of_its_own() {
 }
 
 #[test]
-fn a_renamed_database_goes_on_under_its_new_name() {
+fn a_renamed_database_keeps_working_under_its_new_name() {
     let db = shared_db();
     let name = &db.name;
-    at_once(&db, &format!("ALTER DATABASE \"{name}\" RENAME TO \"{name}_new\""));
+    run_right_after_a_call(&db, &format!("ALTER DATABASE \"{name}\" RENAME TO \"{name}_new\""));
     let renamed = db.cluster.existing_database(&format!("{name}_new"));
     fetch(&mut renamed.app_for("alice")).unwrap();
     assert_eq!(renamed.audit().len(), 2);
@@ -112,7 +112,7 @@ fn a_database_moves_to_another_tablespace_right_after_a_call() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("allow_in_place_tablespaces = on").start();
     let db = cluster.database("d");
     db.force("CREATE TABLESPACE other LOCATION ''");
-    at_once(&db, "ALTER DATABASE d SET TABLESPACE other");
+    run_right_after_a_call(&db, "ALTER DATABASE d SET TABLESPACE other");
     fetch(&mut db.app_for("alice")).unwrap();
 }
 
@@ -121,7 +121,7 @@ fn a_dropped_and_recreated_database_starts_afresh() {
     let db = shared_db();
     let name = db.name.clone();
     for _ in 0..3 {
-        at_once(&db, &format!("DROP DATABASE \"{name}\""));
+        run_right_after_a_call(&db, &format!("DROP DATABASE \"{name}\""));
         let again = db.cluster.database(&name);
         expect_vault_error(fetch(&mut again.app_for("alice")), "P0002");
         assert_eq!(again.audit().len(), 1);
@@ -135,7 +135,7 @@ fn the_writer_leaves_when_idle_and_the_next_call_brings_it_back() {
     let mut app = db.app_for("alice");
     init(&mut app).unwrap();
     for round in 2..5 {
-        eventually(SOON, "the writer leaves", || writers(&db) == 0);
+        eventually(SOON, "the writer exits", || writers(&db) == 0);
         fetch(&mut app).unwrap();
         assert_eq!(db.audit().len(), round);
     }
@@ -166,20 +166,21 @@ fn a_writer_leaves_a_database_whose_extension_was_dropped() {
     init(&mut db.app_for("alice")).unwrap();
     db.force("SET vault_ext.allow_drop = on; DROP EXTENSION vault_ext");
     // The writer must neither restart in a loop nor fill the log.
-    eventually(SOON, "the writer leaves", || writers(&db) == 0);
-    let dropped = format!("DROP DATABASE \"{}\"", db.name);
-    eventually(SOON, "the database can go", || db.cluster.superuser("postgres").batch_execute(&dropped).is_ok());
+    eventually(SOON, "the writer exits", || writers(&db) == 0);
+    let drop_database = format!("DROP DATABASE \"{}\"", db.name);
+    eventually(SOON, "the database can be dropped", || {
+        db.cluster.superuser("postgres").batch_execute(&drop_database).is_ok()
+    });
 }
 
-/// A server with one worker slot for writers, and the guard that keeps it taken: a call that waits for the trail of its
-/// own database, which is locked.
+/// A server with one worker slot for writers.
 fn with_one_writer(settings: &[&str]) -> Cluster {
-    // One of the three is the launcher of logical replication, one the listener for SIGHUP.
+    // The launcher of logical replication and the listener for SIGHUP take two of the three slots.
     let builder = Cluster::builder().with_wire_kek().without_fsync().conf(&neighbours::worker_slots(3));
     settings.iter().fold(builder.conf("vault_ext.audit_timeout = 300"), |builder, line| builder.conf(line)).start()
 }
 
-/// Runs `work` while the only writer of the server is busy in a database of its own.
+/// Runs `work` while the server's only writer is busy in another database, whose trail is locked.
 fn while_the_writer_is_busy(cluster: &Cluster, work: impl FnOnce()) {
     let busy = cluster.existing_database("busy");
     busy.force("ALTER DATABASE busy SET vault_ext.audit_timeout = '60s'");
@@ -197,7 +198,8 @@ fn while_the_writer_is_busy(cluster: &Cluster, work: impl FnOnce()) {
     waiting.join().unwrap().unwrap();
 }
 
-/// False: refused, as long as the only slot is another's (53400), or until the writer that has got it is up (55000).
+/// Returns false if the call is refused: either another writer has the only slot (53400), or the writer that got it has
+/// not started yet (55000).
 fn goes_through(call: Result<VaultKey, postgres::Error>) -> bool {
     let Err(error) = &call else { return true };
     let is_late = error.code().is_some_and(|code| code.code() == "55000");
@@ -205,7 +207,8 @@ fn goes_through(call: Result<VaultKey, postgres::Error>) -> bool {
     false
 }
 
-/// Refused calls of one database leave records; the session that gets the place of the refused one calls in another.
+/// Refused calls in one database leave records. Then a session that takes over the refused session's place makes calls
+/// in another database.
 fn after_refused_calls(then: impl FnOnce(&Db)) {
     let cluster = with_one_writer(&["max_connections = 8"]);
     cluster.database("busy");
@@ -224,19 +227,19 @@ fn after_refused_calls(then: impl FnOnce(&Db)) {
 }
 
 #[test]
-fn what_refused_calls_of_one_database_left_does_not_stand_in_the_way_of_another() {
+fn records_of_refused_calls_in_one_database_do_not_block_another() {
     after_refused_calls(|_| ());
 }
 
 #[test]
-fn what_refused_calls_of_a_dropped_database_left_does_not_stand_in_the_way_of_another() {
+fn records_of_refused_calls_in_a_dropped_database_do_not_block_another() {
     after_refused_calls(|refused| {
         refused.cluster.superuser("postgres").batch_execute("DROP DATABASE refused WITH (FORCE)").unwrap();
     });
 }
 
 #[test]
-fn more_databases_than_processes_are_refused_and_served() {
+fn more_databases_than_processes_are_refused_and_later_served() {
     let cluster = with_one_writer(&["max_connections = 20", "max_wal_senders = 0", "autovacuum_max_workers = 1"]);
     cluster.database("busy");
     let mut superuser = cluster.superuser("postgres");
@@ -255,7 +258,7 @@ fn more_databases_than_processes_are_refused_and_served() {
     while_the_writer_is_busy(&cluster, || {
         let mut idle = Vec::new();
         for (n, db) in databases.iter().enumerate() {
-            // The place of a session has four slots for what its refused calls leave: then it must be another place.
+            // A session's place has four slots for the records of refused calls. After four, use another place.
             if n % 4 == 3 {
                 idle.push(cluster.superuser("postgres"));
             }

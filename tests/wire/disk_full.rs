@@ -1,4 +1,4 @@
-//! A full disk: nothing goes out that is not recorded, and when there is room again everything works.
+//! A full disk: no key is released without a row, and everything works again once there is space.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -25,7 +25,7 @@ fn no_room_for_data_releases_nothing_and_recovers() {
     let mut app = db.app();
     ledger.call(&mut app, "alice", Call::Init).unwrap();
     disk.fill();
-    // Pages that the tables have already can still be written.
+    // The pages that the tables already have can still be written.
     let mut refused = 0;
     for n in 0..20_000 {
         let (user, call) = match n % 3 {
@@ -42,7 +42,7 @@ fn no_room_for_data_releases_nothing_and_recovers() {
             break;
         }
     }
-    assert_eq!(refused, 30, "the disk never was full");
+    assert_eq!(refused, 30, "the disk was never full");
     disk.make_room();
     ledger.call(&mut app, "alice", Call::Rotate).unwrap();
     ledger.end_checks(&db, "no room left for data", 1);
@@ -57,7 +57,7 @@ fn no_room_for_wal_releases_nothing_and_recovers() {
         .conf("max_wal_size = 32MB")
         .conf("min_wal_size = 32MB")
         .prepare();
-    // As a DBA does it: pg_wal on a disk of its own.
+    // pg_wal is on its own disk, as a DBA would set it up.
     let wal = cluster.data().join("pg_wal");
     let moved = disk.dir().join("pg_wal");
     succeed(Command::new("cp").arg("-a").arg(&wal).arg(&moved));
@@ -67,8 +67,8 @@ fn no_room_for_wal_releases_nothing_and_recovers() {
     let load = Load::start(&cluster.database("d"), 8);
     load.wait_for_keys(100);
     disk.fill();
-    // Each switch takes a new segment; without room for one the server gives up.
-    eventually(SOON, "the server stops for want of room", || {
+    // Each switch needs a new segment. Without space for one, the server stops.
+    eventually(SOON, "the server stops for lack of space", || {
         if let Ok(mut superuser) = cluster.try_conn("postgres", "d") {
             let _ = superuser.batch_execute("SELECT pg_switch_wal()");
         }

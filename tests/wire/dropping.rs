@@ -1,4 +1,4 @@
-//! What destroys every key of a database, and which of it is refused until somebody says that they mean it.
+//! Statements that destroy every key of a database. Some are refused until the guard is turned off.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::harness::{
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Every way that the extension can go, where the superuser `dba` has installed it into the schema public.
-const WAYS: [&str; 10] = [
+/// Every way to drop the extension, if the superuser `dba` installed it into the schema public.
+const WAYS_TO_DROP: [&str; 10] = [
     "DROP EXTENSION vault_ext",
     "DROP EXTENSION IF EXISTS vault_ext CASCADE",
     "DROP EXTENSION plpgsql, vault_ext",
@@ -25,7 +25,7 @@ const WAYS: [&str; 10] = [
     "BEGIN; SAVEPOINT s; DROP EXTENSION vault_ext; COMMIT",
 ];
 
-/// A server with a database whose extension belongs to `dba`.
+/// A server with a database whose extension was installed by `dba`.
 fn cluster_of_dba() -> Cluster {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.empty_database("d");
@@ -37,7 +37,7 @@ fn cluster_of_dba() -> Cluster {
 }
 
 #[track_caller]
-fn refused(db: &Db, role: &str, sql: &str, vaults: u32) -> Refusal {
+fn expect_refused(db: &Db, role: &str, sql: &str, vaults: u32) -> Refusal {
     let refusal = expect_vault_error(db.conn(role).batch_execute(sql), "55000");
     assert!(refusal.message.contains(&format!("{vaults} vault(s)")), "{sql}: {refusal:?}");
     let hint = refusal.hint.as_deref().unwrap_or_default();
@@ -51,19 +51,19 @@ fn every_way_to_drop_the_extension_is_refused_while_there_are_vaults() {
     let db = cluster.existing_database("d");
     let alice = init(&mut db.app_for("alice")).unwrap();
     let bob = init(&mut db.app_for("bob")).unwrap();
-    for sql in WAYS {
-        let refusal = refused(&db, "postgres", sql, 2);
+    for sql in WAYS_TO_DROP {
+        let refusal = expect_refused(&db, "postgres", sql, 2);
         let detail = refusal.detail.as_deref().unwrap_or_default();
         assert!(detail.contains("audit trail"), "{sql}: {refusal:?}");
     }
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), alice);
     assert_eq!(fetch(&mut db.app_for("bob")).unwrap(), bob);
     assert_eq!(db.audit().len(), 4);
-    // It was the guard that refused, and nothing else.
-    for sql in WAYS {
+    // Only the guard refused: with it off, every way works.
+    for sql in WAYS_TO_DROP {
         let sql = sql.strip_prefix("BEGIN; ").and_then(|sql| sql.strip_suffix("; COMMIT")).unwrap_or(sql);
         db.force(&format!("BEGIN; SET LOCAL vault_ext.allow_drop = on; {sql}; ROLLBACK"));
-        refused(&db, "postgres", "DROP EXTENSION vault_ext", 2);
+        expect_refused(&db, "postgres", "DROP EXTENSION vault_ext", 2);
     }
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), alice);
     db.force("SET vault_ext.allow_drop = on; DROP SCHEMA public CASCADE");
@@ -72,7 +72,7 @@ fn every_way_to_drop_the_extension_is_refused_while_there_are_vaults() {
 }
 
 #[test]
-fn what_belongs_to_the_extension_goes_only_with_it() {
+fn the_extension_s_objects_can_only_be_dropped_with_it() {
     let cluster = cluster_of_dba();
     let db = cluster.existing_database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
@@ -96,13 +96,13 @@ fn what_belongs_to_the_extension_goes_only_with_it() {
 fn an_empty_vault_can_be_dropped() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
-    refused(&db, "postgres", "DROP EXTENSION vault_ext", 1);
+    expect_refused(&db, "postgres", "DROP EXTENSION vault_ext", 1);
     db.conn("wire_admin").batch_execute("SELECT vault_erase('alice')").unwrap();
     db.force("DROP EXTENSION vault_ext");
 }
 
 #[test]
-fn who_may_drop_may_say_that_they_mean_it_and_nobody_else_may_drop() {
+fn the_extension_s_owner_can_turn_the_guard_off_and_other_roles_cannot_drop() {
     let cluster = cluster_of_dba();
     let db = cluster.existing_database("d");
     db.force("CREATE ROLE keeper LOGIN; REASSIGN OWNED BY dba TO keeper");
@@ -111,14 +111,14 @@ fn who_may_drop_may_say_that_they_mean_it_and_nobody_else_may_drop() {
         let result = db.conn(role).batch_execute("SET vault_ext.allow_drop = on; DROP EXTENSION vault_ext");
         expect_error(result, "42501");
     }
-    // Row-level security hides every row from the extension's owner, but not from the guard.
-    refused(&db, "keeper", "DROP EXTENSION vault_ext", 1);
-    refused(&db, "keeper", "DROP OWNED BY keeper", 1);
+    // Row-level security hides every row from the extension's owner, but the guard sees them.
+    expect_refused(&db, "keeper", "DROP EXTENSION vault_ext", 1);
+    expect_refused(&db, "keeper", "DROP OWNED BY keeper", 1);
     db.conn("keeper").batch_execute("SET vault_ext.allow_drop = on; DROP EXTENSION vault_ext").unwrap();
 }
 
 #[test]
-fn a_vault_that_is_being_made_counts() {
+fn a_vault_in_an_open_transaction_counts() {
     let db = shared_db();
     let mut app = db.app();
     app.batch_execute("BEGIN").unwrap();
@@ -154,12 +154,12 @@ fn a_vault_that_is_newer_than_the_transaction_s_snapshot_counts() {
 }
 
 #[test]
-fn restoring_with_clean_over_vaults_is_refused_until_it_is_meant() {
+fn restoring_with_clean_over_vaults_is_refused_until_the_guard_is_off() {
     let db = shared_db();
     let old = init(&mut db.app_for("alice")).unwrap();
     let file = scratch_dir().join("dump");
     succeed(db.cluster.program("pg_dump", "postgres").args(["-Fc", "-f"]).arg(&file).arg(&db.name));
-    // A key that the dump does not have.
+    // This key is not in the dump.
     let new = init(&mut db.app_for("bob")).unwrap();
     let restore = || {
         let mut command = db.cluster.program("pg_restore", "postgres");
@@ -176,7 +176,7 @@ fn restoring_with_clean_over_vaults_is_refused_until_it_is_meant() {
 }
 
 #[test]
-fn what_is_no_drop_of_the_table_is_not_refused() {
+fn truncate_delete_and_drop_database_are_not_refused() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.database("d");
     for sql in ["TRUNCATE vault_ext.encryption_vaults", "DELETE FROM vault_ext.encryption_vaults"] {
@@ -184,7 +184,7 @@ fn what_is_no_drop_of_the_table_is_not_refused() {
         init(&mut app).unwrap();
         db.force(sql);
         assert!(!status(&mut app).unwrap().exists, "{sql}");
-        // The trail stays.
+        // The trail remains.
         assert!(!db.audit_of("alice").is_empty());
     }
     init(&mut db.app_for("alice")).unwrap();

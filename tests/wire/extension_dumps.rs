@@ -1,15 +1,15 @@
-//! Dumps where the extension's version is another one on the other side.
+//! Dumps that are restored where the extension has another version.
 
 use crate::backup::{dump, restore, some_vaults};
 use crate::catalog::{assert_same, facts};
-use crate::extension_upgrade::{CURRENT, FRESH, UPDATE, database_of, released, server};
+use crate::extension_upgrade::{CURRENT, FRESH, UPDATE, database_at_version, released, server};
 
 #[test]
 fn a_dump_of_an_older_version_restores_into_the_objects_of_this_one() {
     let cluster = server();
-    let fresh = facts(&cluster.database_by("fresh", FRESH));
+    let fresh = facts(&cluster.database_installed_by("fresh", FRESH));
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         let ledger = some_vaults(&db);
         for format in ["plain", "custom"] {
             let file = dump(&db, format, &[], &ledger);
@@ -26,7 +26,7 @@ fn a_dump_of_an_older_version_restores_into_the_objects_of_this_one() {
 fn a_dump_of_an_upgraded_database_restores_into_the_same_objects() {
     let cluster = server();
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         let ledger = some_vaults(&db);
         db.force(UPDATE);
         let file = dump(&db, "plain", &[], &ledger);
@@ -37,16 +37,16 @@ fn a_dump_of_an_upgraded_database_restores_into_the_same_objects() {
     }
 }
 
-/// A server whose package is the older one makes the older objects; here they are made before the restore. The older trail lacks
+/// A server with the older package would create the older objects. Here the test creates them before the restore. The older trail lacks
 /// columns: the restore stops at the first error, loads no row of the trail, and succeeds after the upgrade.
 #[test]
 fn a_dump_of_this_version_restores_into_an_older_one_once_it_is_upgraded() {
     let cluster = server();
-    let db = cluster.database_by("d", FRESH);
+    let db = cluster.database_installed_by("d", FRESH);
     let ledger = some_vaults(&db);
     for version in released() {
         let file = dump(&db, "custom", &[], &ledger);
-        let copy = database_of(&cluster, &version, &version);
+        let copy = database_at_version(&cluster, &version, &version);
         let mut pg_restore = cluster.program("pg_restore", "postgres");
         let refused = pg_restore.args(["--exit-on-error", "-d", &copy.name]).arg(&file).output().unwrap();
         assert!(!refused.status.success() && copy.audit().is_empty(), "{version}");

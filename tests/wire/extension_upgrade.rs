@@ -1,5 +1,5 @@
-//! From each released version of the extension to this one: `ALTER EXTENSION vault_ext UPDATE`. The install scripts of
-//! released versions are kept in sql/released, never to be edited.
+//! `ALTER EXTENSION vault_ext UPDATE` from each released version to this one. sql/released keeps the install scripts of
+//! released versions. They must never be edited.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,11 +22,11 @@ const RELEASED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/released");
 pub const FRESH: &str = "CREATE EXTENSION vault_ext";
 pub const UPDATE: &str = "ALTER EXTENSION vault_ext UPDATE";
 
-/// The scripts of all versions but this one, by version.
+/// The versions other than this one, with their scripts.
 fn released_scripts() -> Vec<(String, PathBuf)> {
-    let files = fs::read_dir(RELEASED).expect("sql/released");
+    let files = fs::read_dir(RELEASED).expect("sql/released is readable");
     let scripts = files.filter_map(|file| {
-        let path = file.expect("an entry of sql/released").path();
+        let path = file.expect("sql/released has readable entries").path();
         let name = path.file_name()?.to_str()?;
         let version = name.strip_prefix("vault_ext--")?.strip_suffix(".sql")?.to_owned();
         Some((version, path))
@@ -36,13 +36,13 @@ fn released_scripts() -> Vec<(String, PathBuf)> {
 
 pub fn released() -> Vec<String> {
     let versions: Vec<_> = released_scripts().into_iter().map(|(version, _)| version).collect();
-    assert!(!versions.is_empty(), "no older version is in {RELEASED}");
+    assert!(!versions.is_empty(), "{RELEASED} has no older version");
     versions
 }
 
-/// A database with the SQL of that version; the library is this one's.
-pub fn database_of<'c>(cluster: &'c Cluster, version: &str, name: &str) -> Db<'c> {
-    cluster.database_by(name, &format!("{FRESH} VERSION '{version}'"))
+/// A database with the SQL of this version and the current library.
+pub fn database_at_version<'c>(cluster: &'c Cluster, version: &str, name: &str) -> Db<'c> {
+    cluster.database_installed_by(name, &format!("{FRESH} VERSION '{version}'"))
 }
 
 pub fn sql_version(db: &Db) -> String {
@@ -53,8 +53,8 @@ pub fn server() -> Cluster {
     Cluster::builder().with_wire_kek().without_fsync().start()
 }
 
-/// Everything in the tables that version has columns for, and where the trail's ids stand.
-fn data(db: &Db) -> String {
+/// The contents of all tables, without the columns that the upgrade adds, and the state of the trail's sequence.
+fn table_contents(db: &Db) -> String {
     let mut client = db.superuser();
     let mut text = String::new();
     const NEW: &str = "'{tokens_valid_from,identity,issuer,token_id,token_kid,actor,grant_id}'::text[]";
@@ -64,7 +64,7 @@ fn data(db: &Db) -> String {
     sources.push((ids, format!("SELECT last_value::text FROM vault_ext.{ids}")));
     for (table, sql) in sources {
         let rows = client.query(&sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-        assert!(!rows.is_empty(), "nothing in {table}");
+        assert!(!rows.is_empty(), "{table} is empty");
         rows.iter().for_each(|row| text.push_str(&format!("{table}: {}\n", row.get::<_, &str>(0))));
     }
     text
@@ -72,7 +72,7 @@ fn data(db: &Db) -> String {
 
 #[test]
 fn the_released_scripts_are_as_they_were_released() {
-    let listed = fs::read_to_string(Path::new(RELEASED).join("SHA256SUMS")).expect("SHA256SUMS");
+    let listed = fs::read_to_string(Path::new(RELEASED).join("SHA256SUMS")).expect("SHA256SUMS is readable");
     for (version, _) in released_scripts() {
         assert!(listed.contains(&format!("  vault_ext--{version}.sql\n")), "{version} is not in SHA256SUMS");
     }
@@ -80,11 +80,11 @@ fn the_released_scripts_are_as_they_were_released() {
 }
 
 #[test]
-fn the_suite_s_databases_are_installed_as_it_was_told() {
+fn the_test_databases_are_installed_as_configured() {
     let db = shared_db();
-    let of_this = format!("@{} ", db.name);
+    let database_tag = format!("@{} ", db.name);
     let log = db.cluster.log();
-    let upgraded = log.lines().any(|line| line.contains(&of_this) && line.contains(UPDATE));
+    let upgraded = log.lines().any(|line| line.contains(&database_tag) && line.contains(UPDATE));
     assert_eq!(upgraded, std::env::var_os("VAULT_EXT_INSTALL_FROM").is_some());
     assert_eq!(sql_version(&db), CURRENT);
 }
@@ -92,19 +92,19 @@ fn the_suite_s_databases_are_installed_as_it_was_told() {
 #[test]
 fn an_upgraded_database_has_exactly_the_objects_of_a_fresh_one() {
     let cluster = server();
-    let fresh = facts(&cluster.database_by("fresh", FRESH));
+    let fresh = facts(&cluster.database_installed_by("fresh", FRESH));
     for version in released() {
-        let db = database_of(&cluster, &version, &format!("from {version}"));
+        let db = database_at_version(&cluster, &version, &format!("from {version}"));
         assert_eq!(sql_version(&db), version);
         let old = facts(&db);
         db.force(UPDATE);
         assert_eq!(sql_version(&db), CURRENT);
-        assert!(!differences(&old, &fresh).is_empty(), "{version} has the same objects, and even the same number");
+        assert!(!differences(&old, &fresh).is_empty(), "{version} has the same objects and the same version number");
         assert_same(&fresh, &facts(&db));
     }
 }
 
-/// Every way in that 0.1.0 had, under the SQL that the database has: also a rotation of the KEK from k1 to k2.
+/// Makes every call that 0.1.0 had, with the database's version of the SQL, and rotates the KEK from k1 to k2.
 fn every_call_works(db: &Db) {
     let names = user_ids(10);
     let keys = mint_vaults(db, &names);
@@ -144,7 +144,7 @@ fn every_call_works(db: &Db) {
     auditor.execute("SELECT * FROM vault_ext.keks, vault_ext.audit_stats", &[]).unwrap();
     expect_error(db.app().execute("SELECT vault_erase('user-002')", &[]), "42501");
     expect_error(admin.execute("SELECT vault_init()", &[]), "42501");
-    // Under k2 from here on.
+    // From here on, the active KEK is k2.
     let mut ledger = Ledger::default();
     let mut app = db.app();
     for call in [Call::Init, Call::Fetch, Call::Rotate, Call::Fetch] {
@@ -157,7 +157,7 @@ fn every_call_works(db: &Db) {
 fn every_call_works_with_the_new_library_and_the_old_sql() {
     for version in released() {
         let cluster = cluster(&[("k1", 1)]);
-        let db = database_of(&cluster, &version, "d");
+        let db = database_at_version(&cluster, &version, "d");
         every_call_works(&db);
         assert_eq!(sql_version(&db), version);
     }
@@ -167,12 +167,12 @@ fn every_call_works_with_the_new_library_and_the_old_sql() {
 fn an_upgrade_keeps_all_data_and_every_call_works_after_it() {
     for version in released() {
         let cluster = cluster(&[("k1", 1)]);
-        let db = database_of(&cluster, &version, "d");
+        let db = database_at_version(&cluster, &version, "d");
         rewrap(&db, 10).unwrap();
         let ledger = some_vaults(&db);
-        let before = data(&db);
+        let before = table_contents(&db);
         db.force(UPDATE);
-        assert_eq!(data(&db), before);
+        assert_eq!(table_contents(&db), before);
         ledger.end_checks(&db, &format!("ALTER EXTENSION UPDATE from {version}"), 1);
         db.force("DELETE FROM vault_ext.encryption_vaults; TRUNCATE vault_ext.rewraps");
         every_call_works(&db);
@@ -183,7 +183,7 @@ fn an_upgrade_keeps_all_data_and_every_call_works_after_it() {
 fn an_upgrade_that_is_rolled_back_changes_nothing() {
     let cluster = server();
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         let ledger = some_vaults(&db);
         let before = facts(&db);
         db.force(&format!("BEGIN; {UPDATE}; ROLLBACK"));
@@ -196,12 +196,12 @@ fn an_upgrade_that_is_rolled_back_changes_nothing() {
 fn sessions_under_load_notice_nothing_of_an_upgrade() {
     let cluster = server();
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         let mut prepared = db.app_for("prepared");
         let mint = prepared.prepare("SELECT master_key FROM vault_init()").unwrap();
         let get = prepared.prepare("SELECT master_key FROM vault_get_master_key()").unwrap();
         let key: String = prepared.query_one(&mint, &[]).unwrap().get(0);
-        // Often enough for the server to keep its plans.
+        // Often enough that the server caches the plan.
         for _ in 0..10 {
             assert_eq!(prepared.query_one(&get, &[]).unwrap().get::<_, String>(0), key);
         }
@@ -238,10 +238,10 @@ fn sessions_under_load_notice_nothing_of_an_upgrade() {
 }
 
 #[test]
-fn a_function_that_is_in_the_way_of_an_upgrade_is_not_taken_over() {
+fn an_upgrade_does_not_take_over_an_existing_function() {
     let cluster = server();
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         let new = [
             "vault_version()",
             "vault_health()",
@@ -265,9 +265,9 @@ fn a_function_that_is_in_the_way_of_an_upgrade_is_not_taken_over() {
 #[test]
 fn the_updating_session_s_search_path_does_not_matter() {
     let cluster = server();
-    let fresh = facts(&cluster.database_by("fresh", FRESH));
+    let fresh = facts(&cluster.database_installed_by("fresh", FRESH));
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         db.force(&format!(
             "CREATE SCHEMA evil; CREATE FUNCTION evil.format(text, VARIADIC text[]) RETURNS text LANGUAGE sql AS $$ SELECT 'SELECT 1/0' $$;
              CREATE FUNCTION evil.always(name, name) RETURNS boolean LANGUAGE sql AS $$ SELECT true $$;
@@ -280,11 +280,13 @@ fn the_updating_session_s_search_path_does_not_matter() {
 }
 
 #[test]
-fn an_extension_in_a_schema_of_its_own_is_upgraded_there() {
+fn an_extension_in_its_own_schema_is_upgraded_there() {
     let cluster = server();
     for version in released() {
-        let db =
-            cluster.database_by(&version, &format!("CREATE SCHEMA crypto; {FRESH} VERSION '{version}' SCHEMA crypto"));
+        let db = cluster.database_installed_by(
+            &version,
+            &format!("CREATE SCHEMA crypto; {FRESH} VERSION '{version}' SCHEMA crypto"),
+        );
         db.force(&format!("GRANT USAGE ON SCHEMA crypto TO PUBLIC; {UPDATE}"));
         let mut app = db.app();
         set_user(&mut app, "alice");

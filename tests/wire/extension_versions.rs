@@ -1,4 +1,4 @@
-//! Library and SQL of different versions: who is told of it, and an upgrade with the old library.
+//! Library and SQL of different versions: who sees this, and an upgrade with the old library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use postgres::{Client, NoTls};
 
 use crate::backup::some_vaults;
 use crate::catalog::{assert_same, facts};
-use crate::extension_upgrade::{CURRENT, UPDATE, database_of, released, server};
+use crate::extension_upgrade::{CURRENT, UPDATE, database_at_version, released, server};
 use crate::harness::{Cluster, Db, bindir, expect_error, expect_vault_error, scratch_dir, succeed};
 
-/// What vault_version() says: library, SQL, hint.
+/// The answer of vault_version(): library, SQL, hint.
 fn versions(db: &Db) -> (String, String, Option<String>) {
     let row = db.conn("wire_admin").query_one("SELECT library_version, sql_version, hint FROM vault_version()", &[]);
     let row = row.unwrap();
@@ -36,29 +36,29 @@ fn administrators_see_the_versions_and_others_do_not() {
     }
 }
 
-/// The warnings that come with a statement of that role.
+/// The warnings that this role gets from a statement.
 pub fn warnings_of(role: &str, db: &Db, statement: &str) -> Vec<String> {
-    let heard = Arc::new(Mutex::new(Vec::new()));
+    let warnings = Arc::new(Mutex::new(Vec::new()));
     let mut config = db.cluster.config(role, &db.name);
-    let listener = heard.clone();
+    let listener = warnings.clone();
     config.notice_callback(move |notice| listener.lock().unwrap().push(notice.message().to_owned()));
     let mut client: Client = config.connect(NoTls).unwrap();
     client.batch_execute(statement).unwrap();
     drop(client);
-    heard.lock().unwrap().clone()
+    warnings.lock().unwrap().clone()
 }
 
 #[test]
-fn an_administrator_is_told_of_an_upgrade_that_is_due() {
+fn an_administrator_is_warned_of_a_pending_upgrade() {
     let cluster = server();
     for version in released() {
-        let db = database_of(&cluster, &version, &version);
+        let db = database_at_version(&cluster, &version, &version);
         let calls = ["SELECT * FROM vault_kek_status()", "SELECT * FROM vault_check()"];
         for call in calls {
-            let heard = warnings_of("wire_admin", &db, call);
-            assert_eq!(heard.len(), 1, "{heard:?}");
+            let warnings = warnings_of("wire_admin", &db, call);
+            assert_eq!(warnings.len(), 1, "{warnings:?}");
             for words in [&version, CURRENT, UPDATE] {
-                assert!(heard[0].contains(words), "{heard:?}");
+                assert!(warnings[0].contains(words), "{warnings:?}");
             }
         }
         db.force(UPDATE);
@@ -68,11 +68,11 @@ fn an_administrator_is_told_of_an_upgrade_that_is_due() {
     }
 }
 
-/// A folder with a library that lacks the newest function, as an older version does.
+/// A folder with a library that lacks the newest function, like an older version.
 fn older_library() -> PathBuf {
     let pg_config = bindir().join("pg_config");
     let folder = succeed(Command::new(pg_config).arg("--pkglibdir"));
-    let mut library = fs::read(Path::new(folder.trim()).join("vault_ext.so")).expect("the library");
+    let mut library = fs::read(Path::new(folder.trim()).join("vault_ext.so")).expect("the library is readable");
     let (new, none) = (b"vault_health_wrapper", b"vault_healthless_wrap");
     let (new, none) = (&new[..], &none[..new.len()]);
     let search = AhoCorasick::new([new]).expect("a symbol");
@@ -92,7 +92,7 @@ fn an_update_before_the_restart_is_refused_and_changes_nothing() {
     let mut cluster = Cluster::builder().with_wire_kek().without_fsync().conf(&path(&older_library())).start();
     for version in released() {
         let ledger = {
-            let db = database_of(&cluster, &version, &version);
+            let db = database_at_version(&cluster, &version, &version);
             let ledger = some_vaults(&db);
             let before = facts(&db);
             let refusal = expect_vault_error(db.superuser().batch_execute(UPDATE), "55000");

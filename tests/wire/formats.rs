@@ -8,7 +8,7 @@ use crate::harness::{Db, PREDECESSOR_KEK, base64, decode, expect_vault_error, fe
 const IV: &str = "EBESExQVFhcYGRob";
 const WRAPPED: &str = "EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/";
 
-/// The master key of the vectors: bytes a0 a1 .. bf.
+/// The master key of the test vectors: bytes a0 a1 .. bf.
 fn master_key() -> Vec<u8> {
     (0xa0..=0xbf).collect()
 }
@@ -46,7 +46,7 @@ fn seal(key: &[u8], iv: &[u8], plaintext: &[u8]) -> Vec<u8> {
     buffer
 }
 
-/// What the predecessor's clients do with a value.
+/// Opens a value the way the predecessor's clients do.
 fn open_blob(master_key: &[u8], blob: &str) -> Option<String> {
     let (iv, sealed) = blob.strip_prefix("enc:1:")?.split_once('.')?;
     let plaintext = open(master_key, &decode(iv), &decode(sealed))?;
@@ -62,7 +62,7 @@ fn the_predecessor_s_row_opens() {
     assert_eq!(decode(&key.master_key), master_key());
     assert_eq!((key.format_version, key.key_version), (1, 1));
     assert_eq!(key.kek_id, "env-v1");
-    assert_eq!(init(&mut app).unwrap(), key, "init does not mint over it");
+    assert_eq!(init(&mut app).unwrap(), key, "init must not replace the key");
     assert_eq!(status(&mut app).unwrap().format_version, Some(1));
 }
 
@@ -154,7 +154,7 @@ fn a_format_1_wrap_under_a_wrong_kek_id_does_not_open() {
 }
 
 #[test]
-fn any_changed_character_of_a_format_1_wrap_does_not_open() {
+fn a_format_1_wrap_with_any_changed_character_does_not_open() {
     let db = shared_db();
     for position in (0..64).step_by(7) {
         let mut wrapped = WRAPPED.as_bytes().to_vec();
@@ -173,7 +173,7 @@ fn any_changed_character_of_a_format_1_wrap_does_not_open() {
 }
 
 #[test]
-fn the_readme_s_way_in_loads_the_predecessor_s_table() {
+fn the_readme_s_snippet_loads_the_predecessor_s_table() {
     let readme = include_str!("../../README.md");
     let start = readme.find("INSERT INTO vault_ext.encryption_vaults").expect("the README has the snippet");
     let snippet = readme[start..].split("```").next().unwrap();

@@ -1,8 +1,8 @@
-//! The list of everything that the extension installs. A change to it must be deliberate: `UPDATE_GOLDEN=1` writes it.
+//! The list of everything that the extension installs. Changes must be deliberate: `UPDATE_GOLDEN=1` writes the list.
 //!
-//! The same list holds for every major, so catalog text that differs between them stays out: view definitions, NOT NULL
-//! constraints (in pg_constraint from 18 on), the MAINTAIN privilege (from 17 on), row types and array types (members of
-//! an extension from 18 on).
+//! One list serves every major version, so it leaves out catalog text that differs between them: view definitions, NOT
+//! NULL constraints (in pg_constraint from 18 on), the MAINTAIN privilege (from 17 on), row types and array types
+//! (members of an extension from 18 on).
 
 use std::fs;
 
@@ -74,10 +74,10 @@ const QUERIES: &[&str] = &[
 
 pub fn objects(db: &Db) -> String {
     let mut client = db.superuser();
-    client.batch_execute(ACL).expect("the ACL formatter");
+    client.batch_execute(ACL).expect("the ACL formatter can be created");
     let mut list = String::new();
     for query in QUERIES {
-        let rows = client.query(*query, &[]).expect("the catalogs");
+        let rows = client.query(*query, &[]).expect("the catalogs can be read");
         let mut lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         lines.sort();
         for line in lines {
@@ -107,7 +107,7 @@ fn the_installed_objects_are_the_ones_on_the_list() {
         .collect();
     assert!(
         missing.is_empty() && new.is_empty(),
-        "the installed objects changed (UPDATE_GOLDEN=1 if that is meant):\n{}\n{}",
+        "the installed objects changed (set UPDATE_GOLDEN=1 if this is intended):\n{}\n{}",
         missing.join("\n"),
         new.join("\n")
     );

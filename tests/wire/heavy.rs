@@ -1,28 +1,28 @@
-//! Many: clients of a pooler, databases, connections, users. An ordinary run takes on less of each than
-//! `make reliability`, which has the full numbers.
+//! Many pooler clients, databases, connections and users. An ordinary run has fewer of each than `make reliability`,
+//! which runs the full numbers.
 
 use std::collections::HashSet;
 use std::thread::scope;
 
 use postgres::{Client, Error};
 
-use crate::harness::{Cluster, Db, VaultKey, expect_vault_error, neighbours, size};
+use crate::harness::{Cluster, Db, VaultKey, expect_vault_error, neighbours, scenario_size};
 use crate::keyring::{cluster, rewrap, switch};
 use crate::ledger::{Call, Ledger};
 use crate::pooler::{Pooler, column};
 
 const CLIENTS: usize = 200;
-/// So many connections to the server for all clients of the pooler.
+/// The number of connections to the server for all clients of the pooler.
 const POOL: usize = 20;
 
 type Caller = fn(&mut Ledger, &mut Client, &str, Call) -> Result<VaultKey, Error>;
 
-/// Every client has a user of its own; all of them hold a connection to the pooler at the same time.
+/// Every client has its own user. All clients hold a connection to the pooler at the same time.
 fn through_a_pooler(mode: &str, call: Caller) {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("max_connections = 60").start();
     let db = cluster.database("d");
     let pooler = Pooler::start(&db, mode, POOL);
-    let calls = size(8, 100);
+    let calls = scenario_size(8, 100);
     let clients: Vec<Client> = (0..CLIENTS).map(|_| pooler.connect()).collect();
     let ledger = scope(|scope| {
         let clients: Vec<_> = (clients.into_iter().enumerate())
@@ -30,7 +30,7 @@ fn through_a_pooler(mode: &str, call: Caller) {
                 scope.spawn(move || {
                     let mut ledger = Ledger::default();
                     let user = format!("user-{i}");
-                    // Whose session this was, nobody knows: an identity that was not set is none.
+                    // The session may have been another client's, but without a set identity there is no user.
                     let nobody = column(&mut client, "SELECT master_key FROM vault_get_master_key()");
                     expect_vault_error(nobody, "28000");
                     for n in 0..calls {
@@ -46,7 +46,7 @@ fn through_a_pooler(mode: &str, call: Caller) {
             })
             .collect();
         let mut all = Ledger::default();
-        clients.into_iter().for_each(|client| all.merge(client.join().expect("a client ends well")));
+        clients.into_iter().for_each(|client| all.merge(client.join().expect("a client succeeds")));
         all
     });
     assert_eq!(ledger.released(), CLIENTS * calls);
@@ -69,8 +69,8 @@ fn clients_of_a_session_pooler() {
 
 #[test]
 fn databases_in_turn_with_two_worker_slots() {
-    let count = size(8, 100);
-    // Two of the four are the launcher of logical replication and the listener for SIGHUP.
+    let count = scenario_size(8, 100);
+    // The launcher of logical replication and the listener for SIGHUP take two of the four slots.
     let cluster = Cluster::builder().with_wire_kek().without_fsync().conf(&neighbours::worker_slots(4)).start();
     cluster.database("d0");
     let mut superuser = cluster.superuser("postgres");
@@ -79,13 +79,13 @@ fn databases_in_turn_with_two_worker_slots() {
     }
     let databases: Vec<_> = (0..count).map(|n| cluster.existing_database(&format!("d{n}"))).collect();
     let mut ledgers = vec![Ledger::default(); count];
-    let turns = size(2, 3);
+    let turns = scenario_size(2, 3);
     for turn in 0..turns {
         for (db, ledger) in databases.iter().zip(&mut ledgers) {
             let mut app = db.app();
             let first = if turn == 0 { Call::Init } else { Call::Fetch };
             for call in [first, Call::Rotate, Call::Fetch] {
-                // The slot is another's who has nothing to do: it gives it up, and the call waits so long.
+                // An idle writer of another database has the slot. It gives it up, and the call waits until then.
                 ledger.call(&mut app, "alice", call).unwrap_or_else(|e| panic!("{}: {e:?}", db.name));
             }
         }
@@ -96,7 +96,7 @@ fn databases_in_turn_with_two_worker_slots() {
 
 #[test]
 fn short_connections() {
-    let (sessions, count) = (16, size(800, 10_000));
+    let (sessions, count) = (16, scenario_size(800, 10_000));
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.database("d");
     let ledger = scope(|scope| {
@@ -119,7 +119,7 @@ fn short_connections() {
             })
             .collect();
         let mut all = Ledger::default();
-        callers.into_iter().for_each(|caller| all.merge(caller.join().expect("a caller ends well")));
+        callers.into_iter().for_each(|caller| all.merge(caller.join().expect("a caller succeeds")));
         all
     });
     assert_eq!(ledger.released(), count);
@@ -127,20 +127,20 @@ fn short_connections() {
 }
 
 const SESSIONS: usize = 16;
-/// Calls in one statement.
-const BUNCH: usize = 1000;
+/// The number of calls in one statement.
+const CALLS_PER_STATEMENT: usize = 1000;
 
-/// A call for each of the users by ordinary sessions, all over the table. Gives everybody's key.
+/// Makes a call for every user from ordinary sessions, scattered over the table, and returns every user's key.
 fn for_everybody(db: &Db, users: usize, function: &str) -> Vec<String> {
     let session = |session: usize| {
         let mut app = db.app();
         let mut keys = Vec::new();
-        for from in (session * BUNCH..users).step_by(SESSIONS * BUNCH) {
-            // The factor has no divisor in common with a power of ten: everybody's turn comes once.
+        for from in (session * CALLS_PER_STATEMENT..users).step_by(SESSIONS * CALLS_PER_STATEMENT) {
+            // The factor shares no divisor with a power of ten, so every user gets exactly one call.
             let sql = format!(
                 "SELECT n, set_config('app.current_user_id', 'user-' || n, true), ({function}()).master_key
                  FROM (SELECT i::bigint * 618033 % {users} n FROM generate_series({from}, {}) i) numbers",
-                (from + BUNCH).min(users) - 1
+                (from + CALLS_PER_STATEMENT).min(users) - 1
             );
             let rows = app.query(&sql, &[]).unwrap_or_else(|e| panic!("{function}() from {from} on: {e:?}"));
             keys.extend(rows.iter().map(|row| (row.get::<_, i64>(0), row.get::<_, String>(2))));
@@ -151,7 +151,7 @@ fn for_everybody(db: &Db, users: usize, function: &str) -> Vec<String> {
     scope(|scope| {
         let sessions: Vec<_> = (0..SESSIONS).map(|i| scope.spawn(move || session(i))).collect();
         for session in sessions {
-            for (n, key) in session.join().expect("a session ends well") {
+            for (n, key) in session.join().expect("a session succeeds") {
                 keys[usize::try_from(n).expect("a user's number")] = key;
             }
         }
@@ -159,34 +159,35 @@ fn for_everybody(db: &Db, users: usize, function: &str) -> Vec<String> {
     keys
 }
 
-/// Every wrap opens, and all of them stand under that KEK.
-fn all_open(db: &Db, kek_id: &str, users: usize) {
+/// Asserts that every wrap opens and that all of them are under this KEK.
+fn assert_all_open(db: &Db, kek_id: &str, users: usize) {
     let sql = "SELECT kek_id, format_version, outcome, vaults FROM vault_check()";
-    let rows = db.conn("wire_admin").query(sql, &[]).expect("vault_check()");
+    let rows = db.conn("wire_admin").query(sql, &[]).expect("vault_check() works");
     let found: Vec<(String, i16, String, i64)> =
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
     assert_eq!(found, [(kek_id.to_owned(), 2, "opens".to_owned(), users as i64)]);
 }
 
-/// Rows of that call, and their users.
-fn rows_of(db: &Db, call: &str) -> (i64, i64) {
-    let sql = format!("SELECT count(*), count(DISTINCT user_id) FROM vault_ext.encryption_vault_audit WHERE {call}");
-    let row = db.superuser().query_one(&sql, &[]).expect("the trail");
+/// The number of the trail's rows that meet the condition, and of their users.
+fn rows_of(db: &Db, condition: &str) -> (i64, i64) {
+    let sql =
+        format!("SELECT count(*), count(DISTINCT user_id) FROM vault_ext.encryption_vault_audit WHERE {condition}");
+    let row = db.superuser().query_one(&sql, &[]).expect("the trail can be read");
     (row.get(0), row.get(1))
 }
 
 #[test]
 fn very_many_users() {
-    let users = size(10_000, 1_000_000);
+    let users = scenario_size(10_000, 1_000_000);
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     let count = users as i64;
     let keys = for_everybody(&db, users, "vault_init");
     assert_eq!(rows_of(&db, "action = 'init' AND status = 201"), (count, count));
-    assert_eq!(keys.iter().collect::<HashSet<_>>().len(), users, "two users have one key");
-    all_open(&db, "k1", users);
+    assert_eq!(keys.iter().collect::<HashSet<_>>().len(), users, "two users have the same key");
+    assert_all_open(&db, "k1", users);
 
-    // Some of them one by one, known to the ledger from now on.
+    // Fetch some of the keys one by one, so that the ledger knows them from now on.
     let mut ledger = Ledger::default();
     let mut app = db.app();
     for n in (0..users).step_by(users / 500) {
@@ -196,12 +197,12 @@ fn very_many_users() {
 
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
     assert_eq!(rewrap(&db, 10_000).unwrap(), (count, 0, 0));
-    all_open(&db, "k2", users);
+    assert_all_open(&db, "k2", users);
     switch(&db, &[("k2", 2)]).unwrap();
     let before = rows_of(&db, "action = 'fetch' AND status = 200");
     let now = for_everybody(&db, users, "vault_get_master_key");
     let differing = now.iter().zip(&keys).filter(|(now, then)| now != then).count();
-    assert_eq!(differing, 0, "so many users have another key than before");
+    assert_eq!(differing, 0, "this many users have a different key than before");
     assert_eq!(rows_of(&db, "action = 'fetch' AND status = 200"), (before.0 + count, count));
     assert_eq!(rows_of(&db, "status >= 400"), (0, 0));
     ledger.end_checks(&db, &format!("{users} users: init, rewrap, every key fetched"), 1);

@@ -1,10 +1,10 @@
-//! Who is the user: asserted by the application, never guessed, and its absence is an error of its own.
+//! The user's identity: the application sets it, the extension never guesses it, and its absence is a separate error.
 
 use crate::harness::{Db, expect_vault_error, fetch, forget_user, init, rotate, set_user, shared_db, status};
 
-/// The three calls refuse with 28000, and each refusal is a row of nobody's.
+/// Asserts that the three calls fail with 28000, and that each failure has a row without a user.
 #[track_caller]
-fn nobody(db: &Db, client: &mut postgres::Client) {
+fn expect_no_identity(db: &Db, client: &mut postgres::Client) {
     let before = db.audit().len();
     expect_vault_error(init(client), "28000");
     expect_vault_error(fetch(client), "28000");
@@ -25,14 +25,14 @@ fn nobody(db: &Db, client: &mut postgres::Client) {
 #[test]
 fn a_missing_identity_is_refused_and_audited() {
     let db = shared_db();
-    nobody(&db, &mut db.app());
+    expect_no_identity(&db, &mut db.app());
 }
 
 #[test]
 fn an_empty_identity_is_refused_and_audited() {
     let db = shared_db();
     let mut app = db.app_for("");
-    nobody(&db, &mut app);
+    expect_no_identity(&db, &mut app);
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_reset_identity_is_refused_and_audited() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     forget_user(&mut app);
-    nobody(&db, &mut app);
+    expect_no_identity(&db, &mut app);
 }
 
 #[test]
@@ -51,8 +51,8 @@ fn an_identity_ends_with_the_transaction_that_set_it() {
         app.batch_execute(&format!("BEGIN; SET LOCAL app.current_user_id = 'alice'; {end}")).unwrap();
         let left: Option<String> =
             app.query_one("SELECT current_setting('app.current_user_id', true)", &[]).unwrap().get(0);
-        assert_eq!(left.as_deref(), Some(""), "PostgreSQL's habit after SET LOCAL");
-        nobody(&db, &mut app);
+        assert_eq!(left.as_deref(), Some(""), "PostgreSQL leaves an empty setting after SET LOCAL");
+        expect_no_identity(&db, &mut app);
     }
 }
 
@@ -71,7 +71,7 @@ fn an_identity_has_at_most_255_bytes() {
     let db = shared_db();
     for too_long in ["x".repeat(256), "é".repeat(128), "x".repeat(100_000)] {
         let mut app = db.app_for(&too_long);
-        nobody(&db, &mut app);
+        expect_no_identity(&db, &mut app);
     }
     for longest in ["x".repeat(255), format!("{}x", "é".repeat(127))] {
         let mut app = db.app_for(&longest);
@@ -112,7 +112,7 @@ fn users_whose_names_look_alike_are_different_users() {
 }
 
 #[test]
-fn a_session_that_changes_its_user_gets_the_other_key() {
+fn a_session_that_changes_its_user_gets_that_user_s_key() {
     let db = shared_db();
     let alice = init(&mut db.app_for("alice")).unwrap();
     let bob = init(&mut db.app_for("bob")).unwrap();

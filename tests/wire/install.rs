@@ -1,4 +1,4 @@
-//! CREATE EXTENSION and DROP EXTENSION: whole or not at all, and never onto ground that somebody else prepared.
+//! CREATE EXTENSION and DROP EXTENSION: they work completely or not at all, and never use objects prepared by others.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const ROLES: [&str; 6] = [
     "vault_ext_user",
 ];
 
-/// Everything in the database that looks like the extension's.
+/// Everything in the database that looks like a part of the extension.
 fn leftovers(db: &Db) -> Vec<String> {
     let sql = "
         SELECT 'extension ' || extname FROM pg_extension WHERE extname LIKE 'vault%'
@@ -26,19 +26,19 @@ fn leftovers(db: &Db) -> Vec<String> {
         UNION ALL SELECT 'type ' || typname FROM pg_type WHERE typname LIKE '%vault%'
         UNION ALL SELECT 'policy ' || polname FROM pg_policy
         ORDER BY 1";
-    let rows = db.superuser().query(sql, &[]).expect("the catalogs");
+    let rows = db.superuser().query(sql, &[]).expect("the catalogs can be read");
     rows.iter().map(|row| row.get(0)).collect()
 }
 
 fn vault_roles(db: &Db) -> Vec<String> {
     let sql = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'vault%' ORDER BY 1";
-    let rows = db.superuser().query(sql, &[]).expect("the roles");
+    let rows = db.superuser().query(sql, &[]).expect("the roles can be read");
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// The server's reason not to install; nothing may be left of the attempt.
+/// Asserts that the installation is refused and that nothing is left of the attempt.
 #[track_caller]
-fn refused(db: &Db, code: &str) -> Refusal {
+fn expect_refused(db: &Db, code: &str) -> Refusal {
     let before = (leftovers(db), vault_roles(db));
     let result = db.superuser().batch_execute("CREATE EXTENSION vault_ext");
     let refusal = expect_error(result, code);
@@ -48,7 +48,7 @@ fn refused(db: &Db, code: &str) -> Refusal {
 }
 
 #[test]
-fn a_fresh_install_makes_the_roles_without_any_power() {
+fn a_fresh_install_creates_roles_without_any_power() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.database("d");
     assert_eq!(vault_roles(&db), ROLES);
@@ -57,11 +57,11 @@ fn a_fresh_install_makes_the_roles_without_any_power() {
             OR rolcreaterole OR rolcreatedb OR rolreplication)",
     );
     assert_eq!(powerful, 0);
-    let of_owner: i64 = db.value(
+    let memberships_of_owner: i64 = db.value(
         "SELECT count(*) FROM pg_auth_members
             WHERE roleid = 'vault_ext_owner'::regrole OR member = 'vault_ext_owner'::regrole",
     );
-    assert_eq!(of_owner, 0);
+    assert_eq!(memberships_of_owner, 0);
     let version: String = db.value("SELECT extversion FROM pg_extension WHERE extname = 'vault_ext'");
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
 }
@@ -69,18 +69,18 @@ fn a_fresh_install_makes_the_roles_without_any_power() {
 #[test]
 fn every_object_belongs_to_the_owner_role() {
     let db = shared_db();
-    let of_others: i64 = db.value(
+    let owned_by_others: i64 = db.value(
         "SELECT count(*) FROM (
             SELECT relowner AS owner FROM pg_class WHERE relnamespace = 'vault_ext'::regnamespace
             UNION ALL SELECT nspowner FROM pg_namespace WHERE nspname = 'vault_ext'
             UNION ALL SELECT proowner FROM pg_proc WHERE proname LIKE 'vault%' OR pronamespace = 'vault_ext'::regnamespace
         ) o WHERE owner <> 'vault_ext_owner'::regrole",
     );
-    assert_eq!(of_others, 0);
+    assert_eq!(owned_by_others, 0);
 }
 
 #[test]
-fn a_second_database_of_the_cluster_has_vaults_of_its_own() {
+fn a_second_database_of_the_cluster_has_its_own_vaults() {
     let (one, two) = (shared_db(), shared_db());
     let key = init(&mut one.app_for("alice")).unwrap();
     expect_vault_error(fetch(&mut two.app_for("alice")), "P0002");
@@ -96,7 +96,7 @@ fn an_existing_role_with_power_is_refused() {
     for role in ROLES {
         for power in ["LOGIN", "SUPERUSER", "BYPASSRLS", "LOGIN SUPERUSER"] {
             db.force(&format!("CREATE ROLE {role} {power}"));
-            let refusal = refused(&db, "55000");
+            let refusal = expect_refused(&db, "55000");
             assert!(refusal.message.contains(role), "{power}: {refusal:?}");
             db.force(&format!("DROP ROLE {role}"));
         }
@@ -117,7 +117,7 @@ fn an_owner_role_with_members_or_groups_is_refused() {
         "vault_ext_owner TO mallory WITH ADMIN OPTION",
     ] {
         db.force(&format!("GRANT {grant}"));
-        let refusal = refused(&db, "55000");
+        let refusal = expect_refused(&db, "55000");
         assert!(refusal.message.contains("vault_ext_owner"), "{refusal:?}");
         let (role, member) = grant.split_once(" TO ").unwrap();
         let member = member.split(' ').next().unwrap();
@@ -131,7 +131,7 @@ fn an_existing_schema_is_refused() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.empty_database("d");
     db.force("CREATE ROLE mallory; CREATE SCHEMA vault_ext AUTHORIZATION mallory");
-    let refusal = refused(&db, "42P06");
+    let refusal = expect_refused(&db, "42P06");
     assert!(refusal.message.contains("vault_ext"), "{refusal:?}");
     let by_force = "CREATE EXTENSION vault_ext SCHEMA vault_ext";
     expect_error(db.superuser().batch_execute(by_force), "42P06");
@@ -139,7 +139,7 @@ fn an_existing_schema_is_refused() {
 }
 
 #[test]
-fn a_function_or_type_of_that_name_is_not_taken_over() {
+fn an_existing_function_or_type_is_not_taken_over() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.empty_database("d");
     db.force("CREATE FUNCTION vault_get_master_key() RETURNS text LANGUAGE sql AS 'SELECT 1::text'");
@@ -188,7 +188,7 @@ fn install_use_and_drop_in_one_transaction_leave_nothing() {
     let mut client = db.superuser();
     client.batch_execute("BEGIN; CREATE EXTENSION vault_ext; SET LOCAL vault_ext.audit_timeout = 500").unwrap();
     set_user(&mut client, "alice");
-    // The writer cannot see a table that is not committed: the call has to fail, and soon.
+    // The writer cannot see a table that is not committed, so the call must fail soon.
     let client = without_deadlock(Duration::from_secs(20), "a call before COMMIT", move || {
         let result = init(&mut client);
         assert!(result.is_err(), "{result:?}");
@@ -201,7 +201,7 @@ fn install_use_and_drop_in_one_transaction_leave_nothing() {
 }
 
 #[test]
-fn the_functions_live_in_the_schema_that_was_asked_for() {
+fn the_functions_are_in_the_requested_schema() {
     let db = shared_db();
     db.force("DROP EXTENSION vault_ext; CREATE SCHEMA crypto; CREATE EXTENSION vault_ext SCHEMA crypto");
     db.force("GRANT USAGE ON SCHEMA crypto TO PUBLIC");
@@ -212,7 +212,7 @@ fn the_functions_live_in_the_schema_that_was_asked_for() {
 }
 
 #[test]
-fn without_preloading_every_function_says_what_to_add() {
+fn without_preloading_every_function_says_which_setting_is_missing() {
     let cluster = Cluster::builder().not_preloaded().without_fsync().start();
     let db = cluster.database("d");
     let mut app = db.app_for("alice");
@@ -228,7 +228,7 @@ fn without_preloading_every_function_says_what_to_add() {
         let hint = refusal.hint.as_deref().unwrap_or_default();
         assert!(hint.contains("shared_preload_libraries"), "{refusal:?}");
     }
-    // A library that somebody loads by hand does not pretend to work.
+    // A library that is loaded by hand must not seem to work.
     let mut superuser = db.superuser();
     superuser.batch_execute("LOAD 'vault_ext'").unwrap();
     set_user(&mut superuser, "alice");
@@ -244,7 +244,7 @@ fn a_database_in_another_encoding_is_refused() {
             .batch_execute(&format!("CREATE DATABASE d_{encoding} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"))
             .unwrap();
         let db = cluster.existing_database(&format!("d_{}", encoding.to_lowercase()));
-        let refusal = refused(&db, "0A000");
+        let refusal = expect_refused(&db, "0A000");
         assert!(refusal.text().contains("UTF8"), "{refusal:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! Quiet changes that would break a promise: refused at the statement, and where they get past it calls fail with an error
-//! that names them.
+//! Changes that would silently break a promise: their statements are refused. If a change gets through anyway, calls
+//! fail with an error that names it.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::harness::{
 const TRAIL: &str = "vault_ext.encryption_vault_audit";
 const VAULTS: &str = "vault_ext.encryption_vaults";
 
-/// A change, how it is mended, and what the error says of it. Each breaks a promise at once.
+/// Changes that each break a promise at once: the statement, the one that reverts it, and words in the error.
 fn changes() -> Vec<(String, String, &'static str)> {
     let mut changes = Vec::new();
     for table in [TRAIL, VAULTS] {
@@ -54,23 +54,23 @@ fn changes() -> Vec<(String, String, &'static str)> {
     changes
 }
 
-fn allowed(sql: &str) -> String {
+fn with_alter_allowed(sql: &str) -> String {
     format!("SET vault_ext.allow_alter = on; {sql}")
 }
 
 #[track_caller]
-fn broken(result: Result<impl std::fmt::Debug, postgres::Error>, says: &str) -> Refusal {
+fn expect_broken(result: Result<impl std::fmt::Debug, postgres::Error>, says: &str) -> Refusal {
     let refusal = expect_vault_error(result, "55000");
     assert!(refusal.message.contains(says), "{says:?} is not in {refusal:?}");
     refusal
 }
 
-/// Every call fails and names the change; nothing is released and nothing altered.
+/// Asserts that every call fails and names the change, and that no key is released.
 #[track_caller]
-fn nothing_is_released(db: &Db, says: &str) {
-    broken(fetch(&mut db.app_for("alice")), says);
-    broken(rotate(&mut db.app_for("alice")), says);
-    broken(init(&mut db.app_for("new")), says);
+fn expect_nothing_released(db: &Db, says: &str) {
+    expect_broken(fetch(&mut db.app_for("alice")), says);
+    expect_broken(rotate(&mut db.app_for("alice")), says);
+    expect_broken(init(&mut db.app_for("new")), says);
     assert_eq!(db.vault_row("new"), None);
 }
 
@@ -80,7 +80,7 @@ fn a_statement_that_breaks_a_promise_is_refused() {
     let key = init(&mut db.app_for("alice")).unwrap();
     let mut superuser = db.superuser();
     for (change, _, says) in changes() {
-        let refusal = broken(superuser.batch_execute(&change), says);
+        let refusal = expect_broken(superuser.batch_execute(&change), says);
         assert!(refusal.hint.is_some_and(|hint| hint.contains("vault_ext.allow_alter")), "{change}");
         assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key, "after {change}");
     }
@@ -97,13 +97,13 @@ fn a_statement_that_breaks_a_promise_is_refused() {
         (format!("DROP POLICY encryption_vaults_user_isolation ON {VAULTS}"), "policy"),
         (format!("DO $$ BEGIN ALTER TABLE {TRAIL} SET UNLOGGED; END $$"), "not logged"),
     ] {
-        broken(superuser.batch_execute(&change), says);
+        expect_broken(superuser.batch_execute(&change), says);
         assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key, "after {change}");
     }
 }
 
 #[test]
-fn what_breaks_no_promise_is_nobody_s_business() {
+fn changes_that_break_no_promise_are_allowed() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     db.force(&format!(
@@ -118,7 +118,7 @@ fn what_breaks_no_promise_is_nobody_s_business() {
          DROP ROLE integrity_a, integrity_b"
     ));
     fetch(&mut db.app_for("alice")).unwrap();
-    // Who may not alter the tables is told so, as ever.
+    // Roles that may not alter the tables get the usual error.
     for role in ["wire_app", "wire_admin", "wire_stranger"] {
         expect_error(db.conn(role).batch_execute(&format!("ALTER TABLE {TRAIL} SET UNLOGGED")), "42501");
         expect_error(db.conn(role).batch_execute("REASSIGN OWNED BY vault_ext_owner TO CURRENT_USER"), "42501");
@@ -126,32 +126,34 @@ fn what_breaks_no_promise_is_nobody_s_business() {
 }
 
 #[test]
-fn a_change_that_gets_past_is_named_by_every_call_until_it_is_mended() {
+fn a_change_that_gets_through_is_named_by_every_call_until_it_is_reverted() {
     let db = shared_db();
     let key = init(&mut db.app_for("alice")).unwrap();
-    // An open session, and its writer, from before.
+    // This session and its writer are older than the changes.
     let mut open = db.app_for("alice");
     for (change, mend, says) in changes() {
         assert_eq!(fetch(&mut open).unwrap(), key, "before {change}");
-        db.force(&allowed(&change));
-        broken(fetch(&mut open), says);
-        nothing_is_released(&db, says);
+        db.force(&with_alter_allowed(&change));
+        expect_broken(fetch(&mut open), says);
+        expect_nothing_released(&db, says);
         db.force(&mend);
         assert_eq!(fetch(&mut open).unwrap(), key, "after {mend}");
     }
-    db.force(&allowed("REASSIGN OWNED BY vault_ext_owner TO postgres"));
-    nothing_is_released(&db, "belongs to postgres");
+    db.force(&with_alter_allowed("REASSIGN OWNED BY vault_ext_owner TO postgres"));
+    expect_nothing_released(&db, "belongs to postgres");
 }
 
 #[test]
-fn two_changes_can_be_mended_one_after_the_other() {
+fn two_changes_can_be_reverted_one_after_the_other() {
     let db = shared_db();
     let key = init(&mut db.app_for("alice")).unwrap();
-    db.force(&allowed(&format!("ALTER TABLE {TRAIL} SET UNLOGGED; ALTER TABLE {VAULTS} NO FORCE ROW LEVEL SECURITY")));
-    nothing_is_released(&db, "vault_ext.");
-    broken(db.superuser().batch_execute(&format!("ALTER TABLE {VAULTS} SET UNLOGGED")), "not logged");
+    db.force(&with_alter_allowed(&format!(
+        "ALTER TABLE {TRAIL} SET UNLOGGED; ALTER TABLE {VAULTS} NO FORCE ROW LEVEL SECURITY"
+    )));
+    expect_nothing_released(&db, "vault_ext.");
+    expect_broken(db.superuser().batch_execute(&format!("ALTER TABLE {VAULTS} SET UNLOGGED")), "not logged");
     db.force(&format!("ALTER TABLE {TRAIL} SET LOGGED"));
-    nothing_is_released(&db, "does not force");
+    expect_nothing_released(&db, "does not force");
     db.force(&format!("ALTER TABLE {VAULTS} FORCE ROW LEVEL SECURITY"));
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
 }
@@ -169,29 +171,29 @@ fn a_trail_that_was_swapped_takes_no_rows() {
         format!("CREATE VIEW {TRAIL} AS SELECT * FROM vault_ext.mine"),
         format!("CREATE TABLE {TRAIL} () INHERITS (vault_ext.mine)"),
     ] {
-        db.force(&allowed(&format!(
+        db.force(&with_alter_allowed(&format!(
             "ALTER TABLE {TRAIL} RENAME TO mine; {make}; ALTER TABLE {TRAIL} OWNER TO vault_ext_owner"
         )));
-        nothing_is_released(&db, "not the one that CREATE EXTENSION made");
+        expect_nothing_released(&db, "not the one that CREATE EXTENSION made");
         let kind = if make.starts_with("CREATE VIEW") { "VIEW" } else { "TABLE" };
-        db.force(&allowed(&format!(
+        db.force(&with_alter_allowed(&format!(
             "DROP {kind} {TRAIL}; ALTER TABLE vault_ext.mine RENAME TO encryption_vault_audit"
         )));
         fetch(&mut db.app_for("alice")).unwrap();
     }
-    // A child of the trail is a place for rows past its policies.
+    // A child of the trail could take rows without its policies.
     db.force(&format!("CREATE TABLE child () INHERITS ({TRAIL})"));
-    nothing_is_released(&db, "inheritance");
+    expect_nothing_released(&db, "inheritance");
     db.force("DROP TABLE child");
     fetch(&mut db.app_for("alice")).unwrap();
 }
 
 #[test]
-fn another_column_from_before_is_named_by_vault_check() {
+fn an_existing_extra_column_is_reported_by_vault_check() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
-    db.force(&allowed(&format!("ALTER TABLE {TRAIL} ADD COLUMN note text")));
-    // Nothing is broken yet: a dump would not restore.
+    db.force(&with_alter_allowed(&format!("ALTER TABLE {TRAIL} ADD COLUMN note text")));
+    // Calls still work, but a dump would not restore.
     fetch(&mut db.app_for("alice")).unwrap();
     let warnings = || {
         let mut psql = db.cluster.program("psql", "wire_admin");
@@ -206,10 +208,10 @@ fn another_column_from_before_is_named_by_vault_check() {
 }
 
 #[test]
-fn a_dump_of_a_trail_that_could_not_be_changed_restores_every_row() {
+fn a_trail_whose_change_was_refused_restores_every_row_from_a_dump() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
-    broken(db.superuser().batch_execute(&format!("ALTER TABLE {TRAIL} ADD COLUMN note text")), "other columns");
+    expect_broken(db.superuser().batch_execute(&format!("ALTER TABLE {TRAIL} ADD COLUMN note text")), "other columns");
     let file = scratch_dir().join("dump");
     succeed(db.cluster.program("pg_dump", "postgres").args(["-Fc", "-f"]).arg(&file).arg(&db.name));
     let copy = db.cluster.empty_database(&format!("{}_copy", db.name));
@@ -222,12 +224,12 @@ fn a_dump_of_a_trail_that_could_not_be_changed_restores_every_row() {
 fn vault_check_names_what_is_broken() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
-    db.force(&allowed(&format!("ALTER TABLE {VAULTS} SET UNLOGGED")));
-    broken(db.conn("wire_admin").query("SELECT * FROM vault_check()", &[]), "not logged");
+    db.force(&with_alter_allowed(&format!("ALTER TABLE {VAULTS} SET UNLOGGED")));
+    expect_broken(db.conn("wire_admin").query("SELECT * FROM vault_check()", &[]), "not logged");
 }
 
 #[test]
-fn row_security_that_is_off_is_refused_with_the_right_advice() {
+fn calls_with_row_security_off_are_refused_with_the_right_hint() {
     let db = shared_db();
     let key = init(&mut db.app_for("alice")).unwrap();
     let mut app = db.app_for("alice");
@@ -268,7 +270,7 @@ fn a_change_while_the_writer_waits_for_the_table_counts() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     let mut changing = db.superuser();
-    changing.batch_execute(&allowed("BEGIN")).unwrap();
+    changing.batch_execute(&with_alter_allowed("BEGIN")).unwrap();
     changing.batch_execute(&format!("ALTER TABLE {TRAIL} SET UNLOGGED")).unwrap();
     let mut app = db.app_for("alice");
     let waiting = std::thread::spawn(move || -> Result<VaultKey, postgres::Error> { fetch(&mut app) });
@@ -276,7 +278,7 @@ fn a_change_while_the_writer_waits_for_the_table_counts() {
         db.value("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type LIKE 'vault%writer' AND wait_event_type = 'Lock' AND datname = current_database())")
     });
     changing.batch_execute("COMMIT").unwrap();
-    broken(waiting.join().unwrap(), "not logged");
+    expect_broken(waiting.join().unwrap(), "not logged");
     let rows: i64 = db.value(&format!("SELECT count(*) FROM {TRAIL}"));
-    assert_eq!(rows, 1, "nothing went into a table that a crash empties");
+    assert_eq!(rows, 1, "no row went into a table that a crash empties");
 }

@@ -1,4 +1,4 @@
-//! With identity A nothing of B: through the functions.
+//! The functions give a user nothing that belongs to another user.
 
 use crate::harness::{Db, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db, status};
 
@@ -34,7 +34,7 @@ fn only_members_of_vault_ext_user_may_call() {
 }
 
 #[test]
-fn two_application_roles_act_for_the_same_users_and_are_told_apart() {
+fn two_application_roles_act_for_the_same_users_and_the_trail_tells_them_apart() {
     let db = shared_db();
     let (alice, _) = two_users(&db);
     let mut other = db.conn("wire_app2");
@@ -82,7 +82,7 @@ fn turning_row_security_off_reveals_nothing() {
     let (alice, _) = two_users(&db);
     let mut app = db.app_for("alice");
     app.batch_execute("SET row_security = off").unwrap();
-    // Either the own key or an error; never a row of somebody else.
+    // Either the user's own key or an error, but never another user's row.
     match fetch(&mut app) {
         Ok(key) => assert_eq!(key.master_key, alice),
         Err(error) => drop(expect_error(Err::<(), _>(error), "55000")),
@@ -158,15 +158,15 @@ fn the_caller_has_its_own_role_again_after_a_call() {
     )
     .unwrap();
     let role: String = app.query_one("SELECT peek()", &[]).unwrap().get(0);
-    assert_eq!(role, "wire_app", "the role is the caller's again after the call");
+    assert_eq!(role, "wire_app", "the caller has its own role after the call");
     set_user(&mut app, "carol");
     expect_error(app.simple_query("SELECT vault_get_master_key()"), "P0002");
     let role: String = app.query_one("SELECT current_user::text", &[]).unwrap().get(0);
-    assert_eq!(role, "wire_app", "and after an error");
+    assert_eq!(role, "wire_app", "the caller has its own role after an error");
 }
 
 #[test]
-fn the_caller_s_settings_are_as_before_after_a_call() {
+fn a_call_leaves_the_caller_s_settings_unchanged() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let settings = "SELECT string_agg(name || '=' || setting, E'\\n' ORDER BY name) FROM pg_settings

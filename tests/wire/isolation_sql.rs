@@ -1,11 +1,11 @@
-//! With identity A nothing of B: through SQL, by every role that an application can be or become.
+//! SQL gives a user nothing that belongs to another user, for every role that an application can have or take.
 
 use crate::harness::{expect_error, expect_vault_error, fetch, init, set_user, shared_db};
 
 const TABLES: [&str; 3] = ["vault_ext.encryption_vaults", "vault_ext.encryption_vault_audit", "vault_ext.keks"];
 const LOGINS: [&str; 4] = ["wire_app", "wire_admin", "wire_auditor", "wire_stranger"];
 
-/// What a role may read beyond nothing (design, section 2).
+/// Whether a role may read a table (design, section 2).
 fn may_read(role: &str, table: &str) -> bool {
     match role {
         "wire_auditor" => table != "vault_ext.encryption_vaults",
@@ -65,13 +65,13 @@ fn no_role_writes_any_table() {
                 format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
             ] {
                 let result = client.simple_query(&sql);
-                // GRANT by somebody without a grant option says so in a warning or in the error.
+                // Without a grant option, GRANT gives a warning or an error.
                 if sql.starts_with("GRANT") && result.is_ok() {
                     expect_error(client.simple_query(&format!("DELETE FROM {table}")), "42501");
                     continue;
                 }
                 let code = result.as_ref().err().and_then(|e| e.code()).map(|c| c.code().to_owned());
-                // LOCK is refused with 25P01 outside a transaction block before rights are looked at.
+                // Outside a transaction block, LOCK fails with 25P01 before privileges are checked.
                 assert!(matches!(code.as_deref(), Some("42501" | "25P01")), "{role}: {sql}: {result:?}");
             }
             client.batch_execute("BEGIN").unwrap();
@@ -114,7 +114,7 @@ fn no_role_becomes_the_owner() {
 }
 
 #[test]
-fn the_group_roles_are_no_logins_and_give_no_more_than_their_members_have() {
+fn the_group_roles_cannot_log_in_and_give_no_more_than_their_members_have() {
     let db = shared_db();
     init(&mut db.app_for("bob")).unwrap();
     for group in ["vault_ext_user", "vault_ext_admin", "vault_ext_auditor"] {
@@ -130,7 +130,7 @@ fn the_group_roles_are_no_logins_and_give_no_more_than_their_members_have() {
 }
 
 #[test]
-fn the_inner_functions_are_closed() {
+fn no_role_may_call_the_internal_functions() {
     let db = shared_db();
     let functions: Vec<String> = db
         .superuser()
@@ -150,9 +150,9 @@ fn the_inner_functions_are_closed() {
             expect_error(client.simple_query(&format!("SELECT {function}")), "42501");
         }
     }
-    // The policies behind a view ask this one with the reader's rights: it may be called, and never says yes.
-    let asked: bool = db.conn("wire_app").query_one("SELECT vault_ext.in_maintenance()", &[]).unwrap().get(0);
-    assert!(!asked);
+    // The policies behind a view call this one with the reader's rights. So it may be called, but always returns false.
+    let in_maintenance: bool = db.conn("wire_app").query_one("SELECT vault_ext.in_maintenance()", &[]).unwrap().get(0);
+    assert!(!in_maintenance);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_flag_that_the_policies_trust_cannot_be_set_from_sql() {
     let mut superuser = db.superuser();
     superuser.batch_execute("SET ROLE vault_ext_owner").unwrap();
     set_user(&mut superuser, "alice");
-    // Even the owner role, in SQL of its own, is bound by the policies.
+    // The policies apply even to the owner role in its own SQL.
     let row = superuser
         .query_one(
             "SELECT (SELECT count(*) FROM vault_ext.encryption_vaults), (SELECT count(*) FROM vault_ext.encryption_vault_audit),
@@ -189,7 +189,7 @@ fn a_flag_that_the_policies_trust_cannot_be_set_from_sql() {
 }
 
 #[test]
-fn own_audit_shows_a_user_its_own_rows_only() {
+fn own_audit_shows_a_user_only_its_own_rows() {
     let db = shared_db();
     init(&mut db.app_for("alice")).unwrap();
     init(&mut db.app_for("bob")).unwrap();

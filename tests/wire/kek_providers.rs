@@ -1,5 +1,5 @@
-//! examples/kek-providers: each how-to of its README is followed on a server of its own, with the component that it is
-//! about, or with a stand-in where that cannot be had. Nothing but the folders is changed in its commands.
+//! Each how-to in the README of examples/kek-providers is followed on its own server, with the real component or, if
+//! that is not available, with a stand-in. The tests change only the folders in its commands.
 
 mod how_to;
 
@@ -93,12 +93,13 @@ fn the_pin_is_in_no_argument() {
     let spy = "#!/bin/sh\nprintf '%s\\n' \"$@\" >> /etc/vault_ext/arguments\nexec /usr/bin/pkcs11-tool \"$@\"\n";
     how_to.stand_in("pkcs11-tool", &how_to.here(spy));
     assert_eq!(ids(&how_to.keyring()), ["kek-2026"]);
-    let arguments = fs::read_to_string(how_to.etc("arguments")).expect("what the spy saw");
+    let arguments = fs::read_to_string(how_to.etc("arguments")).expect("the spy recorded its arguments");
     assert!(arguments.contains("--decrypt\n"), "{arguments}");
     assert!(!arguments.contains(fs::read_to_string(how_to.etc("pin")).expect("the PIN").trim()));
 }
 
-/// Decrypts the credential as systemd does when it starts a unit: a folder and files that the unit's user can only read.
+/// Decrypts the credential as systemd does when it starts a unit. The unit's user can only read the folder and its
+/// files.
 fn systemd(builder: Builder) -> HowTo {
     let mut how_to = HowTo::open_on("systemd", builder).needs("systemd-creds", "systemd");
     how_to.deliver = |how_to| {
@@ -143,7 +144,7 @@ fn systemd_refuses() {
 }
 
 #[test]
-fn a_unit_that_hands_its_environment_down_needs_no_folder_in_the_line() {
+fn a_unit_that_passes_its_environment_on_needs_no_folder_in_the_command() {
     let folder = scratch_dir();
     let mut how_to = systemd(Cluster::builder().env("CREDENTIALS_DIRECTORY", &folder.display().to_string()));
     how_to.follow_block(0);
@@ -154,7 +155,7 @@ fn a_unit_that_hands_its_environment_down_needs_no_folder_in_the_line() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("CREDENTIALS_DIRECTORY is not set"));
 
     let credential = folder.join("vault_ext.keyring");
-    fs::copy(how_to.etc("credentials/vault_ext.keyring"), &credential).expect("the credential");
+    fs::copy(how_to.etc("credentials/vault_ext.keyring"), &credential).expect("the credential can be copied");
     chown_to_server(&credential);
     how_to.configure(&command);
     how_to.cluster.start();
@@ -162,12 +163,17 @@ fn a_unit_that_hands_its_environment_down_needs_no_folder_in_the_line() {
 }
 
 #[test]
-fn the_drop_in_unit_is_understood_by_systemd() {
+fn systemd_accepts_the_drop_in_unit() {
     let how_to = systemd(Cluster::builder());
-    let unit = how_to.section.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a drop-in");
+    let unit = how_to
+        .section
+        .split("```ini\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("the section has a drop-in");
     let verdict = |text: &str| {
         let path = how_to.etc("drop-in.service");
-        fs::write(&path, format!("{text}ExecStart=/bin/true\n")).expect("a unit");
+        fs::write(&path, format!("{text}ExecStart=/bin/true\n")).expect("the unit file is writable");
         let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
         String::from_utf8_lossy(&output.expect("systemd-analyze starts").stderr).into_owned()
     };
@@ -175,8 +181,9 @@ fn the_drop_in_unit_is_understood_by_systemd() {
     assert!(verdict(&unit.replace("LoadCredential", "LoadCredentials")).contains("Unknown key"));
 }
 
-/// Lays the volume out as the kubelet does: a folder for each version, the link ..data to the current one, and links through
-/// that; files of root that the pod's group can read (of the server's user where the tests do not run as root).
+/// Lays out the volume as the kubelet does: a folder for each version, the link ..data to the current one, and links
+/// through ..data. Root owns the files and the pod's group can read them. If the tests do not run as root, the server's
+/// user owns them.
 fn kubernetes() -> HowTo {
     let mut how_to = HowTo::open("Kubernetes");
     how_to.stand_in("kubectl", &stand_in("kubectl"));
@@ -186,32 +193,32 @@ fn kubernetes() -> HowTo {
             make_dir(&volume, 0o750);
         }
         let old = fs::read_link(volume.join("..data")).ok();
-        let version = format!("..{}", fs::read_dir(how_to.etc("secret")).expect("the Secret").count());
+        let version = format!("..{}", fs::read_dir(how_to.etc("secret")).expect("the Secret is readable").count());
         let folder = volume.join(&version);
         make_dir(&folder, 0o750);
-        for entry in fs::read_dir(how_to.etc("secret")).expect("the Secret") {
-            let source = entry.expect("a key of the Secret").path();
+        for entry in fs::read_dir(how_to.etc("secret")).expect("the Secret is readable") {
+            let source = entry.expect("the Secret's entry is readable").path();
             let name = source.file_name().expect("a name");
             let file = folder.join(name);
-            fs::copy(&source, &file).expect("a file of the volume");
-            fs::set_permissions(&file, Permissions::from_mode(0o440)).expect("mode of a file");
+            fs::copy(&source, &file).expect("the file can be copied into the volume");
+            fs::set_permissions(&file, Permissions::from_mode(0o440)).expect("the file's mode can be set");
             give_to_root(&file);
             if fs::symlink_metadata(volume.join(name)).is_err() {
-                symlink(Path::new("..data").join(name), volume.join(name)).expect("a link in the volume");
+                symlink(Path::new("..data").join(name), volume.join(name)).expect("the link in the volume can be made");
             }
         }
         give_to_root(&folder);
-        symlink(&version, volume.join("..data_tmp")).expect("the link to the new version");
-        fs::rename(volume.join("..data_tmp"), volume.join("..data")).expect("..data turns");
+        symlink(&version, volume.join("..data_tmp")).expect("the link to the new version can be made");
+        fs::rename(volume.join("..data_tmp"), volume.join("..data")).expect("..data can be replaced");
         give_to_root(&volume);
         if let Some(old) = old {
-            fs::remove_dir_all(volume.join(old)).expect("the old version");
+            fs::remove_dir_all(volume.join(old)).expect("the old version can be removed");
         }
     };
     how_to
 }
 
-/// Owner root, group the server's.
+/// Makes root the owner and leaves the group to the server's.
 fn give_to_root(path: &Path) {
     chown_to_server(path);
     if rustix::process::geteuid().is_root() {
@@ -245,9 +252,9 @@ fn kubernetes_refuses() {
     );
 }
 
-/// The kubelet updates the volume while the provider reads it: after the first file was read, ..data turns.
+/// The kubelet updates the volume while the provider reads it: after the first file, ..data points to the new version.
 #[test]
-fn kubernetes_mixes_no_versions() {
+fn kubernetes_does_not_mix_versions() {
     let how_to = kubernetes();
     how_to.follow_block(0);
     let old = how_to.keyring();
@@ -346,7 +353,7 @@ fn vault_transit_refuses() {
 }
 
 #[test]
-fn every_provider_says_how_it_is_called() {
+fn every_provider_prints_its_usage() {
     for script in scripts() {
         let output = Command::new(&script).env_clear().output().expect("a provider starts");
         let said = String::from_utf8_lossy(&output.stderr);
@@ -356,7 +363,7 @@ fn every_provider_says_how_it_is_called() {
 }
 
 #[test]
-fn a_provider_whose_component_is_not_installed_says_so() {
+fn a_provider_without_its_component_names_the_missing_program() {
     for (script, arguments, program) in [
         ("age-keyring", 2, "age"),
         ("pkcs11-keyring", 5, "pkcs11-tool"),

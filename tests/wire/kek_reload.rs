@@ -1,4 +1,4 @@
-//! `vault_reload_kek()`: the new ring is in use at once for all, or the old one stays as it was.
+//! `vault_reload_kek()`: either all sessions use the new keyring at once, or the old one stays unchanged.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::keyring::{Reloaded, cluster, keyring, loaded, reload, rewrap, switch,
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn change(rows: &Reloaded) -> Vec<(&str, bool, &str)> {
+fn changes(rows: &Reloaded) -> Vec<(&str, bool, &str)> {
     rows.iter().map(|(id, active, change)| (id.as_str(), *active, change.as_str())).collect()
 }
 
-/// The reload fails, the ring of before is in use, and every vault opens.
+/// Asserts that the reload fails, the old keyring stays in use, and every vault opens.
 #[track_caller]
-fn refused(db: &Db, text: &str, code: &str) -> Refusal {
+fn expect_refused(db: &Db, text: &str, code: &str) -> Refusal {
     let before = loaded(db);
     let key = init(&mut db.app_for("alice")).unwrap();
     write(db.cluster, text);
@@ -32,49 +32,49 @@ fn refused(db: &Db, text: &str, code: &str) -> Refusal {
 }
 
 #[test]
-fn a_new_first_line_wraps_at_once_and_the_old_kek_still_opens() {
+fn a_new_first_kek_wraps_at_once_and_the_old_kek_still_opens() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     let mut alice = db.app_for("alice");
     let key = init(&mut alice).unwrap();
     let rows = switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    assert_eq!(change(&rows), [("k2", true, "added"), ("k1", false, "kept")]);
-    assert_eq!(fetch(&mut alice).unwrap(), key, "a session of before");
+    assert_eq!(changes(&rows), [("k2", true, "added"), ("k1", false, "kept")]);
+    assert_eq!(fetch(&mut alice).unwrap(), key, "a session from before the reload");
     assert_eq!(init(&mut db.app_for("bob")).unwrap().kek_id, "k2");
     assert_eq!(rotate(&mut alice).unwrap().kek_id, "k2");
     let rows = db.audit();
     let row = rows.iter().find(|row| row.action == "reload").expect("a row for the reload");
     assert_eq!(row.what(), ("reload", 200, Some("active k2; added k2")));
     let same = reload(&db).unwrap();
-    assert_eq!(change(&same), [("k2", true, "kept"), ("k1", false, "kept")]);
+    assert_eq!(changes(&same), [("k2", true, "kept"), ("k1", false, "kept")]);
     let secrets = [kek(1).to_vec(), kek(2).to_vec()];
     assert_no_secrets(&cluster, &[], &secrets);
 }
 
 #[test]
-fn a_kek_that_no_vault_needs_can_go() {
+fn a_kek_that_no_vault_needs_can_be_removed() {
     let cluster = cluster(&[("k2", 2), ("k1", 1)]);
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
     let rows = switch(&db, &[("k2", 2)]).unwrap();
-    assert_eq!(change(&rows), [("k2", true, "kept"), ("k1", false, "removed")]);
+    assert_eq!(changes(&rows), [("k2", true, "kept"), ("k1", false, "removed")]);
     assert_eq!(loaded(&db), ["k2"]);
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
 }
 
 #[test]
-fn a_ring_that_lacks_a_kek_that_vaults_need_is_refused() {
+fn a_keyring_that_lacks_a_kek_that_vaults_need_is_refused() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     init(&mut db.app_for("bob")).unwrap();
-    // The active KEK changed, but the old one dropped too early.
-    let refusal = refused(&db, &keyring(&[("k2", 2)]), "55000");
+    // The active KEK changes, but the old one is dropped too early.
+    let refusal = expect_refused(&db, &keyring(&[("k2", 2)]), "55000");
     let detail = refusal.detail.unwrap_or_default();
     assert!(detail.contains("\"k1\" by 2 vault"), "{detail}");
     assert_eq!(init(&mut db.app_for("carol")).unwrap().kek_id, "k1");
-    // And where it is not the active one.
+    // The same if the dropped KEK is not the active one.
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    refused(&db, &keyring(&[("k2", 2)]), "55000");
+    expect_refused(&db, &keyring(&[("k2", 2)]), "55000");
 }
 
 #[test]
@@ -85,28 +85,28 @@ fn swapped_ids_are_refused_with_both_check_values() {
     let check =
         |id: &str| -> String { db.value(&format!("SELECT check_value FROM vault_kek_status() WHERE kek_id = '{id}'")) };
     let (one, two) = (check("k1"), check("k2"));
-    let refusal = refused(&db, &keyring(&[("k1", 2), ("k2", 1)]), "55000");
+    let refusal = expect_refused(&db, &keyring(&[("k1", 2), ("k2", 1)]), "55000");
     assert!(refusal.message.contains("\"k1\""), "{refusal:?}");
     let detail = refusal.detail.unwrap_or_default();
     assert!(detail.contains(&one) && detail.contains(&two), "{detail}");
 }
 
 #[test]
-fn an_id_that_this_database_knows_for_another_kek_is_refused() {
+fn a_known_id_with_another_kek_is_refused() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    // k1 is gone from the ring, and comes back as another KEK.
+    // k1 leaves the keyring and comes back as another KEK.
     rotate(&mut db.app_for("alice")).unwrap();
     switch(&db, &[("k2", 2)]).unwrap();
     let known: String = db.value("SELECT check_value FROM vault_ext.keks WHERE kek_id = 'k1'");
-    let refusal = refused(&db, &keyring(&[("k2", 2), ("k1", 3)]), "55000");
+    let refusal = expect_refused(&db, &keyring(&[("k2", 2), ("k1", 3)]), "55000");
     assert!(refusal.detail.unwrap_or_default().contains(&known));
 }
 
 #[test]
-fn a_file_that_is_half_written_is_refused_wherever_it_ends() {
+fn a_partly_written_file_is_refused_wherever_it_ends() {
     let cluster = cluster(&[("k2", 2), ("k1", 1)]);
     let db = cluster.database("d");
     db.force(
@@ -114,7 +114,7 @@ fn a_file_that_is_half_written_is_refused_wherever_it_ends() {
             SELECT 'old', repeat('A', 64), repeat('A', 16), 1, 'k1'",
     );
     let whole = keyring(&[("k2", 2), ("k1", 1)]);
-    // Without the padding the last KEK is whole, and so is the ring.
+    // Without its padding, the last KEK is still complete, and so is the keyring.
     for length in 0..whole.trim_end().trim_end_matches('=').len() {
         write(&cluster, &whole[..length]);
         let code = if whole[..length].trim_end() == keyring(&[("k2", 2)]).trim_end()
@@ -132,7 +132,7 @@ fn a_file_that_is_half_written_is_refused_wherever_it_ends() {
 }
 
 #[test]
-fn what_is_wrong_with_the_file_is_said_without_its_content() {
+fn an_error_about_the_file_does_not_show_its_content() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     let secrets = [kek(2).to_vec(), kek(3).to_vec()];
@@ -144,7 +144,7 @@ fn what_is_wrong_with_the_file_is_said_without_its_content() {
         (&*format!("k1 {} rest", base64(&kek(2))), "line 1"),
         (&*twice, "line 3"),
     ] {
-        let refusal = refused(&db, text, "F0000");
+        let refusal = expect_refused(&db, text, "F0000");
         assert!(refusal.message.contains(word), "{refusal:?}");
         texts.push(refusal.text());
     }
@@ -157,7 +157,7 @@ fn what_is_wrong_with_the_file_is_said_without_its_content() {
     assert_no_secrets(&cluster, &texts, &secrets);
 }
 
-/// A server whose command runs what a file says.
+/// A server whose KEK command runs the commands in a file.
 fn with_command(keks: &[(&str, u64)]) -> Cluster {
     let mut cluster = Cluster::builder().without_fsync().prepare();
     cluster.write_kek("command", format!("cat {}/keyring", cluster.dir().display()), 0o600);
@@ -190,10 +190,10 @@ fn a_command_that_goes_wrong_changes_nothing() {
         texts.push(refusal.text());
         assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
     }
-    // What it prints to standard error does not matter where the rest is good.
+    // Output on standard error does not matter if the rest is good.
     cluster.write_kek("command", format!("echo k9 {leak} >&2; {ring}"), 0o600);
     write(&cluster, &keyring(&[("k3", 3), ("k1", 1)]));
-    assert_eq!(change(&reload(&db).unwrap()), [("k3", true, "added"), ("k1", false, "kept")]);
+    assert_eq!(changes(&reload(&db).unwrap()), [("k3", true, "added"), ("k1", false, "kept")]);
     assert_no_secrets(&cluster, &texts, &[kek(1).to_vec(), kek(2).to_vec(), kek(3).to_vec()]);
 }
 
@@ -227,10 +227,10 @@ fn a_slow_command_can_be_cancelled_and_terminated_and_leaves_nothing_running() {
 }
 
 #[test]
-fn two_admins_at_once_both_get_a_true_answer() {
+fn two_admins_at_once_both_get_a_correct_answer() {
     let cluster = with_command(&[("k1", 1)]);
     let db = cluster.database("d");
-    // The first one reads the keyring, and is overtaken before it publishes.
+    // The first one reads the keyring, and the second one overtakes it before it publishes.
     let (reading, go) = (cluster.dir().join("reading"), cluster.dir().join("go"));
     let ring = cluster.dir().join("keyring");
     let slow = format!(
@@ -246,16 +246,16 @@ fn two_admins_at_once_both_get_a_true_answer() {
         eventually(SOON, "the first one reads", || reading.exists());
         write(&cluster, &keyring(&[("k3", 3), ("k1", 1)]));
         let second = reload(&db).unwrap();
-        assert_eq!(change(&second), [("k3", true, "added"), ("k1", false, "kept")]);
+        assert_eq!(changes(&second), [("k3", true, "added"), ("k1", false, "kept")]);
         std::fs::write(&go, "").unwrap();
-        // What it read first is old news: it read again.
-        assert_eq!(change(&first.join().unwrap()), [("k3", true, "kept"), ("k1", false, "kept")]);
+        // Its first read was out of date, so it read again.
+        assert_eq!(changes(&first.join().unwrap()), [("k3", true, "kept"), ("k1", false, "kept")]);
     });
     assert_eq!(loaded(&db), ["k3", "k1"]);
 }
 
 #[test]
-fn many_admins_at_once_leave_the_ring_of_the_file() {
+fn many_admins_at_once_leave_the_keyring_of_the_file_loaded() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     std::thread::scope(|scope| {
@@ -289,7 +289,7 @@ fn a_kek_in_the_configuration_and_the_development_kek_need_a_restart() {
 }
 
 #[test]
-fn a_disabled_vault_comes_up_with_a_good_keyring() {
+fn a_disabled_vault_starts_to_work_with_a_good_keyring() {
     let mut cluster = Cluster::builder().without_fsync().conf("vault_ext.on_bad_kek = disable").prepare();
     let path = cluster.write_kek("keyring", "nonsense", 0o600);
     cluster.configure(&format!("vault_ext.kek_file = '{}'", path.display()));
@@ -299,7 +299,7 @@ fn a_disabled_vault_comes_up_with_a_good_keyring() {
     expect_vault_error(init(&mut alice), "55000");
     expect_vault_error(reload(&db), "F0000");
     expect_vault_error(init(&mut alice), "55000");
-    assert_eq!(change(&switch(&db, &[("k1", 1)]).unwrap()), [("k1", true, "added")]);
+    assert_eq!(changes(&switch(&db, &[("k1", 1)]).unwrap()), [("k1", true, "added")]);
     assert_eq!(init(&mut alice).unwrap().kek_id, "k1");
 }
 
@@ -313,16 +313,16 @@ fn a_lost_kek_stays_loaded_until_its_vaults_are_rewrapped() {
     let rows =
         db.conn("wire_admin").query("SELECT kek_id, active, change FROM vault_reload_kek(keep_missing => true)", &[]);
     let rows: Reloaded = rows.unwrap().iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
-    assert_eq!(change(&rows), [("k2", true, "added"), ("k1", false, "kept"), ("k0", false, "kept")]);
+    assert_eq!(changes(&rows), [("k2", true, "added"), ("k1", false, "kept"), ("k0", false, "kept")]);
     let row = db.audit().pop().unwrap();
     assert_eq!(row.what(), ("reload", 200, Some("active k2; added k2; kept k1 k0")));
     assert!(cluster.log().contains("the KEK \"k1\" is in this server's memory only"));
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
     assert_eq!(rewrap(&db, 10).unwrap(), (1, 0, 0));
     let rows = reload(&db).unwrap();
-    assert_eq!(change(&rows), [("k2", true, "kept"), ("k1", false, "removed"), ("k0", false, "removed")]);
+    assert_eq!(changes(&rows), [("k2", true, "kept"), ("k1", false, "removed"), ("k0", false, "removed")]);
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap().master_key, key.master_key);
-    // No other KEK under a kept id, of course.
+    // A kept id still cannot be given to another KEK.
     write(&cluster, &keyring(&[("k3", 3), ("k2", 9)]));
     expect_vault_error(db.conn("wire_admin").simple_query("SELECT vault_reload_kek(true)"), "55000");
 }
@@ -345,7 +345,7 @@ fn only_an_admin_reloads() {
 }
 
 #[test]
-fn a_key_that_is_not_committed_keeps_its_kek_from_going() {
+fn an_uncommitted_key_keeps_its_kek_from_being_removed() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     for end in ["COMMIT", "ROLLBACK"] {
@@ -354,7 +354,7 @@ fn a_key_that_is_not_committed_keeps_its_kek_from_going() {
         alice.batch_execute("BEGIN").unwrap();
         assert_eq!(init(&mut alice).unwrap().kek_id, "k1");
         switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-        // No vault that anybody sees needs k1; only that transaction does.
+        // No visible vault needs k1. Only this transaction does.
         let refusal = expect_vault_error(switch(&db, &[("k2", 2)]), "55P03");
         assert!(refusal.hint.unwrap_or_default().contains("pg_locks"));
         assert_eq!(loaded(&db), ["k2", "k1"]);
@@ -369,7 +369,7 @@ fn a_key_that_is_not_committed_keeps_its_kek_from_going() {
 }
 
 #[test]
-fn a_call_that_waited_for_a_reload_uses_the_new_ring() {
+fn a_call_that_waited_for_a_reload_uses_the_new_keyring() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     // An open writer makes the reload wait, and the reload makes the next writer wait.
@@ -390,13 +390,13 @@ fn a_call_that_waited_for_a_reload_uses_the_new_ring() {
         blocked(2);
         first.batch_execute("ROLLBACK").unwrap();
         reloading.join().unwrap().unwrap();
-        assert_eq!(waiting.join().unwrap().kek_id, "k2", "k1 is not in the ring any more");
+        assert_eq!(waiting.join().unwrap().kek_id, "k2", "k1 is no longer in the keyring");
     });
     fetch(&mut db.app_for("second")).unwrap();
 }
 
 #[test]
-fn a_removal_asks_for_a_transaction_that_sees_all() {
+fn a_removal_needs_a_transaction_that_sees_all_vaults() {
     let cluster = cluster(&[("k2", 2), ("k1", 1)]);
     let db = cluster.database("d");
     write(&cluster, &keyring(&[("k2", 2)]));
@@ -408,7 +408,7 @@ fn a_removal_asks_for_a_transaction_that_sees_all() {
 }
 
 #[test]
-fn hidden_vaults_are_noticed_before_they_mislead() {
+fn hidden_vaults_are_detected_by_every_administrative_call() {
     let cluster = cluster(&[("k2", 2), ("k1", 1)]);
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
@@ -450,7 +450,7 @@ fn hidden_vaults_are_noticed_before_they_mislead() {
 }
 
 #[test]
-fn fifty_busy_sessions_see_each_new_ring_at_once_and_no_call_fails() {
+fn fifty_busy_sessions_see_each_new_keyring_at_once_and_no_call_fails() {
     let cluster = cluster(&[("k0", 10)]);
     let db = cluster.database("d");
     let (stop, reloads, calls) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
@@ -466,13 +466,13 @@ fn fifty_busy_sessions_see_each_new_ring_at_once_and_no_call_fails() {
                         let key = rotate(&mut client).unwrap();
                         assert_eq!(fetch(&mut client).unwrap(), key);
                         let used: u64 = key.kek_id[1..].parse().unwrap();
-                        assert!(used >= before, "reload {before} had returned, and the call used k{used}");
+                        assert!(used >= before, "reload {before} had returned, but the call used k{used}");
                         calls.fetch_add(1, Ordering::Relaxed);
                     }
                 })
             })
             .collect();
-        // Whatever fails here must not leave the sessions running.
+        // A failure here must not leave the sessions running.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for i in 1..=20u64 {
                 let keks: Vec<_> = (0..=i).rev().map(|i| (format!("k{i}"), 10 + i)).collect();
@@ -480,7 +480,7 @@ fn fifty_busy_sessions_see_each_new_ring_at_once_and_no_call_fails() {
                 switch(&db, &keks).unwrap();
                 reloads.store(i, Ordering::SeqCst);
                 let done = calls.load(Ordering::Relaxed);
-                eventually(SOON, "calls go on", || calls.load(Ordering::Relaxed) > done + 20);
+                eventually(SOON, "calls continue", || calls.load(Ordering::Relaxed) > done + 20);
             }
         }));
         stop.store(true, Ordering::SeqCst);

@@ -1,4 +1,5 @@
-//! A dump on another server: with its KEK every vault opens, with another one nothing is written and the reason is told.
+//! A dump on another server: with its KEK, every vault opens. With another one, nothing is written and the error says
+//! why.
 
 use std::process::{Command, Stdio};
 
@@ -12,13 +13,13 @@ fn psql_tool(program: &str, db: &Db) -> Command {
     command
 }
 
-/// The database, by pg_dump and psql, on another server.
+/// Copies the database to another server with pg_dump and psql.
 fn restored<'c>(from: &Db, to: &'c Cluster) -> Db<'c> {
-    // The login roles are there once any database has been made for the tests.
+    // Creating any test database also creates the login roles.
     to.database("roles");
     let db = to.empty_database("restored");
     let mut dump = psql_tool("pg_dump", from).stdout(Stdio::piped()).spawn().expect("pg_dump starts");
-    let text = dump.stdout.take().expect("its output");
+    let text = dump.stdout.take().expect("pg_dump's output is piped");
     let restore =
         psql_tool("psql", &db).args(["-X", "-q", "-v", "ON_ERROR_STOP=1"]).stdin(text).output().expect("psql runs");
     assert!(dump.wait().expect("pg_dump ends").success());
@@ -40,14 +41,14 @@ fn with_its_kek_every_vault_opens() {
     let restored = restored(&db, &second);
     assert_eq!(outcomes(&restored), [("opens".into(), 1)]);
     assert_eq!(fetch(&mut restored.app_for("alice")).unwrap(), key);
-    // And the move may end in a KEK of the new server's own.
+    // The vaults can then move to the new server's own KEK.
     assert_eq!(rewrap(&restored, 10).unwrap(), (1, 0, 0));
     switch(&restored, &[("k9", 9)]).unwrap();
     assert_eq!(fetch(&mut restored.app_for("alice")).unwrap().master_key, key.master_key);
 }
 
 #[test]
-fn under_another_kek_of_that_id_the_kek_is_named_and_nothing_written() {
+fn with_another_kek_under_its_id_the_kek_is_named_and_nothing_is_written() {
     let first = cluster(&[("k1", 1)]);
     let db = first.database("d");
     init(&mut db.app_for("alice")).unwrap();
@@ -69,7 +70,7 @@ fn under_another_kek_of_that_id_the_kek_is_named_and_nothing_written() {
 }
 
 #[test]
-fn without_its_kek_the_missing_one_is_named_and_a_reload_brings_it() {
+fn without_its_kek_the_missing_kek_is_named_and_a_reload_adds_it() {
     let first = cluster(&[("k1", 1)]);
     let db = first.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
@@ -78,7 +79,7 @@ fn without_its_kek_the_missing_one_is_named_and_a_reload_brings_it() {
     assert_eq!(outcomes(&restored), [("kek-not-loaded".into(), 1)]);
     let refusal = expect_vault_error(fetch(&mut restored.app_for("alice")), "55000");
     assert!(refusal.message.contains("\"k1\""), "{refusal:?}");
-    // A wrong one under that id is refused, the right one is taken.
+    // A wrong KEK under this id is refused, and the right one is accepted.
     expect_vault_error(switch(&restored, &[("k2", 2), ("k1", 3)]), "55000");
     switch(&restored, &[("k2", 2), ("k1", 1)]).unwrap();
     assert_eq!(fetch(&mut restored.app_for("alice")).unwrap(), key);

@@ -1,4 +1,4 @@
-//! What a DBA sees of KEKs (`vault_kek_status()`) and how one is taken out of use for good (`vault_retire_kek()`).
+//! `vault_kek_status()` shows a DBA the KEKs, and `vault_retire_kek()` takes one out of use for good.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn row(id: &str, active: bool, loaded: bool, matches: Option<bool>, vaults: i64,
 }
 
 #[test]
-fn the_status_tells_the_story_of_a_rotation() {
+fn the_status_follows_a_rotation() {
     let cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     assert_eq!(kek_status(&db), [row("k1", true, true, None, 0, false, false)]);
@@ -38,7 +38,7 @@ fn the_status_tells_the_story_of_a_rotation() {
         kek_status(&db),
         [row("k2", true, true, Some(true), 2, false, false), row("k1", false, false, None, 0, true, true)]
     );
-    assert!(!retire(&db, "k1").unwrap(), "it was retired before");
+    assert!(!retire(&db, "k1").unwrap(), "it was already retired");
 }
 
 #[test]
@@ -64,13 +64,13 @@ fn the_status_shows_a_wrong_a_missing_and_an_unknown_kek() {
         ]
     );
     let shown: String = db.value("SELECT check_value FROM vault_kek_status() WHERE kek_id = 'k1'");
-    assert_eq!(shown, known, "what the database knows");
+    assert_eq!(shown, known, "the status shows the check value that the database knows");
     let oldest: String = db.value("SELECT oldest::text FROM vault_kek_status() WHERE kek_id = 'gone'");
     assert_eq!(oldest, "2020-02-03");
 }
 
 #[test]
-fn the_status_of_a_disabled_vault_says_what_is_not_loaded() {
+fn the_status_of_a_disabled_vault_shows_that_its_kek_is_not_loaded() {
     let mut cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
@@ -132,11 +132,11 @@ fn nothing_is_wrapped_with_a_retired_kek() {
     retire(&db, "k2").unwrap();
     let rows = db.audit();
     assert_eq!(rows.last().unwrap().what(), ("retire", 200, Some("kek k2")));
-    // Not by a reload, …
+    // A reload does not make it active, …
     let refusal = expect_vault_error(switch(&db, &[("k2", 2), ("k1", 1)]), "55000");
     assert!(refusal.message.contains("\"k2\", is retired"), "{refusal:?}");
     assert_eq!(rotate(&mut db.app_for("alice")).unwrap().kek_id, "k1");
-    // … nor where a restart takes the keyring as it is.
+    // … and after a restart, which takes the keyring as it is, nothing is wrapped.
     drop(db);
     cluster.restart();
     let db = cluster.existing_database("d");
@@ -151,11 +151,11 @@ fn nothing_is_wrapped_with_a_retired_kek() {
 }
 
 #[test]
-fn a_ring_that_still_has_a_retired_kek_draws_a_warning() {
+fn a_keyring_that_still_has_a_retired_kek_gives_a_warning() {
     let cluster = cluster(&[("k2", 2), ("k1", 1)]);
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
-    // The database must have seen it to know it.
+    // The database must have used k1 to know it.
     switch(&db, &[("k1", 1), ("k2", 2)]).unwrap();
     init(&mut db.app_for("bob")).unwrap();
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
@@ -194,7 +194,7 @@ fn a_minting_call_that_waited_for_the_retirement_sees_it() {
     rewrap(&db, 10).unwrap();
     let mut admin = db.conn("wire_admin");
     admin.batch_execute("BEGIN; SELECT vault_retire_kek('k2')").unwrap();
-    // Another database's administrator may still make it the active one.
+    // Another database's administrator may still make k2 active.
     let other = cluster.database("other");
     switch(&other, &[("k2", 2), ("k1", 1)]).unwrap();
     std::thread::scope(|scope| {

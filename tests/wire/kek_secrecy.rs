@@ -1,4 +1,4 @@
-//! No byte of a key where anybody but its user could read it.
+//! No byte of a key appears where anyone but its user could read it.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ fn printed(client: &mut Client, sql: &str) -> String {
     text
 }
 
-/// Every kind of call and failure; gives the master keys that were seen and the errors.
+/// Runs every kind of call and failure, and returns the master keys and the errors.
 fn use_everything(db: &Db) -> (Vec<Vec<u8>>, Vec<Refusal>) {
     let mut app = db.app_for("alice");
     let mut keys = vec![init(&mut app).unwrap(), rotate(&mut app).unwrap()];
@@ -40,7 +40,7 @@ fn use_everything(db: &Db) -> (Vec<Vec<u8>>, Vec<Refusal>) {
     refusals.push(expect_vault_error(fetch(&mut db.app_for("mallory")), "XX001"));
     db.force("UPDATE vault_ext.encryption_vaults SET kek_id = 'gone' WHERE user_id = 'mallory'");
     refusals.push(expect_vault_error(fetch(&mut db.app_for("mallory")), "55000"));
-    // Errors raised by SQL inside the calls: a policy that throws, a constraint that a new row breaks.
+    // Errors that SQL raises inside the calls: in a policy, and by a constraint that the new row breaks.
     db.force(
         "CREATE FUNCTION boom(id text) RETURNS boolean LANGUAGE plpgsql AS
             $$ BEGIN IF id = 'boom' THEN RAISE EXCEPTION 'boom'; END IF; RETURN true; END $$;
@@ -54,7 +54,7 @@ fn use_everything(db: &Db) -> (Vec<Vec<u8>>, Vec<Refusal>) {
     (keys, refusals)
 }
 
-/// Settings, activity, process titles, memory of statements: all that a superuser may read in SQL or with ps.
+/// Everything that a superuser may read in SQL or with ps: settings, activity, process titles, prepared statements.
 fn outside_views(cluster: &Cluster, db: &Db) -> Vec<String> {
     let mut superuser = db.superuser();
     let mut texts: Vec<_> = [
@@ -76,7 +76,7 @@ fn outside_views(cluster: &Cluster, db: &Db) -> Vec<String> {
     let processes = cluster.processes();
     assert!(processes.len() > 3, "{processes:?}");
     for pid in processes {
-        // A process may have ended in the meantime.
+        // The process may have ended in the meantime.
         if let Ok(title) = fs::read(format!("/proc/{pid}/cmdline")) {
             texts.push(String::from_utf8_lossy(&title).into_owned());
         }
@@ -87,7 +87,7 @@ fn outside_views(cluster: &Cluster, db: &Db) -> Vec<String> {
     texts
 }
 
-fn shows_nothing(mut cluster: Cluster, keks: &[[u8; 32]]) {
+fn assert_no_key_shows(mut cluster: Cluster, keks: &[[u8; 32]]) {
     cluster.configure("log_statement = all");
     cluster.configure("log_min_messages = debug1");
     cluster.configure("log_min_duration_statement = 0");
@@ -111,7 +111,7 @@ fn a_key_from_the_setting_shows_nowhere() {
     let mut cluster = Cluster::builder().without_fsync().env("RUST_BACKTRACE", "1").prepare();
     let text = keyring_line("one", &kek(120)) + &keyring_line("two", &kek(121));
     cluster.configure(&format!("vault_ext.kek = '{}'", text.replace('\n', "\\n")));
-    shows_nothing(cluster, &[kek(120), kek(121)]);
+    assert_no_key_shows(cluster, &[kek(120), kek(121)]);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_key_from_the_file_shows_nowhere() {
         .env("RUST_BACKTRACE", "full")
         .keyring(&keyring_line("one", &kek(122)))
         .prepare();
-    shows_nothing(cluster, &[kek(122)]);
+    assert_no_key_shows(cluster, &[kek(122)]);
 }
 
 #[test]
@@ -129,11 +129,11 @@ fn a_key_from_the_command_shows_nowhere() {
     let mut cluster = Cluster::builder().without_fsync().prepare();
     let path = cluster.write_kek("from-kms", base64(&kek(123)), 0o600);
     cluster.configure(&format!("vault_ext.kek_command = 'cat {}'", path.display()));
-    shows_nothing(cluster, &[kek(123)]);
+    assert_no_key_shows(cluster, &[kek(123)]);
 }
 
 #[test]
-fn the_setting_reads_as_stars_and_only_for_superusers() {
+fn the_setting_shows_as_stars_and_only_to_superusers() {
     let mut cluster = Cluster::builder().without_fsync().prepare();
     cluster.configure(&format!("vault_ext.kek = '{}'", base64(&kek(124))));
     cluster.start();
@@ -154,7 +154,7 @@ fn the_setting_reads_as_stars_and_only_for_superusers() {
 }
 
 #[test]
-fn backtraces_asked_for_in_the_environment_reach_no_client() {
+fn backtraces_enabled_in_the_environment_reach_no_client() {
     for value in ["1", "full"] {
         let cluster = Cluster::builder()
             .with_wire_kek()
@@ -162,7 +162,7 @@ fn backtraces_asked_for_in_the_environment_reach_no_client() {
             .env("RUST_BACKTRACE", value)
             .env("RUST_LIB_BACKTRACE", "1")
             .start();
-        // expect_error looks into each of the errors.
+        // expect_error checks each error.
         let (_, refusals) = use_everything(&cluster.database("d"));
         for refusal in refusals {
             let detail = refusal.detail.unwrap_or_default();
@@ -193,7 +193,7 @@ fn the_trail_and_the_statistics_of_running_calls_hold_no_key() {
     let waiting = std::thread::spawn(move || fetch(&mut app));
     let mut watcher = cluster.superuser("postgres");
     let mut seen = String::new();
-    eventually(std::time::Duration::from_secs(10), "the call shows in pg_stat_activity", || {
+    eventually(std::time::Duration::from_secs(10), "the call appears in pg_stat_activity", || {
         seen = printed(
             &mut watcher,
             "SELECT a::text FROM pg_stat_activity a WHERE query LIKE '%vault_get%' AND usename = 'wire_app' AND state = 'active'",

@@ -1,29 +1,29 @@
-//! What the settings around the KEK do when all is well, and that nobody misspells or changes them.
+//! The KEK settings with good values. Misspelt names and changes at run time are refused.
 
 use crate::harness::{Cluster, base64, decode, expect_error, fetch, init, kek, keyring_line};
 
-fn bare() -> Cluster {
+fn without_kek() -> Cluster {
     Cluster::builder().without_fsync().prepare()
 }
 
-fn with_file(path: &std::path::Path, cluster: &mut Cluster) {
+fn set_kek_file(path: &std::path::Path, cluster: &mut Cluster) {
     cluster.configure(&format!("vault_ext.kek_file = '{}'", path.display()));
 }
 
-/// A file with a good key under that mode.
+/// A server whose key file has a good key and this mode.
 fn with_mode(mode: u32) -> Cluster {
-    let mut cluster = bare();
+    let mut cluster = without_kek();
     let path = cluster.write_kek("keyring", base64(&kek(80)), mode);
-    with_file(&path, &mut cluster);
+    set_kek_file(&path, &mut cluster);
     cluster
 }
 
 #[test]
 fn the_same_key_through_file_command_and_setting_opens_the_same_vault() {
-    let mut cluster = bare();
+    let mut cluster = without_kek();
     let text = keyring_line("one", &kek(81)) + &keyring_line("two", &kek(82));
     let path = cluster.write_kek("keyring", &text, 0o400);
-    with_file(&path, &mut cluster);
+    set_kek_file(&path, &mut cluster);
     cluster.start();
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
@@ -39,8 +39,8 @@ fn the_same_key_through_file_command_and_setting_opens_the_same_vault() {
 }
 
 #[test]
-fn the_setting_form_warns_at_each_start_and_recommends_the_file() {
-    let mut cluster = bare();
+fn a_key_in_the_setting_gives_a_warning_at_each_start_that_recommends_the_file() {
+    let mut cluster = without_kek();
     cluster.configure(&format!("vault_ext.kek = '{}'", base64(&kek(83))));
     cluster.start();
     for _ in 0..2 {
@@ -52,8 +52,8 @@ fn the_setting_form_warns_at_each_start_and_recommends_the_file() {
 }
 
 #[test]
-fn dev_mode_runs_on_zeros_and_warns_at_each_start() {
-    let mut cluster = bare();
+fn dev_mode_uses_an_all_zero_kek_and_warns_at_each_start() {
+    let mut cluster = without_kek();
     cluster.configure("vault_ext.dev_mode = on");
     cluster.start();
     assert!(cluster.log().contains("WARNING:  "), "{}", cluster.log());
@@ -128,8 +128,8 @@ fn nobody_changes_a_key_setting_at_run_time() {
 }
 
 #[test]
-fn a_value_that_is_no_value_of_its_setting_is_warned_of_and_the_default_holds() {
-    // PostgreSQL's way with settings of libraries: it warns at the start and takes the default, which is the safe one.
+fn an_invalid_value_gives_a_warning_and_the_default_applies() {
+    // PostgreSQL warns at startup about such a value in a library's setting, and uses the default, which is safe.
     for (line, default) in [
         ("vault_ext.on_bad_kek = ignore", "refuse_start"),
         ("vault_ext.audit_slots = 0", "4"),

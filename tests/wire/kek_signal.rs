@@ -1,4 +1,4 @@
-//! SIGHUP reloads the keyring once per server, on a standby too, and says in the log how it went.
+//! SIGHUP reloads the keyring once per server, also on a standby, and the log shows the outcome.
 
 use std::fs;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::keyring::{cluster, keyring, loaded, reload, write};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Sends SIGHUP and waits until the log has that many more lines with the words.
+/// Sends SIGHUP and waits until the log has this many more lines with these words.
 #[track_caller]
-fn hup(cluster: &Cluster, words: &str, lines: usize) {
+fn sighup_and_wait_for_log(cluster: &Cluster, words: &str, lines: usize) {
     let count = || cluster.log().matches(words).count();
     let before = count();
     cluster.signal_postmaster(Signal::HUP);
@@ -36,18 +36,18 @@ fn a_signal_reloads_once_per_server() {
         init(session).unwrap();
     }
     write(&cluster, &keyring(&[("k2", 2), ("k1", 1)]));
-    hup(&cluster, "vault_ext: keyring reloaded: active k2; added k2", 1);
+    sighup_and_wait_for_log(&cluster, "vault_ext: keyring reloaded: active k2; added k2", 1);
     assert_eq!(init(&mut db.app_for("new")).unwrap().kek_id, "k2");
     for session in &mut sessions {
         assert_eq!(fetch(session).unwrap().kek_id, "k1");
     }
-    // Each session has seen its own SIGHUP by now; only the listener reloaded.
+    // By now each session has received its own SIGHUP, but only the listener reloaded.
     assert_eq!(cluster.log().matches("keyring reloaded").count(), 1);
     assert_no_secrets(&cluster, &[], &[kek(1).to_vec(), kek(2).to_vec()]);
 }
 
 #[test]
-fn what_a_signal_cannot_judge_is_refused_and_logged() {
+fn a_keyring_that_a_signal_cannot_check_is_refused_and_logged() {
     let cluster = cluster(&[("k1", 1), ("k2", 2)]);
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
@@ -58,28 +58,28 @@ fn what_a_signal_cannot_judge_is_refused_and_logged() {
         (String::new(), "is empty"),
     ] {
         write(&cluster, &text);
-        hup(&cluster, words, 1);
+        sighup_and_wait_for_log(&cluster, words, 1);
         assert_eq!(loaded(&db), ["k1", "k2"]);
     }
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
-    // What the signal left to somebody who sees the vaults:
+    // The signal leaves this decision to an administrator, who sees the vaults.
     write(&cluster, &keyring(&[("k1", 1)]));
     reload(&db).unwrap();
     assert_eq!(loaded(&db), ["k1"]);
 }
 
 #[test]
-fn a_signal_for_other_reasons_is_quiet() {
+fn a_signal_for_other_reasons_logs_no_reload() {
     let mut cluster = cluster(&[("k1", 1)]);
     cluster.database("d");
     cluster.configure("log_min_messages = debug1");
-    hup(&cluster, "the keyring is unchanged", 1);
+    sighup_and_wait_for_log(&cluster, "the keyring is unchanged", 1);
     let log = cluster.log();
     assert!(!log.contains("keyring reloaded") && !log.contains("not reloaded"), "{log}");
 }
 
 #[test]
-fn a_signal_brings_a_disabled_vault_up() {
+fn a_signal_makes_a_disabled_vault_work() {
     let mut cluster = Cluster::builder().without_fsync().conf("vault_ext.on_bad_kek = disable").prepare();
     let path = cluster.dir().join("keyring");
     cluster.configure(&format!("vault_ext.kek_file = '{}'", path.display()));
@@ -87,12 +87,12 @@ fn a_signal_brings_a_disabled_vault_up() {
     let db = cluster.database("d");
     expect_vault_error(init(&mut db.app_for("alice")), "55000");
     write(&cluster, &keyring(&[("k1", 1)]));
-    hup(&cluster, "keyring reloaded: active k1; added k1", 1);
+    sighup_and_wait_for_log(&cluster, "keyring reloaded: active k1; added k1", 1);
     init(&mut db.app_for("alice")).unwrap();
 }
 
 #[test]
-fn a_standby_reloads_by_signal_and_is_ready_when_promoted() {
+fn a_standby_reloads_on_a_signal_and_is_ready_when_promoted() {
     let mut cluster = cluster(&[("k1", 1)]);
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
@@ -102,7 +102,7 @@ fn a_standby_reloads_by_signal_and_is_ready_when_promoted() {
     let refusal = expect_vault_error(reload(&db), "25006");
     assert!(refusal.hint.unwrap_or_default().contains("pg_reload_conf"));
     write(&cluster, &keyring(&[("k2", 2), ("k1", 1)]));
-    hup(&cluster, "keyring reloaded: active k2; added k2", 1);
+    sighup_and_wait_for_log(&cluster, "keyring reloaded: active k2; added k2", 1);
     assert_eq!(loaded(&db), ["k2", "k1"]);
     db.force("SELECT pg_promote(true, 30)");
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
@@ -115,7 +115,7 @@ fn the_listener_comes_back_and_stops_with_the_server() {
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
     write(&cluster, &keyring(&[("k2", 2), ("k1", 1)]));
-    hup(&cluster, "keyring reloaded", 1);
+    sighup_and_wait_for_log(&cluster, "keyring reloaded", 1);
     let mut ended = Vec::new();
     for end in ["terminate", "kill"] {
         eventually(SOON, "the listener runs", || listener(&cluster).is_some_and(|pid| !ended.contains(&pid)));
@@ -129,11 +129,11 @@ fn the_listener_comes_back_and_stops_with_the_server() {
         eventually(SOON, "another one runs", || listener(&cluster).is_some_and(|new| !ended.contains(&new)));
         eventually(SOON, "the server answers", || cluster.try_conn("postgres", "d").is_ok());
     }
-    // The ring outlives the crash that a kill -9 is.
+    // The keyring survives the crash that kill -9 causes.
     assert_eq!(loaded(&db), ["k2", "k1"]);
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
     write(&cluster, &keyring(&[("k3", 3), ("k2", 2), ("k1", 1)]));
-    // The new one may not have its handler yet when the first signal comes.
+    // The new listener may not have its handler yet when the first signal arrives.
     eventually(SOON, "the new listener reloads", || {
         cluster.signal_postmaster(Signal::HUP);
         loaded(&db) == ["k3", "k2", "k1"]

@@ -1,10 +1,10 @@
-//! No source or several, and every way in which `vault_ext.kek_command` goes wrong.
+//! No source, several sources, and every way in which `vault_ext.kek_command` can fail.
 
 use std::time::{Duration, Instant};
 
 use crate::harness::{Cluster, base64, eventually, kek, refuses_kek};
 
-fn bare() -> Cluster {
+fn without_kek() -> Cluster {
     Cluster::builder().without_fsync().prepare()
 }
 
@@ -13,7 +13,7 @@ fn secret() -> Vec<u8> {
 }
 
 fn with_command(command: &str) -> Cluster {
-    let mut cluster = bare();
+    let mut cluster = without_kek();
     let quoted = command.replace('\'', "''");
     cluster.configure(&format!("vault_ext.kek_command = '{quoted}'"));
     cluster
@@ -23,7 +23,7 @@ fn with_command(command: &str) -> Cluster {
 fn two_sources_are_refused() {
     let pairs = [["kek_file", "kek_command"], ["kek_file", "kek"], ["kek_command", "kek"]];
     for pair in pairs {
-        let mut cluster = bare();
+        let mut cluster = without_kek();
         let path = cluster.write_kek("keyring", base64(&kek(80)), 0o600);
         for setting in pair {
             let value = match setting {
@@ -39,7 +39,7 @@ fn two_sources_are_refused() {
 
 #[test]
 fn no_source_is_refused() {
-    refuses_kek("none", bare(), &["kek_file", "kek_command"], &[]);
+    refuses_kek("none", without_kek(), &["kek_file", "kek_command"], &[]);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_hanging_command_is_killed_at_its_time_limit() {
     let start = Instant::now();
     refuses_kek("hanging", cluster, &["kek_command", "time|within"], &[]);
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
-    // refuses_kek removed the server with all that ran in its folder; the command must not have outlived its limit.
+    // refuses_kek removed the server and everything that ran in its folder. The command must not outlive its limit.
     assert!(!data.exists());
 }
 

@@ -1,10 +1,11 @@
-//! What may stand in a keyring, whatever its source, and what is said about everything else.
+//! The text of a keyring from any source: what it may contain, and the errors about everything else.
 
 use crate::harness::{Cluster, PREDECESSOR_KEK, base64, decode, fetch, init, kek, keyring_line, refuses_kek};
 
-const DOTS: &str = "# a comment\n\n";
+/// The first two lines of a keyring, which are fine.
+const TWO_LINES: &str = "# a comment\n\n";
 
-/// A server whose key file holds the text.
+/// A server whose key file contains this text.
 fn with_file(text: impl AsRef<[u8]>) -> Cluster {
     let mut cluster = Cluster::builder().without_fsync().prepare();
     let path = cluster.write_kek("keyring", text, 0o600);
@@ -12,87 +13,87 @@ fn with_file(text: impl AsRef<[u8]>) -> Cluster {
     cluster
 }
 
-/// A line whose key is the given bytes, after two lines that are fine.
+/// A keyring whose third line has these bytes as the key.
 fn third_line(bytes: &[u8]) -> String {
-    format!("{DOTS}third {}\n", base64(bytes))
+    format!("{TWO_LINES}third {}\n", base64(bytes))
 }
 
 #[track_caller]
-fn refused(cause: &'static str, text: impl AsRef<[u8]>, words: &[&str], secret: &[u8]) {
+fn expect_refused(cause: &'static str, text: impl AsRef<[u8]>, words: &[&str], secret: &[u8]) {
     refuses_kek(cause, with_file(text), words, &[secret.to_vec()]);
 }
 
 #[test]
 fn an_empty_file_is_refused() {
-    refused("empty", "", &["empty|no kek"], &kek(40));
+    expect_refused("empty", "", &["empty|no kek"], &kek(40));
 }
 
 #[test]
-fn a_file_of_comments_and_blank_lines_is_as_good_as_empty() {
-    refused("empty", "# nothing\n\n   \n", &["empty|no kek"], &kek(40));
+fn a_file_of_comments_and_blank_lines_counts_as_empty() {
+    expect_refused("empty", "# nothing\n\n   \n", &["empty|no kek"], &kek(40));
 }
 
 #[test]
 fn a_huge_file_is_refused() {
     let mut text = "# filler\n".repeat(300_000);
     text.push_str(&keyring_line("a", &kek(41)));
-    refused("too large", text, &["too large|larger than|at most|more than"], &kek(41));
+    expect_refused("too large", text, &["too large|larger than|at most|more than"], &kek(41));
 }
 
 #[test]
 fn a_key_of_31_bytes_is_refused() {
-    refused("wrong length", third_line(&kek(42)[..31]), &["line 3", "32"], &kek(42)[..31]);
+    expect_refused("wrong length", third_line(&kek(42)[..31]), &["line 3", "32"], &kek(42)[..31]);
 }
 
 #[test]
 fn a_key_of_33_bytes_is_refused() {
     let key = [&kek(43)[..], b"!"].concat();
-    refused("wrong length", third_line(&key), &["line 3", "32"], &key);
+    expect_refused("wrong length", third_line(&key), &["line 3", "32"], &key);
 }
 
 #[test]
 fn a_key_of_16_bytes_is_refused() {
-    refused("wrong length", third_line(&kek(44)[..16]), &["line 3", "32"], &kek(44)[..16]);
+    expect_refused("wrong length", third_line(&kek(44)[..16]), &["line 3", "32"], &kek(44)[..16]);
 }
 
 #[test]
 fn a_bare_key_of_the_wrong_length_is_refused_too() {
     let text = base64(&kek(45)[..24]);
-    refused("wrong length of a bare key", text, &["line 1", "32"], &kek(45)[..24]);
+    expect_refused("wrong length of a bare key", text, &["line 1", "32"], &kek(45)[..24]);
 }
 
 #[test]
-fn text_that_is_no_base64_is_refused() {
+fn text_that_is_not_base64_is_refused() {
     let text = base64(&kek(46)).replacen(|c: char| c.is_ascii_lowercase(), "*", 3);
-    refused("bad base64", format!("{DOTS}third {text}\n"), &["line 3", "base64"], &kek(46));
+    expect_refused("bad base64", format!("{TWO_LINES}third {text}\n"), &["line 3", "base64"], &kek(46));
 }
 
 #[test]
 fn padding_in_the_middle_is_refused() {
     let mut text = base64(&kek(47));
     text.replace_range(20..21, "=");
-    refused("bad base64", format!("{DOTS}third {text}\n"), &["line 3", "base64"], &kek(47));
+    expect_refused("bad base64", format!("{TWO_LINES}third {text}\n"), &["line 3", "base64"], &kek(47));
 }
 
 #[test]
-fn the_url_safe_alphabet_is_refused_by_its_name() {
+fn the_url_safe_alphabet_is_refused_by_name() {
     let seed = (0..).find(|seed| base64(&kek(1000 + seed)).contains('/')).map(|seed| 1000 + seed);
     let key = kek(seed.expect("some key has a slash"));
     let text = base64(&key).replace('/', "_").replace('+', "-");
-    refused("wrong alphabet", format!("{DOTS}third {text}\n"), &["line 3", "alphabet|url"], &key);
+    expect_refused("wrong alphabet", format!("{TWO_LINES}third {text}\n"), &["line 3", "alphabet|url"], &key);
 }
 
 #[test]
 fn hexadecimal_is_refused() {
     let hex: String = kek(48).iter().map(|b| format!("{b:02x}")).collect();
     // 64 hex digits are base64 of 48 bytes.
-    refused("wrong length", format!("{DOTS}third {hex}\n"), &["line 3", "32"], &kek(48));
+    expect_refused("wrong length", format!("{TWO_LINES}third {hex}\n"), &["line 3", "32"], &kek(48));
 }
 
 #[test]
 fn a_duplicate_id_is_refused() {
     let text = [keyring_line("a", &kek(49)), keyring_line("b", &kek(50)), keyring_line("a", &kek(51))];
-    refused("duplicate id", text.concat(), &["line 3", "duplicate|twice|already|repeats"], &kek(51));
+    expect_refused("duplicate id", text.concat(), &["line 3", "duplicate|twice|already|repeats"], &kek(51));
 }
 
 #[test]
@@ -103,47 +104,47 @@ fn an_all_zero_key_is_refused() {
 #[test]
 fn an_all_zero_key_behind_a_good_one_is_refused() {
     let text = keyring_line("a", &kek(52)) + &third_line(&[0; 32]);
-    refused("all zero behind another", text, &["line 4", "zero"], &kek(52));
+    expect_refused("all zero behind another", text, &["line 4", "zero"], &kek(52));
 }
 
 #[test]
-fn an_id_of_other_characters_is_refused() {
-    let text = DOTS.to_owned() + &keyring_line("ke\u{fc}", &kek(53));
-    refused("bad id", text, &["line 3", "ascii"], &kek(53));
+fn an_id_with_non_ascii_characters_is_refused() {
+    let text = TWO_LINES.to_owned() + &keyring_line("ke\u{fc}", &kek(53));
+    expect_refused("bad id", text, &["line 3", "ascii"], &kek(53));
 }
 
 #[test]
 fn an_id_of_65_characters_is_refused() {
-    let text = DOTS.to_owned() + &keyring_line(&"k".repeat(65), &kek(54));
-    refused("long id", text, &["line 3", "id", "64"], &kek(54));
+    let text = TWO_LINES.to_owned() + &keyring_line(&"k".repeat(65), &kek(54));
+    expect_refused("long id", text, &["line 3", "id", "64"], &kek(54));
 }
 
 #[test]
 fn a_key_before_its_id_is_refused_and_not_shown() {
-    // The commonest slip: the key stands where an id should be, and an error that quotes ids would print it.
+    // The most common mistake puts the key in the place of the id. An error that quotes ids would print it.
     let text = format!("{} mine\n", base64(&kek(55)).replace('=', ""));
-    refused("swapped", text, &["line 1"], &kek(55));
+    expect_refused("swapped", text, &["line 1"], &kek(55));
 }
 
 #[test]
 fn a_third_word_on_a_line_is_refused() {
-    let text = format!("{DOTS}third {} more\n", base64(&kek(56)));
-    refused("third word", text, &["line 3"], &kek(56));
+    let text = format!("{TWO_LINES}third {} more\n", base64(&kek(56)));
+    expect_refused("third word", text, &["line 3"], &kek(56));
 }
 
 #[test]
-fn two_bare_lines_are_refused() {
+fn two_bare_keys_are_refused() {
     let text = format!("{}\n{}\n", base64(&kek(57)), base64(&kek(58)));
-    refused("two bare lines", text, &["line 1", "single key"], &kek(57));
+    expect_refused("two bare lines", text, &["line 1", "single key"], &kek(57));
 }
 
 #[test]
-fn a_file_that_is_no_text_is_refused() {
-    refused("not text", kek(59), &["text|utf-8|ascii"], &kek(59));
+fn a_file_that_is_not_text_is_refused() {
+    expect_refused("not text", kek(59), &["text|utf-8|ascii"], &kek(59));
 }
 
-/// Which key encrypts now, of a server with that key file.
-fn minted_under(cluster: &mut Cluster) -> String {
+/// Starts the server and returns the id of the KEK that wraps a new key.
+fn start_and_mint(cluster: &mut Cluster) -> String {
     cluster.start();
     let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
@@ -153,26 +154,26 @@ fn minted_under(cluster: &mut Cluster) -> String {
 }
 
 #[test]
-fn a_bare_line_is_a_keyring_of_one_named_env_v1() {
+fn a_bare_key_is_a_keyring_of_one_kek_named_env_v1() {
     for text in [
         format!("{}\n", base64(&kek(60))),
         base64(&kek(60)),
         base64(&kek(60)).trim_end_matches('=').to_owned(),
-        format!("{DOTS}{}\n\n# end", base64(&kek(60))),
+        format!("{TWO_LINES}{}\n\n# end", base64(&kek(60))),
     ] {
-        assert_eq!(minted_under(&mut with_file(&text)), "env-v1", "{text:?}");
+        assert_eq!(start_and_mint(&mut with_file(&text)), "env-v1", "{text:?}");
     }
 }
 
 #[test]
-fn the_id_of_a_bare_line_can_be_set() {
+fn the_id_of_a_bare_key_can_be_set() {
     let mut cluster = with_file(base64(&kek(61)));
     cluster.configure("vault_ext.kek_id = 'prod:2025-11/a_b.c-d'");
-    assert_eq!(minted_under(&mut cluster), "prod:2025-11/a_b.c-d");
+    assert_eq!(start_and_mint(&mut cluster), "prod:2025-11/a_b.c-d");
 }
 
 #[test]
-fn a_bad_id_for_a_bare_line_is_refused() {
+fn a_bad_id_for_a_bare_key_is_refused() {
     for (cause, id) in [("bad kek_id", "two words"), ("empty kek_id", "")] {
         let mut cluster = with_file(base64(&kek(62)));
         cluster.configure(&format!("vault_ext.kek_id = '{id}'"));
@@ -183,8 +184,8 @@ fn a_bad_id_for_a_bare_line_is_refused() {
 #[test]
 fn the_first_key_of_a_keyring_is_active_and_the_others_open() {
     let (old, new) = (keyring_line("old", &kek(63)), keyring_line("new", &kek(64)));
-    let mut cluster = with_file(format!("{DOTS}{old}{new}"));
-    assert_eq!(minted_under(&mut cluster), "old");
+    let mut cluster = with_file(format!("{TWO_LINES}{old}{new}"));
+    assert_eq!(start_and_mint(&mut cluster), "old");
     cluster.write_kek("keyring", format!("{new}\n# kept for old rows\n{old}"), 0o600);
     cluster.restart();
     let db = cluster.existing_database("d");
@@ -195,13 +196,13 @@ fn the_first_key_of_a_keyring_is_active_and_the_others_open() {
 #[test]
 fn blanks_and_tabs_around_the_words_do_not_matter() {
     let text = format!("  spaced \t {}  \n", base64(&PREDECESSOR_KEK));
-    assert_eq!(minted_under(&mut with_file(text)), "spaced");
+    assert_eq!(start_and_mint(&mut with_file(text)), "spaced");
 }
 
 #[test]
-fn a_keyring_of_64_keys_is_taken_and_one_of_65_is_refused() {
+fn a_keyring_of_64_keys_is_accepted_and_one_of_65_is_refused() {
     let keyring = |keys| (0..keys).map(|i| keyring_line(&format!("kek-{i}"), &kek(2000 + i))).collect::<String>();
-    refused("too many keys", keyring(65), &["65", "64"], &kek(2000));
+    expect_refused("too many keys", keyring(65), &["65", "64"], &kek(2000));
     let mut cluster = with_file(keyring(64));
-    assert_eq!(minted_under(&mut cluster), "kek-0");
+    assert_eq!(start_and_mint(&mut cluster), "kek-0");
 }

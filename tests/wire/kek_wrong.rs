@@ -1,4 +1,4 @@
-//! A KEK that is not the one a database was used with is recognised before anything is written.
+//! A KEK other than the one a database was used with is detected before anything is written.
 
 use crate::harness::{
     Cluster, Db, Refusal, assert_no_secrets, decode, expect_vault_error, fetch, init, kek, keyring_line, rotate,
@@ -8,14 +8,14 @@ fn cluster(seed: u64) -> Cluster {
     Cluster::builder().without_fsync().keyring(&keyring_line("k", &kek(seed))).start()
 }
 
-fn load(cluster: &mut Cluster, keyring: &str) {
+fn restart_with_keyring(cluster: &mut Cluster, keyring: &str) {
     cluster.write_kek("keyring", keyring, 0o600);
     cluster.restart();
 }
 
-/// No call goes through, for an old user and a new one, and no row changes.
+/// Asserts that every call fails and that no vault changes.
 #[track_caller]
-fn nothing_works(db: &Db, code: &str) -> Refusal {
+fn expect_nothing_works(db: &Db, code: &str) -> Refusal {
     let everything =
         "SELECT coalesce(string_agg(v::text, E'\\n' ORDER BY user_id), '') FROM vault_ext.encryption_vaults v";
     let before: String = db.value(everything);
@@ -32,9 +32,9 @@ fn nothing_works(db: &Db, code: &str) -> Refusal {
 fn another_kek_under_a_known_id_is_refused_with_both_check_values() {
     let mut cluster = cluster(100);
     let key = init(&mut cluster.database("d").app_for("alice")).unwrap();
-    load(&mut cluster, &keyring_line("k", &kek(101)));
+    restart_with_keyring(&mut cluster, &keyring_line("k", &kek(101)));
     let db = cluster.existing_database("d");
-    let refusal = nothing_works(&db, "55000");
+    let refusal = expect_nothing_works(&db, "55000");
     let known: String = db.value("SELECT check_value FROM vault_ext.keks WHERE kek_id = 'k'");
     let detail = refusal.detail.clone().unwrap_or_default();
     assert!(detail.contains(&known), "{refusal:?}");
@@ -46,7 +46,7 @@ fn another_kek_under_a_known_id_is_refused_with_both_check_values() {
     assert_eq!(db.vault_row("bob"), None);
     assert_eq!(db.value::<i64>("SELECT count(*) FROM vault_ext.keks"), 1);
     drop(db);
-    load(&mut cluster, &keyring_line("k", &kek(100)));
+    restart_with_keyring(&mut cluster, &keyring_line("k", &kek(100)));
     let db = cluster.existing_database("d");
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
     let secrets = [kek(100).to_vec(), kek(101).to_vec(), decode(&key.master_key)];
@@ -57,14 +57,14 @@ fn another_kek_under_a_known_id_is_refused_with_both_check_values() {
 fn a_kek_that_is_gone_from_the_keyring_is_named() {
     let mut cluster = cluster(102);
     let key = init(&mut cluster.database("d").app_for("alice")).unwrap();
-    load(&mut cluster, &keyring_line("new", &kek(103)));
+    restart_with_keyring(&mut cluster, &keyring_line("new", &kek(103)));
     let db = cluster.existing_database("d");
-    let refusal = nothing_works(&db, "55000");
+    let refusal = expect_nothing_works(&db, "55000");
     assert!(refusal.message.contains("\"k\""), "{refusal:?}");
     assert_eq!(init(&mut db.app_for("bob")).unwrap().kek_id, "new");
     drop(db);
     let both = keyring_line("new", &kek(103)) + &keyring_line("k", &kek(102));
-    load(&mut cluster, &both);
+    restart_with_keyring(&mut cluster, &both);
     let db = cluster.existing_database("d");
     assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
     let rotated = rotate(&mut db.app_for("alice")).unwrap();
@@ -94,17 +94,17 @@ fn a_wrong_kek_for_predecessor_rows_destroys_nothing() {
             VALUES ('alice', 'EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/', 'EBESExQVFhcYGRob', 1, 'env-v1')",
     );
     drop(db);
-    load(&mut cluster, &keyring_line("env-v1", &kek(106)));
+    restart_with_keyring(&mut cluster, &keyring_line("env-v1", &kek(106)));
     let db = cluster.existing_database("d");
     let row = db.vault_row("alice");
     for result in [fetch(&mut db.app_for("alice")), rotate(&mut db.app_for("alice")), init(&mut db.app_for("alice"))] {
-        let error = result.expect_err("no key under a wrong KEK");
+        let error = result.expect_err("a wrong KEK must give no key");
         let code = error.code().map(|code| code.code().to_owned());
         assert!(matches!(code.as_deref(), Some("XX001" | "55000")), "{error:?}");
     }
     assert_eq!(db.vault_row("alice"), row);
     drop(db);
-    load(&mut cluster, &keyring_line("env-v1", &crate::harness::PREDECESSOR_KEK));
+    restart_with_keyring(&mut cluster, &keyring_line("env-v1", &crate::harness::PREDECESSOR_KEK));
     let key = fetch(&mut cluster.existing_database("d").app_for("alice")).unwrap();
     assert_eq!(decode(&key.master_key), (0xa0..=0xbf).collect::<Vec<u8>>());
 }

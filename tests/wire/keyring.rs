@@ -1,10 +1,10 @@
-//! A server whose keyring file changes while it runs, and the calls that go with it.
+//! A server whose keyring file changes while it runs, and the calls for it.
 
 use postgres::Error;
 
 use crate::harness::{Cluster, Db, kek, keyring_line};
 
-/// A keyring file: ids with the seeds of their KEKs, the active one first.
+/// The text of a keyring file from ids and the seeds of their KEKs. The active one comes first.
 pub fn keyring(keks: &[(&str, u64)]) -> String {
     keks.iter().map(|(id, seed)| keyring_line(id, &kek(*seed))).collect()
 }
@@ -13,7 +13,7 @@ pub fn cluster(keks: &[(&str, u64)]) -> Cluster {
     Cluster::builder().keyring(&keyring(keks)).without_fsync().conf("max_connections = 200").start()
 }
 
-/// Puts another text in the place of the keyring, as one should: in one step.
+/// Replaces the keyring file in one step, as one should.
 pub fn write(cluster: &Cluster, text: &str) {
     let path = cluster.write_kek("keyring.new", text, 0o600);
     std::fs::rename(path, cluster.dir().join("keyring")).expect("the keyring file is replaced");
@@ -27,7 +27,7 @@ pub fn reload(db: &Db) -> Result<Reloaded, Error> {
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
-/// Changes the keyring and reloads it.
+/// Replaces the keyring file and reloads it.
 pub fn switch(db: &Db, keks: &[(&str, u64)]) -> Result<Reloaded, Error> {
     write(db.cluster, &keyring(keks));
     reload(db)
@@ -67,5 +67,5 @@ pub fn rewrap_in(client: &mut postgres::Client, batch_size: i32) -> Result<Total
         }
         _ => None,
     });
-    Ok(row.expect("the totals"))
+    Ok(row.expect("the call returns the totals"))
 }

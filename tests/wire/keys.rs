@@ -1,4 +1,4 @@
-//! What init, fetch, rotate and status do, one session at a time.
+//! The behaviour of init, fetch, rotate and status, one session at a time.
 
 use crate::harness::{base64, decode, expect_vault_error, fetch, init, rotate, shared_db, status};
 
@@ -36,7 +36,7 @@ fn init_again_gives_the_same_key() {
 }
 
 #[test]
-fn fetch_gives_the_key_and_before_init_there_is_none() {
+fn fetch_gives_the_key_and_fails_before_init() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     expect_vault_error(fetch(&mut app), "P0002");
@@ -57,7 +57,7 @@ fn fetch_gives_the_key_and_before_init_there_is_none() {
 }
 
 #[test]
-fn rotate_replaces_the_key_and_counts_its_version() {
+fn rotate_replaces_the_key_and_increments_its_version() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let mut seen = vec![init(&mut app).unwrap().master_key];
@@ -92,7 +92,7 @@ fn rotate_without_a_vault_acts_as_init() {
 }
 
 #[test]
-fn status_tells_about_the_vault_and_never_the_key() {
+fn status_describes_the_vault_and_never_shows_the_key() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let none = status(&mut app).unwrap();
@@ -125,7 +125,7 @@ fn every_user_has_a_key_of_its_own() {
     keys.dedup();
     assert_eq!(keys.len(), 50);
     let ivs: i64 = db.value("SELECT count(DISTINCT wrap_iv) FROM vault_ext.encryption_vaults");
-    assert_eq!(ivs, 50, "no nonce twice");
+    assert_eq!(ivs, 50, "a nonce was used twice");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn the_result_is_a_composite_that_reads_as_columns_and_as_json() {
 }
 
 #[test]
-fn a_plain_call_in_the_simple_protocol_works_too() {
+fn a_call_in_the_simple_protocol_works_too() {
     let db = shared_db();
     let mut app = db.app_for("alice");
     let key = init(&mut app).unwrap();

@@ -90,7 +90,7 @@ impl Ledger {
         let sql = format!("SELECT {} FROM {}()", VaultKey::COLUMNS, call.function());
         let result = client.simple_query(&sql);
         let ended = client.batch_execute(if result.is_ok() { "COMMIT" } else { "ROLLBACK" });
-        let result = result.and_then(|messages| ended.map(|()| VaultKey::of_message(&messages)));
+        let result = result.and_then(|messages| ended.map(|()| VaultKey::from_simple_query(&messages)));
         self.record(request, user, call, result)
     }
 

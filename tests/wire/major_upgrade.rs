@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::backup::some_vaults;
-use crate::extension_upgrade::{database_of, released, sql_version};
+use crate::extension_upgrade::{database_at_version, released, sql_version};
 use crate::golden::objects;
 use crate::harness::{Builder, Cluster, Stop, bindir, bindir_of, scratch_dir, server_command, succeed};
 
@@ -95,7 +95,7 @@ fn pg_upgrade_keeps_an_older_extension_version_that_can_be_upgraded_later() {
     for version in released() {
         let mut old = old_major().start();
         let ledger = {
-            let db = database_of(&old, &version, "d");
+            let db = database_at_version(&old, &version, "d");
             let ledger = some_vaults(&db);
             db.force(WITHOUT_COLUMN_VERSIONS);
             ledger
@@ -107,7 +107,7 @@ fn pg_upgrade_keeps_an_older_extension_version_that_can_be_upgraded_later() {
         assert_eq!(sql_version(&db), version);
         ledger.end_checks(&db, &format!("pg_upgrade with the SQL of {version}, {}", versions_text()), 1);
         db.force("ALTER EXTENSION vault_ext UPDATE");
-        let fresh = objects(&new.database_by("fresh", "CREATE EXTENSION vault_ext"));
+        let fresh = objects(&new.database_installed_by("fresh", "CREATE EXTENSION vault_ext"));
         assert_eq!(objects(&db), fresh);
         ledger.end_checks(&db, &format!("pg_upgrade with the SQL of {version}, upgraded then, {}", versions_text()), 1);
     }

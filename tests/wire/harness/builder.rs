@@ -1,4 +1,4 @@
-//! How a server comes to be: a copy of a cached initdb and the lines of its configuration.
+//! Builds a server from a copy of a cached initdb and some configuration lines.
 
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use super::neighbours;
 use super::os::server_command;
 use super::scratch::scratch_dir;
 
-/// A data directory of each installation, made once.
+/// One data directory for each installation, created once.
 static TEMPLATES: LazyLock<Mutex<HashMap<PathBuf, PathBuf>>> = LazyLock::new(Mutex::default);
 
 fn template(bindir: &Path) -> PathBuf {
@@ -43,20 +43,20 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Run the programs of that installation instead of the one under test.
+    /// Runs the programs in this directory instead of those of the installation under test.
     #[cfg(feature = "upgrade")]
     pub fn bindir(mut self, bindir: &Path) -> Self {
         self.bindir = bindir.to_owned();
         self
     }
 
-    /// Take over this data directory, a backup for example, instead of a fresh one.
+    /// Starts from a copy of this data directory (a backup, for example) instead of a fresh one.
     pub fn data_from(mut self, data: &Path) -> Self {
         self.data = Some(data.to_owned());
         self
     }
 
-    /// Appended to postgresql.conf, so it wins over everything the harness wrote.
+    /// Appends a line to postgresql.conf, where it overrides everything the harness wrote.
     pub fn conf(mut self, line: &str) -> Self {
         self.conf.push(line.to_owned());
         self
@@ -67,7 +67,7 @@ impl Builder {
         self
     }
 
-    /// The text of the file that `vault_ext.kek_file` names.
+    /// Sets the text of the file that `vault_ext.kek_file` names.
     pub fn keyring(mut self, text: &str) -> Self {
         self.keyring = Some(text.to_owned());
         self
@@ -78,24 +78,24 @@ impl Builder {
         self
     }
 
-    /// Exactly these libraries, in that order.
+    /// Preloads exactly these libraries, in this order.
     pub fn preload(mut self, libraries: &[&'static str]) -> Self {
         self.preload = libraries.to_vec();
         self
     }
 
-    /// Speed for tests that lose nothing when the machine crashes; commits stay synchronous.
+    /// Speeds up tests that need not survive a crash of the machine. Commits stay synchronous.
     pub fn without_fsync(self) -> Self {
         self.conf("fsync = off")
     }
 
-    /// Listen on a free port of 127.0.0.1 too.
+    /// Listens on a free port of 127.0.0.1 too.
     pub fn tcp(mut self) -> Self {
         self.tcp = true;
         self
     }
 
-    /// A data directory with its configuration, not started.
+    /// Creates the data directory and its configuration without starting the server.
     pub fn prepare(self) -> Cluster {
         let dir = scratch_dir();
         let source = self.data.unwrap_or_else(|| template(&self.bindir));
@@ -119,7 +119,7 @@ impl Builder {
         cluster.configure("log_line_prefix = '%m [%p] %q%u@%d '");
         cluster.configure("max_wal_size = 128MB");
         cluster.configure(&format!("shared_preload_libraries = '{}'", self.preload.join(", ")));
-        for line in self.preload.iter().flat_map(|library| neighbours::loudest(library)) {
+        for line in self.preload.iter().flat_map(|library| neighbours::verbose_settings(library)) {
             cluster.configure(line);
         }
         if let Some(text) = self.keyring {

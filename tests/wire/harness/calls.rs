@@ -1,4 +1,4 @@
-//! The extension's calls and rows as values.
+//! The extension's calls, with their rows as Rust values.
 
 use std::time::SystemTime;
 
@@ -15,13 +15,13 @@ pub struct VaultKey {
 impl VaultKey {
     pub const COLUMNS: &str = "master_key, format_version, kek_id, key_version";
 
-    /// The row that a simple query gave, in which everything is text.
-    pub fn of_message(messages: &[SimpleQueryMessage]) -> Self {
+    /// Parses the row that a simple query returned, in which every value is text.
+    pub fn from_simple_query(messages: &[SimpleQueryMessage]) -> Self {
         let row = messages.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
-        let row = row.expect("a call gives a row");
+        let row = row.expect("a call returns a row");
         let field = |column| row.get(column).expect("no part of a key is NULL");
         let number = |column| field(column).parse().expect("a number");
         VaultKey {
@@ -80,7 +80,7 @@ impl AuditRow {
         }
     }
 
-    /// Action, status and context, as the predecessor's table of actions names them.
+    /// Action, status and context, named as in the predecessor's table of actions.
     pub fn what(&self) -> (&str, i32, Option<&str>) {
         (&self.action, self.status, self.context.as_deref())
     }
@@ -117,7 +117,7 @@ pub fn status(client: &mut impl GenericClient) -> Result<Status, Error> {
     })
 }
 
-/// The identity for the rest of the session.
+/// Sets the identity for the rest of the session.
 pub fn set_user(client: &mut impl GenericClient, user: &str) {
     let sql = "SELECT set_config('app.current_user_id', $1, false)";
     client.execute(sql, &[&user]).expect("set_config works");

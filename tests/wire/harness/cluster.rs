@@ -1,4 +1,4 @@
-//! A server of its own for a test: made from a cached initdb, configured, started, watched and removed.
+//! A test's own server: created from a cached initdb, configured, started, watched and removed.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
@@ -21,7 +21,7 @@ pub(super) const PORT: u16 = 5432;
 
 static BINDIR: LazyLock<PathBuf> = LazyLock::new(|| bindir_of("VAULT_EXT_PG_CONFIG"));
 
-/// Where the programs of the installation are whose pg_config that variable names.
+/// The program directory of the installation whose pg_config this environment variable names.
 pub fn bindir_of(variable: &str) -> PathBuf {
     let pg_config = std::env::var_os(variable).unwrap_or_else(|| {
         panic!("{variable} must name the pg_config of a PostgreSQL tree that has vault_ext installed (see make help)")
@@ -51,7 +51,7 @@ pub struct Cluster {
     pub(super) tcp_port: Option<u16>,
     pub(super) postmaster: Option<Child>,
     pub(super) log_from: usize,
-    /// CREATE EXTENSION makes cluster-wide roles: one at a time.
+    /// CREATE EXTENSION creates cluster-wide roles, so only one may run at a time.
     pub(super) installing: Mutex<()>,
 }
 
@@ -64,7 +64,7 @@ impl Cluster {
         self.dir.join("data")
     }
 
-    /// The port that names the socket file too.
+    /// The port number, which is also part of the socket file's name.
     pub fn port(&self) -> u16 {
         self.tcp_port.unwrap_or(PORT)
     }
@@ -76,17 +76,17 @@ impl Cluster {
         writeln!(file, "{line}").expect("postgresql.conf is writable");
     }
 
-    /// A file owned by the server's user, beside the data directory.
+    /// Writes a file beside the data directory, owned by the server's user.
     pub fn write_kek(&self, name: &str, text: impl AsRef<[u8]>, mode: u32) -> PathBuf {
         let path = self.dir.join(name);
         fs::write(&path, text).expect("the key file is writable");
         chown_to_server(&path);
-        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("mode of the key file");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the key file's mode can be set");
         path
     }
 
     fn spawn(&mut self) {
-        assert!(self.postmaster.is_none(), "the server already runs");
+        assert!(self.postmaster.is_none(), "the server is already running");
         let log = self.open_log();
         self.log_from = self.whole_log().len();
         let child = server_command(self.bindir.join("postgres"), &self.dir)
@@ -95,7 +95,7 @@ impl Cluster {
             .envs(self.env.iter().cloned())
             .process_group(0)
             .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log file's handle"))
+            .stdout(log.try_clone().expect("the log file's handle can be copied"))
             .stderr(log)
             .spawn()
             .expect("postgres starts");
@@ -131,21 +131,21 @@ impl Cluster {
         let mut status = None;
         eventually(PATIENCE, "the server gives up", || {
             if self.try_conn("postgres", "postgres").is_ok() {
-                panic!("the server started and should not:\n{}", self.log());
+                panic!("the server started but should not have:\n{}", self.log());
             }
             status = self.exited();
             status.is_some()
         });
         self.postmaster = None;
         let log = self.log();
-        assert!(!status.is_some_and(|s| s.success()), "exit 0:\n{log}");
-        assert!(!log.contains("panicked at"), "a panic at start:\n{log}");
+        assert!(!status.is_some_and(|s| s.success()), "the server exited with status 0:\n{log}");
+        assert!(!log.contains("panicked at"), "the server panicked during startup:\n{log}");
         log
     }
 
     fn exited(&mut self) -> Option<ExitStatus> {
         let child = self.postmaster.as_mut().expect("the server was started");
-        child.try_wait().expect("the server can be waited for")
+        child.try_wait().expect("the server's status is available")
     }
 
     pub fn stop(&mut self, mode: Stop) {
@@ -163,7 +163,7 @@ impl Cluster {
         self.start();
     }
 
-    /// kill -9 of the postmaster and of every child, as a power cut would.
+    /// Kills the postmaster and every child with SIGKILL, like a power cut.
     pub fn crash(&mut self) {
         self.kill_everything();
         self.postmaster = None;
@@ -177,7 +177,7 @@ impl Cluster {
 
     fn kill_everything(&mut self) {
         let data = self.data();
-        // The postmaster first: it would start children again.
+        // The postmaster goes first, or it would start new children.
         if let Some(child) = self.postmaster.as_mut() {
             let _ = child.kill();
             let _ = child.wait();
@@ -199,14 +199,14 @@ impl Cluster {
         i32::try_from(child.id()).expect("a pid")
     }
 
-    /// A client program of PostgreSQL that acts on this server as that role.
+    /// A PostgreSQL client program that connects to this server as this role.
     pub fn program(&self, name: &str, role: &str) -> Command {
         let mut command = server_command(self.bindir.join(name), &self.dir);
         command.arg("-h").arg(&self.dir).arg("-p").arg(self.port().to_string()).args(["-U", role]);
         command
     }
 
-    /// A base backup of the running server, with the WAL that it needs.
+    /// Takes a base backup of the running server, with the WAL that it needs.
     pub fn base_backup(&self, options: &[&str]) -> PathBuf {
         let dir = scratch_dir().join("data");
         succeed(
@@ -249,7 +249,7 @@ impl Cluster {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// What the server wrote since its last start.
+    /// The log since the server's last start.
     pub fn log(&self) -> String {
         self.whole_log().split_off(self.log_from)
     }
@@ -261,7 +261,7 @@ impl Cluster {
 
 pub fn kill9(pid: i32) {
     if let Some(pid) = Pid::from_raw(pid) {
-        // It may have left by itself in the meantime.
+        // It may have exited in the meantime.
         let _ = kill_process(pid, Signal::KILL);
     }
 }

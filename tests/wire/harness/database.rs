@@ -1,4 +1,4 @@
-//! A database with the extension for each test, most of them in one server that the whole run shares.
+//! Each test's own database with the extension. Most of them are in one server that the whole run shares.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +9,7 @@ use super::calls::{AuditRow, set_user};
 use super::secrets::{PREDECESSOR_KEK, kek, keyring_line};
 use super::{Builder, Cluster};
 
-/// wire-1 is active; env-v1 opens the predecessor's rows; spare is known and unused.
+/// wire-1 is active, env-v1 opens the predecessor's rows, and spare is known but unused.
 static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
     let keyring = [
         "# the shared server's keyring\n".to_owned(),
@@ -32,7 +32,7 @@ static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A fresh database of the shared server, with the extension.
+/// A fresh database with the extension, in the shared server.
 pub fn shared_db() -> Db<'static> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let thread = std::thread::current();
@@ -59,15 +59,15 @@ BEGIN
     END LOOP;
 END $$";
 
-/// How the tests' databases get the extension: freshly or, where VAULT_EXT_INSTALL_FROM names a released version, by way
-/// of that one (make test-extension-upgrade).
+/// The statements that install the extension for the tests. If VAULT_EXT_INSTALL_FROM names a released version, they
+/// install that one and upgrade it (make test-extension-upgrade).
 static INSTALL: LazyLock<String> = LazyLock::new(|| match std::env::var("VAULT_EXT_INSTALL_FROM") {
     Ok(version) => format!("CREATE EXTENSION vault_ext VERSION '{version}'; ALTER EXTENSION vault_ext UPDATE"),
     Err(_) => "CREATE EXTENSION vault_ext".to_owned(),
 });
 
 impl Builder {
-    /// A server with one KEK, wire-1, from a file.
+    /// Gives the server one KEK, wire-1, from a file.
     pub fn with_wire_kek(self) -> Self {
         self.keyring(&keyring_line("wire-1", &kek(1)))
     }
@@ -85,18 +85,18 @@ impl Cluster {
         Db { cluster: self, name: name.to_owned() }
     }
 
-    /// A new database with the extension, and the login roles that the tests act as.
+    /// Creates a database with the extension, and the login roles that the tests use.
     pub fn database(&self, name: &str) -> Db<'_> {
-        self.database_by(name, &INSTALL)
+        self.database_installed_by(name, &INSTALL)
     }
 
-    /// The same with an extension that was installed by these statements.
-    pub fn database_by(&self, name: &str, install: &str) -> Db<'_> {
-        let _alone = self.installing.lock().unwrap_or_else(|e| e.into_inner());
+    /// Like `database`, but these statements install the extension.
+    pub fn database_installed_by(&self, name: &str, install: &str) -> Db<'_> {
+        let _guard = self.installing.lock().unwrap_or_else(|e| e.into_inner());
         let db = self.empty_database(name);
         let mut superuser = db.superuser();
         superuser.batch_execute(install).unwrap_or_else(|e| panic!("{install} fails: {e:?}\n{}", self.log()));
-        superuser.batch_execute(LOGINS).expect("the login roles");
+        superuser.batch_execute(LOGINS).expect("the login roles can be created");
         db
     }
 }
@@ -107,7 +107,7 @@ pub struct Db<'c> {
 }
 
 impl Db<'_> {
-    /// The login roles that the tests act as, where the database came from elsewhere.
+    /// Creates the login roles that the tests use, for a database that came from elsewhere.
     pub fn make_logins(&self) {
         self.force(LOGINS);
     }
@@ -120,19 +120,19 @@ impl Db<'_> {
         self.conn("postgres")
     }
 
-    /// The application: a login role that was only granted vault_ext_user.
+    /// A session of the application: a login role whose only grant is vault_ext_user.
     pub fn app(&self) -> Client {
         self.conn("wire_app")
     }
 
-    /// The application, acting for one of its users.
+    /// A session of the application that acts for one of its users.
     pub fn app_for(&self, user: &str) -> Client {
         let mut client = self.app();
         set_user(&mut client, user);
         client
     }
 
-    /// The whole trail, oldest row first, read in a session of its own.
+    /// The whole trail, oldest row first, read in a separate session.
     pub fn audit(&self) -> Vec<AuditRow> {
         self.audit_where("true")
     }
@@ -140,7 +140,7 @@ impl Db<'_> {
     pub fn audit_where(&self, condition: &str) -> Vec<AuditRow> {
         let columns = AuditRow::COLUMNS;
         let sql = format!("SELECT {columns} FROM vault_ext.encryption_vault_audit WHERE {condition} ORDER BY id");
-        let rows = self.superuser().query(&sql, &[]).expect("the audit trail");
+        let rows = self.superuser().query(&sql, &[]).expect("the audit trail can be read");
         rows.iter().map(AuditRow::new).collect()
     }
 
@@ -150,23 +150,23 @@ impl Db<'_> {
         rows
     }
 
-    /// Runs as the superuser, whom no policy binds.
+    /// Runs statements as the superuser, to whom no policy applies.
     #[track_caller]
     pub fn force(&self, sql: &str) {
         self.superuser().batch_execute(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     }
 
-    /// One value, as the superuser.
+    /// Reads one value as the superuser.
     #[track_caller]
     pub fn value<T: for<'a> postgres::types::FromSql<'a>>(&self, sql: &str) -> T {
         self.superuser().query_one(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0)
     }
 
-    /// The user's stored row, as text, for before-and-after comparisons.
+    /// The user's stored row as text, for comparisons of before and after.
     pub fn vault_row(&self, user: &str) -> Option<String> {
         self.superuser()
             .query_opt("SELECT v::text FROM vault_ext.encryption_vaults v WHERE user_id = $1", &[&user])
-            .expect("the vaults table")
+            .expect("the vaults table can be read")
             .map(|row| row.get(0))
     }
 }
@@ -174,9 +174,10 @@ impl Db<'_> {
 impl Drop for Db<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let of_this = format!("@{} ", self.name);
+            let database_tag = format!("@{} ", self.name);
             let log = self.cluster.log();
-            let lines: Vec<_> = log.lines().filter(|line| line.contains(&of_this) || !line.contains('@')).collect();
+            let lines: Vec<_> =
+                log.lines().filter(|line| line.contains(&database_tag) || !line.contains('@')).collect();
             let tail = &lines[lines.len().saturating_sub(100)..];
             eprintln!("--- server log of {}\n{}", self.name, tail.join("\n"));
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use postgres::error::DbError;
 
-/// An error of the server as the client saw it.
+/// A server error as the client saw it.
 #[derive(Debug)]
 pub struct Refusal {
     pub code: String,
@@ -25,30 +25,30 @@ impl Refusal {
         }
     }
 
-    /// All of its text.
+    /// The message, the detail and the hint together.
     pub fn text(&self) -> String {
         let part = |field: &Option<String>| field.clone().unwrap_or_default();
         format!("{}\n{}\n{}", self.message, part(&self.detail), part(&self.hint))
     }
 }
 
-/// The result must be an error with that SQLSTATE; whatever it is, nothing of the implementation may show.
+/// Asserts that the result is an error with this SQLSTATE and shows nothing of the implementation.
 #[track_caller]
 pub fn expect_error<T: Debug>(result: Result<T, postgres::Error>, code: &str) -> Refusal {
     let error = match result {
-        Ok(value) => panic!("expected an error {code}, got {value:?}"),
+        Ok(value) => panic!("expected error {code}, got {value:?}"),
         Err(error) => error,
     };
     let Some(db_error) = error.as_db_error() else {
-        panic!("expected an error {code}, the connection failed: {error:?}");
+        panic!("expected error {code}, but the connection failed: {error:?}");
     };
     let refusal = Refusal::new(db_error);
     assert_eq!(refusal.code, code, "{refusal:?}");
-    clean_detail(&refusal);
+    assert_no_internals(&refusal);
     refusal
 }
 
-/// An error of the extension itself: lower case, no full stop, with a hint.
+/// Asserts an error of the extension itself: it starts in lower case, has no full stop, and has a hint.
 #[track_caller]
 pub fn expect_vault_error<T: Debug>(result: Result<T, postgres::Error>, code: &str) -> Refusal {
     let refusal = expect_error(result, code);
@@ -61,14 +61,14 @@ pub fn expect_vault_error<T: Debug>(result: Result<T, postgres::Error>, code: &s
 }
 
 #[track_caller]
-fn clean_detail(refusal: &Refusal) {
+fn assert_no_internals(refusal: &Refusal) {
     let text = refusal.text().to_lowercase();
     for trace in ["backtrace", "panicked", ".rs:", "rust_", "core::", "std::", "pgrx", "/src/"] {
-        assert!(!text.contains(trace), "{trace:?} shows in {refusal:?}");
+        assert!(!text.contains(trace), "{trace:?} appears in {refusal:?}");
     }
 }
 
-/// Polls until the condition holds; a deadline and not a sleep.
+/// Polls until the condition holds, and fails at the deadline.
 #[track_caller]
 pub fn eventually(deadline: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + deadline;
@@ -81,7 +81,7 @@ pub fn eventually(deadline: Duration, what: &str, mut holds: impl FnMut() -> boo
     }
 }
 
-/// Runs the work in a thread and fails if it does not end in time: a test that could hang says so instead.
+/// Runs the work in a thread and fails if it does not end in time, so that a test fails instead of hanging.
 #[track_caller]
 pub fn without_deadlock<T: Send + 'static>(
     deadline: Duration,

@@ -1,4 +1,4 @@
-//! What every bad KEK has in common: the server says what is wrong, in words of its own for each cause, and shows no key.
+//! The checks that every bad KEK gets: the server reports each cause in its own words, and shows no key.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
@@ -6,19 +6,20 @@ use std::sync::{LazyLock, Mutex};
 use super::calls::{fetch, init, rotate, status};
 use super::{Cluster, assert_no_secrets, expect_vault_error};
 
-/// Which cause gave which message, over all tests of this run.
+/// The cause of each message, over all tests of this run.
 static MESSAGES: LazyLock<Mutex<HashMap<String, &'static str>>> = LazyLock::new(Mutex::default);
 
-/// The reason in the log, without what differs from run to run.
+/// The reason in the log, without the parts that differ between runs.
 fn reason(cluster: &Cluster, log: &str) -> String {
     let line =
         log.lines().find_map(|line| line.split_once("FATAL:  ")).unwrap_or_else(|| panic!("no FATAL line:\n{log}"));
     line.1.replace(&cluster.dir().display().to_string(), "DIR")
 }
 
-/// The server refuses to start; with `on_bad_kek = disable` it starts and every call fails with the same reason.
+/// Asserts that the server refuses to start. With `on_bad_kek = disable` it starts, and every call fails for the same
+/// reason.
 ///
-/// `words`: what the message must name, alternatives separated by `|`.
+/// The message must contain each of `words`, in which `|` separates alternatives.
 #[track_caller]
 pub fn refuses_kek(cause: &'static str, mut cluster: Cluster, words: &[&str], secrets: &[Vec<u8>]) {
     let log = cluster.start_expect_failure();

@@ -1,4 +1,4 @@
-//! What the tests stand on: servers, databases, calls and expectations.
+//! The tests' foundation: servers, databases, calls and expectations.
 
 mod builder;
 mod calls;
@@ -29,7 +29,7 @@ pub use kek_refusal::refuses_kek;
 #[cfg(feature = "mounts")]
 pub use mount::SmallFileSystem;
 pub use os::{chown_to_server, fail, server_command, succeed};
-pub use report::{Counts, report, rounds, size};
+pub use report::{Counts, report, rounds, scenario_size};
 pub use scratch::scratch_dir;
 pub use search::assert_no_secrets_in_files;
 pub use secrets::{PREDECESSOR_KEK, assert_no_secrets, base64, decode, kek, keyring_line};

@@ -1,4 +1,4 @@
-//! A file system of a few megabytes that a test may fill up. Mounting takes root.
+//! A file system of a few megabytes that a test can fill. Mounting it requires root.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -27,21 +27,21 @@ impl SmallFileSystem {
         &self.dir
     }
 
-    /// Takes all the room that is left.
+    /// Uses up all the space that is left.
     pub fn fill(&self) {
-        let mut filler = File::create(self.dir.join("filler")).expect("the filler");
+        let mut filler = File::create(self.dir.join("filler")).expect("the filler can be created");
         let copied = std::io::copy(&mut std::io::repeat(b'x'), &mut filler);
-        assert_eq!(copied.expect_err("no small file system").kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(copied.expect_err("the file system is too big to fill").kind(), std::io::ErrorKind::StorageFull);
     }
 
     pub fn make_room(&self) {
-        fs::remove_file(self.dir.join("filler")).expect("the filler goes");
+        fs::remove_file(self.dir.join("filler")).expect("the filler can be removed");
     }
 }
 
 impl Drop for SmallFileSystem {
     fn drop(&mut self) {
-        // Lazily: a server may still be on its way out.
+        // Lazily, because a server may still be shutting down.
         let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
     }
 }

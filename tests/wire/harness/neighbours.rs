@@ -1,4 +1,4 @@
-//! Other libraries in every server of the tests: `VAULT_EXT_PRELOAD` is its shared_preload_libraries, in that order.
+//! Other libraries that the test servers load: `VAULT_EXT_PRELOAD` lists their shared_preload_libraries, in order.
 
 use std::sync::LazyLock;
 
@@ -11,8 +11,8 @@ static PRELOAD: LazyLock<Vec<String>> = LazyLock::new(|| {
     list
 });
 
-/// What makes a library write down as much as it can.
-pub fn loudest(library: &str) -> &'static [&'static str] {
+/// The settings that make a library log as much as it can.
+pub fn verbose_settings(library: &str) -> &'static [&'static str] {
     match library {
         "vault_ext" => &[],
         "pgaudit" => &[
@@ -33,11 +33,11 @@ pub fn loudest(library: &str) -> &'static [&'static str] {
         ],
         "pg_stat_statements" => &["pg_stat_statements.track = all", "pg_stat_statements.track_utility = on"],
         "pg_cron" => &["cron.use_background_workers = on", "cron.log_statement = on", "cron.log_run = on"],
-        other => panic!("nobody has said what makes {other} talk"),
+        other => panic!("no settings make {other} verbose yet"),
     }
 }
 
-/// The libraries that servers of this run preload, with vault_ext or without.
+/// The libraries that this run's servers preload, with or without vault_ext.
 pub(super) fn preloaded(vault_ext: bool) -> Vec<&'static str> {
     PRELOAD.iter().map(String::as_str).filter(|library| vault_ext || *library != "vault_ext").collect()
 }
@@ -46,13 +46,13 @@ pub fn is_neighbour(library: &str) -> bool {
     PRELOAD.iter().any(|preloaded| preloaded == library)
 }
 
-/// A line for max_worker_processes that leaves so many to vault_ext and the server itself.
+/// A max_worker_processes line that leaves this many to vault_ext and the server itself.
 pub fn worker_slots(number: u32) -> String {
     format!("max_worker_processes = {}", number + u32::from(is_neighbour("pg_cron")))
 }
 
 impl Cluster {
-    /// Where pg_cron is a neighbour, it has something to do every minute.
+    /// Gives pg_cron a job for every minute, if it is a neighbour.
     pub(super) fn keep_neighbours_busy(&self) {
         if is_neighbour("pg_cron") {
             self.superuser("postgres")

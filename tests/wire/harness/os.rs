@@ -1,4 +1,4 @@
-//! Who runs the servers: `postgres` when the tests run as root (PostgreSQL refuses root), else the tests' own user.
+//! The user who runs the servers: `postgres` if the tests run as root (PostgreSQL refuses root), else the tests' user.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -18,17 +18,17 @@ static SERVER_ACCOUNT: LazyLock<Option<Account>> =
 fn account(name: &str) -> Account {
     let passwd = fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
     let line = passwd.lines().find(|line| line.split(':').next() == Some(name)).unwrap_or_else(|| {
-        panic!("running as root needs the system user {name}: install PostgreSQL's package or run as an ordinary user")
+        panic!("to run as root, the tests need the system user {name}: install PostgreSQL's package or run as an ordinary user")
     });
     let mut fields = line.split(':').skip(2);
     let mut number = || fields.next().and_then(|field| field.parse().ok());
     match (number(), number()) {
         (Some(uid), Some(gid)) => Account { uid, gid },
-        _ => panic!("/etc/passwd has no numbers for {name}"),
+        _ => panic!("/etc/passwd has no user and group ids for {name}"),
     }
 }
 
-/// A command that runs as the servers' user, in `dir`, free of the caller's PostgreSQL and backtrace settings.
+/// A command that runs as the servers' user in `dir`, without the caller's PostgreSQL and backtrace settings.
 pub fn server_command(program: impl AsRef<Path>, dir: &Path) -> Command {
     let mut command = Command::new(program.as_ref());
     command.current_dir(dir);
@@ -45,7 +45,7 @@ pub fn server_command(program: impl AsRef<Path>, dir: &Path) -> Command {
     command
 }
 
-/// Runs a command that has to succeed and gives what it printed.
+/// Runs a command that must succeed, and returns its output.
 #[track_caller]
 pub fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
@@ -54,7 +54,7 @@ pub fn succeed(command: &mut Command) -> String {
     printed.into_owned()
 }
 
-/// Runs a command that has to fail and gives its complaint.
+/// Runs a command that must fail, and returns its error output.
 #[track_caller]
 pub fn fail(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
@@ -69,7 +69,7 @@ pub fn chown_to_server(path: &Path) {
     }
 }
 
-/// Every process whose working directory lies at or below `dir`: a server's processes all stand in its data directory.
+/// Every process whose working directory is `dir` or below it. A server's processes all work in its data directory.
 pub fn processes_in(dir: &Path) -> Vec<i32> {
     let entries = fs::read_dir("/proc").expect("/proc is readable");
     entries

@@ -1,4 +1,4 @@
-//! The extended protocol by hand: the crate's blocking client waits for each answer, a pipeline does not.
+//! The extended protocol by hand, for pipelines: the crate's blocking client waits for each answer.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -36,24 +36,24 @@ impl RawClient {
         Self::connect_with(cluster, role, db, b"")
     }
 
-    /// With `options` for the server, whose bytes no encoding is checked of.
+    /// Connects with `options` for the server, which may be bytes in any encoding.
     pub fn connect_with(cluster: &Cluster, role: &str, db: &str, options: &[u8]) -> Self {
         let path = cluster.dir().join(format!(".s.PGSQL.{}", cluster.port()));
-        let mut stream = UnixStream::connect(path).expect("the server's socket");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a read timeout");
+        let mut stream = UnixStream::connect(path).expect("the server's socket accepts");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a read timeout can be set");
         let mut body = 196_608_i32.to_be_bytes().to_vec();
         for text in [b"user", role.as_bytes(), b"database", db.as_bytes(), b"options", options] {
             body.extend(text);
             body.push(0);
         }
         body.push(0);
-        stream.write_all(&message(None, &body)).expect("the startup message");
+        stream.write_all(&message(None, &body)).expect("the startup message is sent");
         let mut client = RawClient { stream, batch: Vec::new() };
         assert_eq!(client.answers(), [Answer::Ready('I')]);
         client
     }
 
-    /// Queues Parse, Bind and Execute of one statement; nothing is sent yet.
+    /// Queues Parse, Bind and Execute for one statement, and sends nothing yet.
     pub fn queue(&mut self, sql: &str) {
         let parse = [b"\0", sql.as_bytes(), b"\0", &[0, 0]].concat();
         self.batch.extend(message(Some(b'P'), &parse));
@@ -65,21 +65,21 @@ impl RawClient {
         self.batch.extend(message(Some(b'S'), &[]));
     }
 
-    /// Sends everything queued in one go.
+    /// Sends everything in the queue at once.
     pub fn send(&mut self) {
         let batch = std::mem::take(&mut self.batch);
         self.stream.write_all(&batch).expect("the pipeline is sent");
     }
 
-    /// What the server says up to its next ReadyForQuery.
+    /// The server's answers up to its next ReadyForQuery.
     pub fn answers(&mut self) -> Vec<Answer> {
         let mut answers = Vec::new();
         loop {
             let mut head = [0; 5];
-            self.stream.read_exact(&mut head).expect("a message");
+            self.stream.read_exact(&mut head).expect("a message arrives");
             let length = usize::try_from(number(&head[1..])).expect("a length") - 4;
             let mut body = vec![0; length];
-            self.stream.read_exact(&mut body).expect("a whole message");
+            self.stream.read_exact(&mut body).expect("the whole message arrives");
             match head[0] {
                 b'D' => answers.push(Answer::Row(row(&body))),
                 b'E' => answers.push(Answer::Error(sqlstate(&body))),

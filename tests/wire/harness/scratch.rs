@@ -1,7 +1,8 @@
-//! The folder below which every server of this process lives, and the guard that clears it.
+//! The folder that holds every server of this process, and the guard that removes it.
 //!
-//! libtest neither drops statics nor survives a kill. So a small shell waits on a pipe that only this process holds open:
-//! when the pipe closes, for whatever reason, it ends what still runs below the folder and removes it.
+//! libtest does not drop statics, and it does not survive a kill. So a small shell waits on a pipe that only this
+//! process holds open. When the pipe closes, for whatever reason, the shell ends all processes below the folder and
+//! removes it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -41,10 +42,11 @@ struct Scratch {
 }
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| {
-    // A unix socket's path has at most 107 bytes, so TMPDIR is not asked.
+    // TMPDIR is ignored, since a Unix socket's path has at most 107 bytes.
     let parent = std::env::var_os("VAULT_EXT_SCRATCH").unwrap_or_else(|| "/tmp".into());
-    let dir = tempfile::Builder::new().prefix("vx-").tempdir_in(&parent).expect("a scratch folder").keep();
-    fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("mode of the scratch folder");
+    let dir =
+        tempfile::Builder::new().prefix("vx-").tempdir_in(&parent).expect("a scratch folder can be created").keep();
+    fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("the scratch folder's mode can be set");
     #[expect(clippy::zombie_processes, reason = "the guard outlives this process")]
     let mut guard = Command::new("/bin/sh")
         .arg("-c")
@@ -63,11 +65,11 @@ static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| {
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A fresh folder, owned by the servers' user.
+/// Creates a folder owned by the servers' user.
 pub fn scratch_dir() -> PathBuf {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let dir = SCRATCH.dir.join(number.to_string());
-    fs::create_dir(&dir).expect("a folder below the scratch folder");
+    fs::create_dir(&dir).expect("a folder below the scratch folder can be created");
     super::os::chown_to_server(&dir);
     dir
 }

@@ -1,11 +1,11 @@
-//! Looking for keys in files: everything that a server keeps on disk, in any usual notation of a key.
+//! Searches everything that a server keeps on disk for keys, in any usual notation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::secrets::Traces;
 
-/// Every file at or below a folder. Files of a running server come and go.
+/// Collects every file below a folder. A running server may remove files meanwhile.
 fn files_below(dir: &Path, files: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
@@ -17,7 +17,8 @@ fn files_below(dir: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// No file at or below the folders holds a trace of one of the keys. Gives the number of bytes that were searched.
+/// Asserts that none of these files, and no file below these folders, contains a trace of a key. Returns the number of
+/// bytes searched.
 #[track_caller]
 pub fn assert_no_secrets_in_files(dirs: &[&Path], keys: &[Vec<u8>]) -> usize {
     let traces = Traces::of(keys);
@@ -33,7 +34,7 @@ pub fn assert_no_secrets_in_files(dirs: &[&Path], keys: &[Vec<u8>]) -> usize {
         let Ok(bytes) = fs::read(&file) else { continue };
         searched += bytes.len();
         if let Some((key, at)) = traces.find(&bytes) {
-            panic!("key {key} of {} shows in {} at byte {at}", keys.len(), file.display());
+            panic!("key {key} of {} appears in {} at byte {at}", keys.len(), file.display());
         }
     }
     assert!(searched > 0, "there was nothing to search in {dirs:?}");

@@ -16,7 +16,7 @@ pub const PREDECESSOR_KEK: [u8; 32] = {
     key
 };
 
-/// A key that looks random and is the same in each run (splitmix64), so that a find in a log is no accident.
+/// A key that looks random but is the same in each run (splitmix64). A match in a log is no coincidence.
 pub fn kek(seed: u64) -> [u8; 32] {
     let mut key = [0; 32];
     for (i, chunk) in key.chunks_mut(8).enumerate() {
@@ -41,7 +41,7 @@ pub fn keyring_line(id: &str, key: &[u8]) -> String {
     format!("{id} {}\n", base64(key))
 }
 
-/// The traces of a key: a third of it in any usual notation is enough to be caught.
+/// The traces of a key: each third of it, in every usual notation.
 fn fingerprints(key: &[u8]) -> Vec<Vec<u8>> {
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let list = |bytes: &[u8]| {
@@ -60,10 +60,10 @@ fn fingerprints(key: &[u8]) -> Vec<Vec<u8>> {
     traces
 }
 
-/// Looks for the traces of all the keys in one pass.
+/// Searches for the traces of all keys in one pass.
 pub(super) struct Traces {
     search: AhoCorasick,
-    /// Of each trace, the number of its key.
+    /// The key number of each trace.
     keys: Vec<usize>,
 }
 
@@ -72,30 +72,30 @@ impl Traces {
         let traces =
             keys.iter().enumerate().flat_map(|(i, key)| fingerprints(key).into_iter().map(move |trace| (i, trace)));
         let (keys, traces): (_, Vec<_>) = traces.unzip();
-        Traces { search: AhoCorasick::new(traces).expect("the traces of the keys"), keys }
+        Traces { search: AhoCorasick::new(traces).expect("the traces make a search"), keys }
     }
 
-    /// The number of a key that shows, and where.
+    /// The number of a key that was found, and its position.
     pub fn find(&self, bytes: &[u8]) -> Option<(usize, usize)> {
         self.search.find(bytes).map(|found| (self.keys[found.pattern().as_usize()], found.start()))
     }
 }
 
-/// Neither the server's log nor the other texts hold a trace of one of the keys.
+/// Asserts that neither the server's log nor the other texts contain a trace of a key.
 #[track_caller]
 pub fn assert_no_secrets(cluster: &Cluster, texts: &[String], keys: &[Vec<u8>]) {
     let log = cluster.log_bytes();
-    assert!(!log.is_empty(), "the log must have something to search");
+    assert!(!log.is_empty(), "the log must not be empty");
     for (i, key) in keys.iter().enumerate() {
-        assert!(key.len() >= 16, "key {i} is too short to be searched for");
+        assert!(key.len() >= 16, "key {i} is too short to search for");
     }
     let traces = Traces::of(keys);
     if let Some((i, _)) = traces.find(&log) {
-        panic!("key {i} shows in the server log");
+        panic!("key {i} appears in the server log");
     }
     for text in texts {
         if let Some((i, _)) = traces.find(text.as_bytes()) {
-            panic!("key {i} shows in: {text}");
+            panic!("key {i} appears in: {text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Follows a section of the examples' README as a reader would.
+//! Follows a section of the examples' README, like a reader.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -13,16 +13,16 @@ pub const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/kek-pr
 const STAND_INS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/kek_providers/stand_ins");
 pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// A section of the README and the server on which it is followed.
+/// A section of the README, and the server that follows it.
 pub struct HowTo {
     pub cluster: Cluster,
     pub section: String,
-    /// What systemd or the kubelet does between a change of the secret and the server's next look.
+    /// The work of systemd or the kubelet between a change of the secret and the server's next read.
     pub deliver: fn(&Self),
 }
 
-/// What goes wrong, as a shell command; the provider's exit code and a part of its explanation. Where the provider
-/// succeeds, the server explains.
+/// A fault, as a shell command, with the provider's exit code and a part of its message. If the provider succeeds, the
+/// message is the server's.
 pub struct Trouble(pub &'static str, pub i32, pub &'static str);
 
 impl HowTo {
@@ -52,7 +52,7 @@ impl HowTo {
         self
     }
 
-    /// What is found before the program of that name, where there is one at all.
+    /// Installs a stand-in that is found before a real program of this name.
     pub fn stand_in(&self, name: &str, text: &str) {
         self.program(&Path::new("stand-ins").join(name), text);
     }
@@ -60,7 +60,7 @@ impl HowTo {
     fn program(&self, path: &Path, text: &str) {
         let path = self.dir().join(path);
         fs::write(&path, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("mode of a program");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("the program's mode can be set");
     }
 
     pub fn dir(&self) -> &Path {
@@ -71,7 +71,7 @@ impl HowTo {
         self.dir().join("etc").join(name)
     }
 
-    /// The README's text with the folders of this test.
+    /// The README's text with this test's folders.
     pub fn here(&self, text: &str) -> String {
         let folders = [
             ("/usr/local/lib/vault_ext", "bin"),
@@ -85,7 +85,7 @@ impl HowTo {
         })
     }
 
-    /// The section's `sh` blocks: the first makes a keyring, the second adds a KEK.
+    /// Runs one of the section's `sh` blocks: the first makes a keyring, the second adds a KEK.
     pub fn follow_block(&self, index: usize) {
         let block = self.section.split("```sh\n").nth(index + 1).and_then(|rest| rest.split("\n```").next());
         let block = self.here(block.unwrap_or_else(|| panic!("no block {index} in: {}", self.section)));
@@ -106,8 +106,8 @@ impl HowTo {
         let line = self.section.split("\nvault_ext.kek_command = '").nth(1).and_then(|rest| rest.split("'\n").next());
         let line = self.here(line.expect("a line for postgresql.conf"));
         let stand_ins = self.dir().join("stand-ins");
-        // A real component has to be found without help: a server's environment may have no PATH.
-        if fs::read_dir(&stand_ins).expect("the folder of stand-ins").next().is_none() {
+        // A real component must be found without this PATH: a server's environment may have none.
+        if fs::read_dir(&stand_ins).expect("the folder of stand-ins is readable").next().is_none() {
             return line;
         }
         format!("PATH={}:{PATH} {line}", stand_ins.display())
@@ -117,7 +117,7 @@ impl HowTo {
         self.cluster.configure(&format!("vault_ext.kek_command = '{command}'"));
     }
 
-    /// Runs the provider as the README says that a DBA should when the server refuses.
+    /// Runs the provider as the README tells a DBA to if the server refuses to start.
     pub fn run(&self, command: &str) -> Output {
         server_command("/bin/sh", &self.cluster.data())
             .args(["-c", command])
@@ -127,7 +127,7 @@ impl HowTo {
             .expect("/bin/sh starts")
     }
 
-    /// Ids and keys as the provider prints them; standard error must be quiet about them.
+    /// The ids and keys that the provider prints. Standard error must not show them.
     pub fn keyring(&self) -> Vec<(String, Vec<u8>)> {
         let output = self.run(&self.command());
         let said = String::from_utf8_lossy(&output.stderr);
@@ -141,7 +141,7 @@ impl HowTo {
         keks
     }
 
-    /// Keyring, server, keys; then another KEK, restart, and all keys again.
+    /// Creates the keyring, starts the server and makes keys. Then adds a KEK, restarts, and checks all keys again.
     pub fn works(mut self) {
         self.follow_block(0);
         let first = self.keyring();
@@ -170,12 +170,12 @@ impl HowTo {
         assert_no_secrets(&self.cluster, &[], &secrets);
     }
 
-    /// Each trouble alone keeps the server from starting, is explained to who runs the provider by hand, and shows no
-    /// secret: neither a KEK nor what is in the files `protected`.
+    /// Each fault alone keeps the server from starting, is explained to anyone who runs the provider by hand, and shows
+    /// no secret: neither a KEK nor the contents of the `protected` files.
     pub fn refuses(mut self, protected: &[&str], troubles: &[Trouble]) {
         self.follow_block(0);
         let mut secrets: Vec<_> = self.keyring().into_iter().map(|(_, key)| key).collect();
-        secrets.extend(protected.iter().map(|name| fs::read(self.etc(name)).expect("a protected file")));
+        secrets.extend(protected.iter().map(|name| fs::read(self.etc(name)).expect("the protected file is readable")));
         self.configure(&self.command());
         for Trouble(make, code, explained) in troubles {
             self.shell("cp -a etc good");
@@ -194,10 +194,10 @@ impl HowTo {
             assert!(log.contains("HINT:  "), "{make}: {log}");
             self.shell("chmod -R u+rwX etc; rm -rf etc; mv good etc");
         }
-        self.cluster.start(); // so it was the trouble that kept it from starting
+        self.cluster.start(); // so only the fault kept it from starting
     }
 
-    /// Runs as the tests' user, in the server's folder.
+    /// Runs a command as the tests' user, in the server's folder.
     pub fn shell(&self, command: &str) {
         let status = Command::new("/bin/sh").args(["-ec", command]).current_dir(self.dir()).status();
         assert!(status.expect("/bin/sh starts").success(), "{command}");
@@ -205,14 +205,14 @@ impl HowTo {
 }
 
 pub fn scripts() -> Vec<PathBuf> {
-    let entries = fs::read_dir(EXAMPLES).expect("the examples");
-    let paths = entries.map(|entry| entry.expect("an example").path());
+    let entries = fs::read_dir(EXAMPLES).expect("the examples are readable");
+    let paths = entries.map(|entry| entry.expect("the example is readable").path());
     let scripts: Vec<_> = paths.filter(|path| path.extension().is_none()).collect();
     assert_eq!(scripts.len(), 7, "{scripts:?}");
     scripts
 }
 
-/// The text of a program in the folder of stand-ins.
+/// The text of a stand-in program.
 pub fn stand_in(name: &str) -> String {
     read(&Path::new(STAND_INS).join(name))
 }
@@ -223,7 +223,7 @@ fn read(path: &Path) -> String {
 
 pub fn make_dir(path: &Path, mode: u32) {
     fs::create_dir(path).unwrap_or_else(|e| panic!("cannot make {}: {e}", path.display()));
-    fs::set_permissions(path, Permissions::from_mode(mode)).expect("mode of a folder");
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("the folder's mode can be set");
     chown_to_server(path);
 }
 
