@@ -51,10 +51,10 @@ fn a_token_expires_in_the_middle_of_a_transaction_and_of_a_cursor() {
     expect_vault_error(fetch(&mut app), "28000");
     assert_eq!(db.audit().last().unwrap().context.as_deref(), Some("token-expired"));
     eventually(SOON, "the cursor stops", || reader.query("FETCH 2 FROM c", &[]).is_err());
+    app.batch_execute("ROLLBACK").unwrap();
     // So does the argument.
     let token = brief(&keys[0]);
     let get = "SELECT FROM vault_get_master_key($1::text)";
-    let mut app = db.app();
     app.query("SELECT FROM vault_init($1::text)", &[&token]).unwrap();
     eventually(SOON, "the token expires", || app.query(get, &[&token]).is_err());
     expect_vault_error(app.query(get, &[&token]), "28000");
