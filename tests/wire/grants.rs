@@ -102,7 +102,7 @@ fn a_grant_expires_and_has_a_beginning() {
     let mut app = db.app_for("alice");
     init(&mut app).unwrap();
     let mut service = db.conn("wire_service");
-    grant(&mut app, "'wire_service', '2 s', 'short'");
+    grant(&mut app, "'wire_service', '4 s', 'short'");
     fetch_of(&mut service, "alice").unwrap();
     eventually(Duration::from_secs(30), "the grant expires", || fetch_of(&mut service, "alice").is_err());
     expect_vault_error(fetch_of(&mut service, "alice"), "28000");

@@ -24,9 +24,9 @@ fn user_id(client: &mut Client) -> Result<Option<String>, Error> {
     client.query_one("SELECT vault_user_id()", &[]).map(|row| row.get(0))
 }
 
-/// A token that is good for two seconds.
+/// A token that is good for a few seconds.
 fn brief(key: &Signer) -> String {
-    key.token_from("brief", json!({"exp": now() + 2}))
+    key.token_from("brief", json!({"exp": now() + 5}))
 }
 
 #[test]
