@@ -39,6 +39,11 @@ fn role_name(role: pg_sys::Oid) -> String {
     }
 }
 
+/// Name of a role by its OID.
+pub fn role_name_of(role: u32) -> String {
+    role_name(pg_sys::Oid::from_u32(role))
+}
+
 /// OID of the role that called: see `caller`.
 pub fn caller_oid() -> u32 {
     // SAFETY: reads a variable of this process.

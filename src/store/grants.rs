@@ -1,6 +1,6 @@
 //! The table of grants: what a user lets a service do while he is not there.
 
-use super::maintenance;
+use super::{catalog, maintenance};
 use crate::pg::spi::{Arg, Rows, Statement};
 
 /// A grant as it is given.
@@ -55,6 +55,10 @@ thread_local! {
         "UPDATE vault_ext.grants SET revoked_at = pg_catalog.clock_timestamp(), revoked_by = $2 \
          WHERE id OPERATOR(pg_catalog.=) $1 AND revoked_at IS NULL \
          AND pg_catalog.pg_has_role($3::pg_catalog.oid, grantee::pg_catalog.oid, 'USAGE') RETURNING user_id"
+    ) };
+    static END_ALL: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.grants SET revoked_at = pg_catalog.clock_timestamp(), revoked_by = $2 \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND revoked_at IS NULL"
     ) };
     static APPROVE: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.grants SET approved_by = $2 \
@@ -118,6 +122,13 @@ fn one_user(statement: &'static std::thread::LocalKey<Statement>, args: &[Arg<'_
 /// maintenance.
 pub fn revoke(id: i64, by: &str) -> Option<String> {
     one_user(&REVOKE, &[Arg::Int8(id), Arg::Text(by)])
+}
+
+/// Revokes every grant of a user id that loses its vault: a later vault under that id is somebody else's to grant.
+pub fn end_all(user: &str, by: &str) {
+    if catalog::has_grants() {
+        maintenance::run(|| END_ALL.with(|statement| statement.run(&[Arg::Text(user), Arg::Text(by)], |_| ())));
+    }
 }
 
 /// The same for a role that holds the grant.

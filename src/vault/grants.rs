@@ -12,7 +12,7 @@ use crate::identity::Caller;
 use crate::pg::session;
 use crate::settings::{self, IdentityMode};
 use crate::store::grants::{self, Grant, NewGrant};
-use crate::store::maintenance;
+use crate::store::{maintenance, vaults};
 
 /// The role whose members give grants for others.
 const GRANTOR: &std::ffi::CStr = c"vault_ext_grantor";
@@ -42,6 +42,10 @@ impl Terms<'_> {
                 "Give a shorter interval, and another grant later.",
             );
         }
+        // Whoever is a member of one of these would hold the grant.
+        if session::role_name_of(self.grantee).starts_with("vault_ext_") {
+            return bad("grantee is one of the vault's own roles", "Name the role of one service.");
+        }
         if self.reason.trim().is_empty() {
             return bad("a grant needs a reason", "Say what the service is to do.");
         }
@@ -66,6 +70,7 @@ pub fn give(caller: Caller<'_>, terms: &Terms<'_>) -> Result<i64, VaultError> {
     };
     let by = session::login();
     let id = call.attempt(|user| {
+        refuse_revoked(&call, user)?;
         terms.check()?;
         Ok(store(user, terms, &by, true))
     })?;
@@ -83,6 +88,12 @@ pub fn give_for(user: String, terms: &Terms<'_>) -> Result<i64, VaultError> {
     })?;
     call.record_change_of_grant(id)?;
     Ok(id)
+}
+
+/// A stolen token that was revoked must not give itself a lasting right.
+fn refuse_revoked(call: &Call, user: &str) -> Result<(), VaultError> {
+    let vault = if call.has_token() { vaults::find(user, true) } else { None };
+    call.refuse_revoked(vault.and_then(|vault| vault.tokens_valid_from.flatten()))
 }
 
 fn store(user: &str, terms: &Terms<'_>, by: &str, is_approved: bool) -> i64 {
@@ -111,7 +122,10 @@ pub fn revoke(caller: Caller<'_>, id: i64) -> Result<bool, VaultError> {
     }
     let call = Call::begin(Action::RevokeGrant, caller)?;
     let by = session::login();
-    let user = call.attempt(|_| Ok(grants::revoke(id, &by)))?;
+    let user = call.attempt(|user| {
+        refuse_revoked(&call, user)?;
+        Ok(grants::revoke(id, &by))
+    })?;
     match user {
         Some(_) => call.record_change_of_grant(id).map(|()| true),
         None => call.record(200, None, Some("no-grant")).map(|()| false),

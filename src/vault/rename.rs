@@ -9,9 +9,9 @@ use super::repeat;
 use super::service::ATTEMPTS;
 use super::wrapping::{confirm, ring_opens, seal, with_newest_ring};
 use crate::error::VaultError;
-use crate::pg::subxact;
-use crate::store::maintenance;
+use crate::pg::{session, subxact};
 use crate::store::vaults::{self, NewWrap};
+use crate::store::{grants, maintenance};
 
 /// Moves a user's vault, with its key unchanged, to another user id.
 pub fn rename(old_user: String, new_user: &str) -> Result<(), VaultError> {
@@ -48,6 +48,9 @@ fn move_to(old_user: &str, new_user: &str) -> Result<UserKey, VaultError> {
                 // The other user got a vault after we had looked.
                 if subxact::sqlstate(&raised) == "23505" { Err(is_taken()) } else { raised.rethrow() }
             })?;
+            if renamed {
+                grants::end_all(old_user, &session::login());
+            }
             let (kek_id, key_version) = (entry.id.clone(), vault.key_version);
             Ok(renamed.then_some(UserKey { master_key, format_version: FORMAT_2, kek_id, key_version }))
         })?;

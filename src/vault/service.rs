@@ -13,7 +13,7 @@ use crate::identity::{self, Caller, Identity};
 use crate::keyring::ring::{self, Ring};
 use crate::pg::session;
 use crate::store::vaults::{self, NewWrap, Vault, VaultStatus};
-use crate::store::{catalog, trail};
+use crate::store::{catalog, grants, trail};
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
 pub(super) const ATTEMPTS: u32 = 8;
@@ -121,7 +121,7 @@ pub fn revoke_tokens(user: String, issued_before: i64) -> Result<bool, VaultErro
 /// Deletes one user's vault; false if there was none.
 pub fn erase(user: String) -> Result<bool, VaultError> {
     let call = Call::on_behalf_of(Action::Erase, user)?;
-    let erased = call.attempt(|user| Ok(vaults::erase(user)))?;
+    let erased = call.attempt(|user| Ok(erase_with_grants(user)))?;
     if erased {
         repeat::note_change(call.user());
         call.record_change(200, None, None)?;
@@ -131,10 +131,18 @@ pub fn erase(user: String) -> Result<bool, VaultError> {
     Ok(erased)
 }
 
+fn erase_with_grants(user: &str) -> bool {
+    let erased = vaults::erase(user);
+    if erased {
+        grants::end_all(user, &session::login());
+    }
+    erased
+}
+
 /// Deletes the vault of a user whose account was deleted. No vault is no event: nothing is recorded then.
 pub fn erase_deleted(user: String) -> Result<(), VaultError> {
     let call = Call::on_behalf_of(Action::Erase, user)?;
-    if call.attempt(|user| Ok(vaults::erase(user)))? {
+    if call.attempt(|user| Ok(erase_with_grants(user)))? {
         repeat::note_change(call.user());
         call.record_change(200, None, Some("account-deleted"))?;
     }

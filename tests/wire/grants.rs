@@ -116,6 +116,8 @@ fn a_grant_expires_and_has_a_beginning() {
         "'wire_service', '31 days', 'x'",
         "'wire_service', '178000000 years', 'x'",
         "'wire_service', '1 day', ' '",
+        "'vault_ext_service', '1 day', 'everybody'",
+        "'vault_ext_user', '1 day', 'everybody'",
         "'wire_service', '1 day', 'x', 0",
         "'wire_service', '1 day', 'x', NULL, now() + interval '2 days'",
         "'wire_service', '1 day', 'x', NULL, 'infinity'",
@@ -190,6 +192,31 @@ fn many_clients_together_use_a_grant_as_often_as_granted() {
     let rows: i64 =
         db.value("SELECT count(*) FROM vault_ext.encryption_vault_audit WHERE identity = 'grant' AND status = 200");
     assert_eq!(rows, MOST as i64);
+}
+
+#[test]
+fn grants_end_with_the_vault_that_they_were_given_for() {
+    let db = shared_db();
+    let mut service = db.conn("wire_service");
+    for (user, end) in [
+        ("alice", "SELECT vault_erase('alice')"),
+        ("bob", "SELECT vault_rename_user('bob', 'robert')"),
+        (
+            "carol",
+            "CREATE TABLE users AS SELECT 'carol' AS id; CREATE TRIGGER erase AFTER DELETE ON users FOR EACH ROW
+            EXECUTE FUNCTION vault_erase_on_delete('id'); DELETE FROM users; DROP TABLE users",
+        ),
+    ] {
+        let mut app = db.app_for(user);
+        init(&mut app).unwrap();
+        grant(&mut app, "'wire_service', '1 day', 'x'");
+        fetch_of(&mut service, user).unwrap();
+        db.force(end);
+        // Somebody else's vault under the same id.
+        init(&mut app).unwrap();
+        expect_vault_error(fetch_of(&mut service, user), "28000");
+    }
+    expect_vault_error(fetch_of(&mut service, "robert"), "42501");
 }
 
 #[test]

@@ -317,6 +317,10 @@ fn tokens_can_be_revoked_for_a_user() {
         assert!(trail(&db).pop().unwrap().ends_with("token-revoked"), "{function}");
     }
     expect_vault_error(call(&mut app, "vault_get_master_key", &old), "28000");
+    let grant = "SELECT vault_grant($1, 'wire_service', '1 day', 'stolen')";
+    expect_vault_error(app.query(grant, &[&old]), "28000");
+    let id: i64 = app.query_one(grant, &[&new]).unwrap().get(0);
+    expect_vault_error(app.query("SELECT vault_revoke_grant($1, $2)", &[&old, &id]), "28000");
     call(&mut app, "vault_get_master_key", &new).unwrap();
     call(&mut app, "vault_get_master_key", &aged("bob", 100)).unwrap();
     // A session whose user the application names has no token.
