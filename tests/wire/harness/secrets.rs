@@ -49,7 +49,10 @@ fn fingerprints(key: &[u8]) -> Vec<Vec<u8>> {
         numbers.join(", ")
     };
     let mut traces = Vec::new();
-    for part in key.chunks(key.len().div_ceil(3)) {
+    let third = key.len().div_ceil(3);
+    // The last third overlaps the second one: a shorter piece would be found by chance in a large file.
+    for start in [0, third, key.len() - third] {
+        let part = &key[start..start + third];
         traces.push(part.to_vec());
         traces.push(hex(part).into_bytes());
         traces.push(hex(part).to_uppercase().into_bytes());
