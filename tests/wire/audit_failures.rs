@@ -46,7 +46,9 @@ fn expect_nothing_released(db: &Db) {
 
 #[test]
 fn a_locked_trail_releases_nothing_and_recovers() {
-    let db = shared_db();
+    // Calls that gave up keep slots until the lock is gone: on a shared server those of other tests' sessions, too.
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
+    let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
     short_timeout(&db);
     let mut locker = db.superuser();
@@ -93,7 +95,9 @@ fn a_call_waits_for_a_short_lock() {
 
 #[test]
 fn a_call_waits_for_a_slot_that_cancelled_calls_still_hold() {
-    let db = shared_db();
+    // Calls that gave up keep slots until the lock is gone: on a shared server those of other tests' sessions, too.
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
+    let db = cluster.database("d");
     let key = init(&mut db.app_for("alice")).unwrap();
     let mut locker = db.superuser();
     locker.batch_execute(LOCK).unwrap();
