@@ -43,6 +43,7 @@ pub struct BadIssuers {
     pub hint: &'static str,
 }
 
+const NOT_CONFIGURED: &str = "neither vault_ext.issuers_file nor vault_ext.issuers_command is set";
 const HINT: &str = "Correct the issuers file (docs/identity.md describes it) and run SELECT vault_reload_issuers().";
 
 /// Loads the issuers in the postmaster. `Err` means that the server must not start.
@@ -52,7 +53,7 @@ pub fn load() -> Result<(), BadIssuers> {
     SHARED.set(Some(shared));
     COUNTS.set(Some(secret::share().ok_or_else(no_memory)?));
     if !is_configured() {
-        publish(Err("neither vault_ext.issuers_file nor vault_ext.issuers_command is set"));
+        publish(Err(NOT_CONFIGURED));
         return Ok(());
     }
     let outcome = read(&mut || false);
@@ -80,10 +81,7 @@ pub fn is_configured() -> bool {
 /// Reads the issuers again and publishes them, or keeps the old ones. Says what is loaded.
 pub fn reload(interrupted: &mut dyn FnMut() -> bool) -> Result<String, BadIssuers> {
     if !is_configured() {
-        return Err(BadIssuers {
-            message: "neither vault_ext.issuers_file nor vault_ext.issuers_command is set".into(),
-            hint: "Set one of them and restart the server.",
-        });
+        return Err(BadIssuers { message: NOT_CONFIGURED.into(), hint: "Set one of them and restart the server." });
     }
     let issuers = read(interrupted)?;
     publish(Ok(&issuers));

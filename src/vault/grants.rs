@@ -5,8 +5,7 @@ use vault_core::audit::record::Action;
 
 use super::call::Call;
 use super::key::UserKey;
-use super::repeat;
-use super::wrapping::{ring_opens, with_newest_ring};
+use super::service::open_existing;
 use crate::error::{GrantError, IdentityError, VaultError};
 use crate::identity::Caller;
 use crate::pg::session;
@@ -154,17 +153,7 @@ pub fn get_of(user: String) -> Result<UserKey, VaultError> {
     let mut call = Call::for_service(Action::Fetch, user)?;
     let (id, key) = call.attempt(|user| {
         let grant = usable(user)?;
-        let key = with_newest_ring(|ring| {
-            repeat::with_vault(user, false, |vault| {
-                let vault = vault.ok_or(VaultError::NoVault)?;
-                Ok(UserKey {
-                    master_key: ring_opens(ring, &vault.stored(user))?,
-                    format_version: vault.format_version,
-                    kek_id: vault.kek_id.clone(),
-                    key_version: vault.key_version,
-                })
-            })
-        })?;
+        let key = open_existing(&call, user)?.ok_or(VaultError::NoVault)?;
         Ok((grant.id, key))
     })?;
     call.by_grant(id);

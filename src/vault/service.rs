@@ -44,13 +44,7 @@ pub fn init(caller: Caller<'_>) -> Result<UserKey, VaultError> {
 /// The user's key.
 pub fn get(caller: Caller<'_>) -> Result<UserKey, VaultError> {
     let call = Call::begin(Action::Fetch, caller)?;
-    let key = call.attempt(|user| {
-        with_newest_ring(|ring| {
-            repeat::with_vault(user, call.has_token(), |vault| {
-                open(&call, ring, user, vault.ok_or(VaultError::NoVault)?)
-            })
-        })
-    })?;
+    let key = call.attempt(|user| open_existing(&call, user)?.ok_or(VaultError::NoVault))?;
     call.release(key, 200, None)
 }
 
@@ -160,12 +154,7 @@ pub fn purge_audit(older_than: Interval) -> Result<u64, VaultError> {
 
 fn create_or_open(call: &Call, user: &str) -> Result<Outcome, VaultError> {
     for _ in 0..ATTEMPTS {
-        let opened = with_newest_ring(|ring| {
-            repeat::with_vault(user, call.has_token(), |vault| {
-                vault.map(|vault| open(call, ring, user, vault)).transpose()
-            })
-        })?;
-        if let Some(key) = opened {
+        if let Some(key) = open_existing(call, user)? {
             return Ok(Outcome::Existing(key));
         }
         if let Some(key) = create(user)? {
@@ -176,15 +165,10 @@ fn create_or_open(call: &Call, user: &str) -> Result<Outcome, VaultError> {
 }
 
 fn replace_or_create(call: &Call, user: &str) -> Result<Outcome, VaultError> {
-    if repeat::was_changed_by_this_statement(user) {
-        let open = |ring: &Ring| {
-            repeat::with_vault(user, call.has_token(), |vault| {
-                vault.map(|vault| open(call, ring, user, vault)).transpose()
-            })
-        };
-        if let Some(key) = with_newest_ring(open)? {
-            return Ok(Outcome::Repeated(key));
-        }
+    if repeat::was_changed_by_this_statement(user)
+        && let Some(key) = open_existing(call, user)?
+    {
+        return Ok(Outcome::Repeated(key));
     }
     vaults::begin_write();
     for _ in 0..ATTEMPTS {
@@ -221,6 +205,13 @@ fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
     let (key, wrap) = mint(&*ring::current()?, user, 1)?;
     let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: key.key_version };
     Ok(vaults::insert(user, &new).then_some(key))
+}
+
+/// The key in the user's vault; None if there is no vault.
+pub(super) fn open_existing(call: &Call, user: &str) -> Result<Option<UserKey>, VaultError> {
+    with_newest_ring(|ring| {
+        repeat::with_vault(user, call.has_token(), |vault| vault.map(|vault| open(call, ring, user, vault)).transpose())
+    })
 }
 
 fn open(call: &Call, ring: &Ring, user: &str, vault: &Vault) -> Result<UserKey, VaultError> {

@@ -11,8 +11,6 @@ use crate::crypto::wrap::USER_ID_MAX;
 
 /// Longest token, in bytes.
 pub const MAX_TOKEN: usize = 8_192;
-/// What the audit trail keeps of a token's id, in bytes.
-pub const MAX_TOKEN_ID: usize = 64;
 
 /// Why a token is not accepted. The messages of a wrong key, key id and algorithm are the same, so that nobody learns from
 /// them which keys there are.
