@@ -6,7 +6,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 use pgrx::prelude::*;
 
-/// One row whose columns match the function's declared result type, in order. `None` is NULL.
+/// One row whose first columns match the function's declared result type, in order: an older version's SQL may have fewer. `None` is NULL.
 pub struct Row<const N: usize>(pub [Option<pg_sys::Datum>; N]);
 
 // SAFETY: box_into returns the datum that it gets from `return_raw_datum`.
@@ -14,11 +14,11 @@ unsafe impl<const N: usize> BoxRet for Row<N> {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
         let mut values = self.0.map(|value| value.unwrap_or_else(pg_sys::Datum::null));
         let mut nulls = self.0.map(|value| value.is_none());
-        // SAFETY: the tuple descriptor is that of the function's declared composite type, checked to have N columns; the
+        // SAFETY: the tuple descriptor is that of the function's declared composite type, checked to have at most N columns; the
         // tuple is formed before the descriptor is released.
         unsafe {
             let descriptor = descriptor(fcinfo.as_mut_ptr());
-            assert!((*descriptor).natts as usize == N);
+            assert!((*descriptor).natts as usize <= N);
             let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
             if (*descriptor).tdrefcount >= 0 {
                 pg_sys::DecrTupleDescRefCount(descriptor);
@@ -57,7 +57,13 @@ unsafe impl<const N: usize> SqlTranslatable for Row<N> {
 }
 
 /// A set of rows whose first columns match the function's OUT parameters, in order: an older version's SQL may have fewer. The function it holds puts them.
-pub struct RowSet<const N: usize>(pub fn(&mut Rows<N>));
+pub struct RowSet<const N: usize>(Box<dyn FnOnce(&mut Rows<N>)>);
+
+impl<const N: usize> RowSet<N> {
+    pub fn new(put: impl FnOnce(&mut Rows<N>) + 'static) -> Self {
+        Self(Box::new(put))
+    }
+}
 
 /// Where the rows of a set go.
 pub struct Rows<const N: usize> {
