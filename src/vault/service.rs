@@ -228,9 +228,21 @@ fn replace(call: &Call, ring: &Ring, user: &str, vault: &Vault, old: OldKey) -> 
 /// Inserts a fresh key; None if another transaction was first.
 fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
     vaults::begin_write();
-    let (key, wrap) = mint(&*ring::current()?, user, 1)?;
-    let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: key.key_version };
-    Ok(vaults::insert(user, &new).then_some(key))
+    let ring = ring::current()?;
+    let insert = |version| {
+        let (key, wrap) = mint(&ring, user, version)?;
+        let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: key.key_version };
+        Ok(vaults::insert(user, &new).then_some(key))
+    };
+    let first = insert(1)?;
+    if first.is_some() || !catalog::is_of_0_3() {
+        return Ok(first);
+    }
+    // Old keys of a vault that was deleted past vault_erase() keep their numbers, for what they have encrypted.
+    match old_keys::list(user).first() {
+        Some(newest) => insert(newest.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?),
+        None => Ok(None),
+    }
 }
 
 /// The key in the user's vault; None if there is no vault.
