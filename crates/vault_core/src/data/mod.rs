@@ -1,8 +1,9 @@
 //! What a user's master key is used for: no database, no I/O, no `unsafe`.
 //!
-//! [`mod@derive`] makes keys of it.
+//! [`mod@derive`] makes keys of it, [`value`] seals and opens values under one of them.
 
 pub mod derive;
+pub mod value;
 
 /// Lower-case hexadecimal, as `vectors/data.py` prints the vectors.
 #[cfg(test)]
