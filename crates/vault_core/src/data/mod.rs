@@ -1,8 +1,10 @@
 //! What a user's master key is used for: no database, no I/O, no `unsafe`.
 //!
-//! [`mod@derive`] makes keys of it, [`value`] seals and opens values under one of them.
+//! [`mod@derive`] makes keys of it, [`value`] seals and opens values under one of them, [`index`] makes equal values
+//! findable.
 
 pub mod derive;
+pub mod index;
 pub mod value;
 
 /// Lower-case hexadecimal, as `vectors/data.py` prints the vectors.
