@@ -115,6 +115,13 @@ thread_local! {
         "SELECT kek_id, key_version, erase_after, recovery_wrapped_mk, recovery_iv, recovery_format_version, tokens_valid_from \
          FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
     ) };
+    static KEEP: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1 FOR KEY SHARE"
+    )) };
+    static KEEP_FOR_TOKEN: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", columns!(), ", tokens_valid_from FROM vault_ext.encryption_vaults \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 FOR KEY SHARE"
+    )) };
     static LOCK: Statement = const { Statement::planned_once(concat!(
         "SELECT ", columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1 FOR UPDATE"
     )) };
@@ -236,6 +243,15 @@ pub fn lock(user: &str, for_token: bool) -> Found<Vault> {
         LOCK_FOR_TOKEN.with(|statement| statement.run(&[Arg::Text(user)], first_vault_for_token))
     } else {
         LOCK.with(|statement| statement.run(&[Arg::Text(user)], first_vault))
+    }
+}
+
+/// The same, kept from `lock` of others until the transaction ends.
+pub fn keep(user: &str, for_token: bool) -> Found<Vault> {
+    if for_token {
+        KEEP_FOR_TOKEN.with(|statement| statement.run(&[Arg::Text(user)], first_vault_for_token))
+    } else {
+        KEEP.with(|statement| statement.run(&[Arg::Text(user)], first_vault))
     }
 }
 

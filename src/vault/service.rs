@@ -30,15 +30,24 @@ enum Outcome {
 
 /// The user's key; minted if there is none.
 pub fn init(caller: Caller<'_>) -> Result<UserKey, VaultError> {
+    init_or_find(caller).map(|(key, _)| key)
+}
+
+/// Makes a vault if there is none, and hands out no key. False if there is one.
+pub fn create_vault(caller: Caller<'_>) -> Result<bool, VaultError> {
+    init_or_find(caller).map(|(_, is_new)| is_new)
+}
+
+fn init_or_find(caller: Caller<'_>) -> Result<(UserKey, bool), VaultError> {
     let call = Call::begin(Action::Init, caller)?;
     match call.attempt(|user| create_or_open(&call, user))? {
         Outcome::Created(key) => {
             repeat::note_change(call.user());
-            call.change(key, 201, Some("created"))
+            Ok((call.change(key, 201, Some("created"))?, true))
         }
         Outcome::Existing(key) | Outcome::Rotated(key) | Outcome::Repeated(key) => {
             let context = if key.master_key().is_some() { "already-exists" } else { "already-exists-zk" };
-            call.release(key, 200, Some(context))
+            Ok((call.release(key, 200, Some(context))?, false))
         }
     }
 }
@@ -246,13 +255,22 @@ fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
 }
 
 /// The key in the user's vault; None if there is no vault.
-pub(super) fn open_existing(call: &Call, user: &str) -> Result<Option<UserKey>, VaultError> {
+pub fn open_existing(call: &Call, user: &str) -> Result<Option<UserKey>, VaultError> {
     with_newest_ring(|ring| {
         repeat::with_vault(user, call.has_token(), |found| match found {
             Found::Open(vault) => open(call, ring, user, vault).map(Some),
             Found::Closed => why_closed(call, user),
             Found::Nothing => Ok(None),
         })
+    })
+}
+
+/// The same; the vault cannot lose this key until the transaction ends, since a rotation waits for that.
+pub fn open_and_keep(call: &Call, user: &str) -> Result<Option<UserKey>, VaultError> {
+    with_newest_ring(|ring| match vaults::keep(user, call.has_token()) {
+        Found::Open(vault) => open(call, ring, user, &vault).map(Some),
+        Found::Closed => why_closed(call, user),
+        Found::Nothing => Ok(None),
     })
 }
 
