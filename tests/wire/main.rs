@@ -22,6 +22,7 @@ mod concurrency;
 #[cfg(feature = "cores")]
 mod core_file;
 mod crash;
+mod data;
 mod databases;
 mod default_privileges;
 #[cfg(feature = "mounts")]
@@ -64,6 +65,7 @@ mod neighbours;
 mod patroni;
 mod pipelines;
 mod pooler;
+mod reencrypt;
 mod rename;
 mod replication;
 mod resources;
