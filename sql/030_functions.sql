@@ -69,6 +69,14 @@ CREATE FUNCTION vault_key_versions(
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_key_versions_wrapper';
 COMMENT ON FUNCTION vault_key_versions() IS 'the versions of the user''s key, the newest first, and their states; never a key; not audited';
 
+CREATE FUNCTION vault_create() RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_create_wrapper';
+COMMENT ON FUNCTION vault_create() IS 'creates the user''s vault and hands out no key; false if there is one';
+
+CREATE FUNCTION vault_create_key_version() RETURNS integer
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_create_key_version_wrapper';
+COMMENT ON FUNCTION vault_create_key_version() IS 'vault_rotate() without handing out the key: gives the number of the new version';
+
 CREATE FUNCTION vault_get_key_version(key_version integer) RETURNS vault_key
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_key_version_wrapper';
 COMMENT ON FUNCTION vault_get_key_version(integer) IS 'one version of the user''s master key; P0002 if there never was one, 55000 if it is disabled or destroyed';
@@ -88,6 +96,60 @@ COMMENT ON FUNCTION vault_restore_key_version(integer) IS 'opens an old version 
 -- recovery code and zero-knowledge mode --------------------------------------------------------------------------------
 
 -- use in SQL -----------------------------------------------------------------------------------------------------------
+
+-- Not SECURITY DEFINER: only the first call of a transaction touches the tables, and it switches to vault_ext_owner by itself.
+-- VOLATILE, so that no plaintext gets into an index, a generated column or a plan.
+CREATE FUNCTION vault_encrypt(plaintext bytea, context text, purpose text DEFAULT 'data') RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_encrypt_bytea_wrapper';
+COMMENT ON FUNCTION vault_encrypt(bytea, text, text) IS 'encrypts under the user''s current key; the context binds the place (table, column, row)';
+
+CREATE FUNCTION vault_encrypt(plaintext text, context text, purpose text DEFAULT 'data') RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_encrypt_text_wrapper';
+COMMENT ON FUNCTION vault_encrypt(text, text, text) IS 'the same for a text';
+
+CREATE FUNCTION vault_encrypt(plaintext jsonb, context text, purpose text DEFAULT 'data') RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_encrypt_jsonb_wrapper';
+COMMENT ON FUNCTION vault_encrypt(jsonb, text, text) IS 'the same for a jsonb';
+
+CREATE FUNCTION vault_decrypt(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_decrypt_wrapper';
+COMMENT ON FUNCTION vault_decrypt(bytea, text, text) IS 'the bytea that was encrypted with this context and purpose; XX001 if it does not open';
+
+CREATE FUNCTION vault_decrypt_text(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_decrypt_text_wrapper';
+COMMENT ON FUNCTION vault_decrypt_text(bytea, text, text) IS 'the same for a text';
+
+CREATE FUNCTION vault_decrypt_json(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS jsonb
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_decrypt_json_wrapper';
+COMMENT ON FUNCTION vault_decrypt_json(bytea, text, text) IS 'the same for a jsonb';
+
+CREATE FUNCTION vault_reencrypt(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_reencrypt_wrapper';
+COMMENT ON FUNCTION vault_reencrypt(bytea, text, text) IS 'the same plaintext under the user''s current key, without showing it; what is under that key stays as it is';
+
+CREATE FUNCTION vault_ciphertext_version(ciphertext bytea) RETURNS integer
+    LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'vault_ciphertext_version_wrapper';
+COMMENT ON FUNCTION vault_ciphertext_version(bytea) IS 'the version of the key that an encrypted value names; NULL if it is none';
+
+CREATE FUNCTION vault_derive_key(purpose text, key_version integer DEFAULT NULL) RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_derive_key_wrapper';
+COMMENT ON FUNCTION vault_derive_key(text, integer) IS '32 bytes that are derived from the user''s key for one purpose (HKDF-SHA256)';
+
+CREATE FUNCTION vault_derive_key(salt bytea, info text) RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_derive_key_from_wrapper';
+COMMENT ON FUNCTION vault_derive_key(bytea, text) IS 'HKDF-SHA256 of the user''s key with this salt and info, 32 bytes, for keys that existing clients derive';
+
+CREATE FUNCTION vault_blind_index(value text, purpose text, bits integer DEFAULT 256, key_version integer DEFAULT NULL) RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_blind_index_wrapper';
+COMMENT ON FUNCTION vault_blind_index(text, text, integer, integer) IS 'finds equal values of one user without opening them: the same for the same text, purpose and version of the key';
+
+CREATE FUNCTION vault_client_blob(value jsonb) RETURNS text
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_client_blob_wrapper';
+COMMENT ON FUNCTION vault_client_blob(jsonb) IS 'encrypts as the predecessor''s clients do (enc:1:), with the user''s current key itself';
+
+CREATE FUNCTION vault_open_client_blob(blob text, key_version integer DEFAULT NULL) RETURNS jsonb
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_open_client_blob_wrapper';
+COMMENT ON FUNCTION vault_open_client_blob(text, integer) IS 'opens what the predecessor''s clients have encrypted; the blob does not say under which version of the key';
 
 -- sealed release -------------------------------------------------------------------------------------------------------
 
@@ -296,8 +358,13 @@ DECLARE
 BEGIN
     FOREACH f IN ARRAY ARRAY[
         'vault_init()', 'vault_get_master_key()', 'vault_rotate()', 'vault_status()', 'vault_health()',
-        'vault_rotate(boolean)', 'vault_rotate(text, boolean)', 'vault_key_versions()', 'vault_get_key_version(integer)',
+        'vault_rotate(boolean)', 'vault_rotate(text, boolean)', 'vault_create()', 'vault_create_key_version()', 'vault_key_versions()', 'vault_get_key_version(integer)',
         'vault_retire_key_version(integer, interval)', 'vault_disable_key_version(integer)', 'vault_restore_key_version(integer)',
+        'vault_encrypt(bytea, text, text)', 'vault_encrypt(text, text, text)', 'vault_encrypt(jsonb, text, text)',
+        'vault_decrypt(bytea, text, text)', 'vault_decrypt_text(bytea, text, text)', 'vault_decrypt_json(bytea, text, text)',
+        'vault_reencrypt(bytea, text, text)', 'vault_ciphertext_version(bytea)', 'vault_derive_key(text, integer)',
+        'vault_derive_key(bytea, text)', 'vault_blind_index(text, text, integer, integer)', 'vault_client_blob(jsonb)',
+        'vault_open_client_blob(text, integer)',
         'vault_init(text)', 'vault_get_master_key(text)', 'vault_rotate(text)', 'vault_status(text)', 'vault_user_id()', 'vault_claims()',
         'vault_whoami()', 'vault_login(text)', 'vault_session()', 'vault_challenge()',
         'vault_grant(text, regrole, interval, text, integer, timestamptz)', 'vault_grant_for(text, regrole, interval, text, integer, timestamptz)',

@@ -21,6 +21,10 @@ BEGIN
         OUT key_version integer, OUT state text, OUT format_version smallint, OUT kek_id text, OUT superseded_at timestamptz,
         OUT destroy_after timestamptz, OUT destroyed_at timestamptz) RETURNS SETOF record
         LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_key_versions_wrapper';
+    CREATE FUNCTION vault_create() RETURNS boolean
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_create_wrapper';
+    CREATE FUNCTION vault_create_key_version() RETURNS integer
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_create_key_version_wrapper';
     CREATE FUNCTION vault_get_key_version(key_version integer) RETURNS vault_key
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_key_version_wrapper';
     CREATE FUNCTION vault_retire_key_version(key_version integer, wait interval DEFAULT '30 days') RETURNS timestamptz
@@ -29,6 +33,32 @@ BEGIN
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_disable_key_version_wrapper';
     CREATE FUNCTION vault_restore_key_version(key_version integer) RETURNS boolean
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_restore_key_version_wrapper';
+    CREATE FUNCTION vault_encrypt(plaintext bytea, context text, purpose text DEFAULT 'data') RETURNS bytea
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_encrypt_bytea_wrapper';
+    CREATE FUNCTION vault_encrypt(plaintext text, context text, purpose text DEFAULT 'data') RETURNS bytea
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_encrypt_text_wrapper';
+    CREATE FUNCTION vault_encrypt(plaintext jsonb, context text, purpose text DEFAULT 'data') RETURNS bytea
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_encrypt_jsonb_wrapper';
+    CREATE FUNCTION vault_decrypt(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS bytea
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_decrypt_wrapper';
+    CREATE FUNCTION vault_decrypt_text(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS text
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_decrypt_text_wrapper';
+    CREATE FUNCTION vault_decrypt_json(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS jsonb
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_decrypt_json_wrapper';
+    CREATE FUNCTION vault_reencrypt(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS bytea
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_reencrypt_wrapper';
+    CREATE FUNCTION vault_ciphertext_version(ciphertext bytea) RETURNS integer
+        LANGUAGE c STRICT IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'vault_ciphertext_version_wrapper';
+    CREATE FUNCTION vault_derive_key(purpose text, key_version integer DEFAULT NULL) RETURNS bytea
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_derive_key_wrapper';
+    CREATE FUNCTION vault_derive_key(salt bytea, info text) RETURNS bytea
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_derive_key_from_wrapper';
+    CREATE FUNCTION vault_blind_index(value text, purpose text, bits integer DEFAULT 256, key_version integer DEFAULT NULL) RETURNS bytea
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_blind_index_wrapper';
+    CREATE FUNCTION vault_client_blob(value jsonb) RETURNS text
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_client_blob_wrapper';
+    CREATE FUNCTION vault_open_client_blob(blob text, key_version integer DEFAULT NULL) RETURNS jsonb
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_open_client_blob_wrapper';
     CREATE FUNCTION vault_schedule_erase(user_id text, wait interval DEFAULT '30 days', reason text DEFAULT NULL) RETURNS timestamptz
         LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_schedule_erase_wrapper';
     CREATE FUNCTION vault_cancel_erase(user_id text) RETURNS boolean
@@ -128,10 +158,25 @@ COMMENT ON FUNCTION vault_rotate(text) IS 'the same for the user that a verified
 COMMENT ON FUNCTION vault_rotate(text, boolean) IS 'the same for the user that a verified token names';
 COMMENT ON FUNCTION vault_status(text) IS 'the same for the user that a verified token names';
 COMMENT ON FUNCTION vault_key_versions() IS 'the versions of the user''s key, the newest first, and their states; never a key; not audited';
+COMMENT ON FUNCTION vault_create() IS 'creates the user''s vault and hands out no key; false if there is one';
+COMMENT ON FUNCTION vault_create_key_version() IS 'vault_rotate() without handing out the key: gives the number of the new version';
 COMMENT ON FUNCTION vault_get_key_version(integer) IS 'one version of the user''s master key; P0002 if there never was one, 55000 if it is disabled or destroyed';
 COMMENT ON FUNCTION vault_retire_key_version(integer, interval) IS 'closes an old version at once, to be destroyed after the wait; gives that time';
 COMMENT ON FUNCTION vault_disable_key_version(integer) IS 'closes an old version until it is restored; false if it was disabled before';
 COMMENT ON FUNCTION vault_restore_key_version(integer) IS 'opens an old version again that is disabled or to be destroyed; false if it is open';
+COMMENT ON FUNCTION vault_encrypt(bytea, text, text) IS 'encrypts under the user''s current key; the context binds the place (table, column, row)';
+COMMENT ON FUNCTION vault_encrypt(text, text, text) IS 'the same for a text';
+COMMENT ON FUNCTION vault_encrypt(jsonb, text, text) IS 'the same for a jsonb';
+COMMENT ON FUNCTION vault_decrypt(bytea, text, text) IS 'the bytea that was encrypted with this context and purpose; XX001 if it does not open';
+COMMENT ON FUNCTION vault_decrypt_text(bytea, text, text) IS 'the same for a text';
+COMMENT ON FUNCTION vault_decrypt_json(bytea, text, text) IS 'the same for a jsonb';
+COMMENT ON FUNCTION vault_reencrypt(bytea, text, text) IS 'the same plaintext under the user''s current key, without showing it; what is under that key stays as it is';
+COMMENT ON FUNCTION vault_ciphertext_version(bytea) IS 'the version of the key that an encrypted value names; NULL if it is none';
+COMMENT ON FUNCTION vault_derive_key(text, integer) IS '32 bytes that are derived from the user''s key for one purpose (HKDF-SHA256)';
+COMMENT ON FUNCTION vault_derive_key(bytea, text) IS 'HKDF-SHA256 of the user''s key with this salt and info, 32 bytes, for keys that existing clients derive';
+COMMENT ON FUNCTION vault_blind_index(text, text, integer, integer) IS 'finds equal values of one user without opening them: the same for the same text, purpose and version of the key';
+COMMENT ON FUNCTION vault_client_blob(jsonb) IS 'encrypts as the predecessor''s clients do (enc:1:), with the user''s current key itself';
+COMMENT ON FUNCTION vault_open_client_blob(text, integer) IS 'opens what the predecessor''s clients have encrypted; the blob does not say under which version of the key';
 COMMENT ON FUNCTION vault_schedule_erase(text, interval, text) IS 'locks the vault of one user at once, to be erased after the wait; gives that time; a reason is required';
 COMMENT ON FUNCTION vault_cancel_erase(text) IS 'opens a vault again whose erasure is scheduled; false if none is';
 COMMENT ON FUNCTION vault_erasure_status(text) IS 'the erasures of one user, the newest first, each with every KEK that may have wrapped the user''s keys: copies of the wraps open as long as one of these exists anywhere';
@@ -167,10 +212,25 @@ ALTER ROUTINE vault_rotate(text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_rotate(text, boolean) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_status(text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_key_versions() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_create() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_create_key_version() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_get_key_version(integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_retire_key_version(integer, interval) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_disable_key_version(integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_restore_key_version(integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_encrypt(bytea, text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_encrypt(text, text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_encrypt(jsonb, text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_decrypt(bytea, text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_decrypt_text(bytea, text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_decrypt_json(bytea, text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_reencrypt(bytea, text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ciphertext_version(bytea) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_derive_key(text, integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_derive_key(bytea, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_blind_index(text, text, integer, integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_client_blob(jsonb) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_open_client_blob(text, integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_schedule_erase(text, interval, text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_cancel_erase(text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_erasure_status(text) OWNER TO vault_ext_owner;
@@ -412,10 +472,25 @@ BEGIN
             'vault_rotate(text, boolean)',
             'vault_status(text)',
             'vault_key_versions()',
+            'vault_create()',
+            'vault_create_key_version()',
             'vault_get_key_version(integer)',
             'vault_retire_key_version(integer, interval)',
             'vault_disable_key_version(integer)',
             'vault_restore_key_version(integer)',
+            'vault_encrypt(bytea, text, text)',
+            'vault_encrypt(text, text, text)',
+            'vault_encrypt(jsonb, text, text)',
+            'vault_decrypt(bytea, text, text)',
+            'vault_decrypt_text(bytea, text, text)',
+            'vault_decrypt_json(bytea, text, text)',
+            'vault_reencrypt(bytea, text, text)',
+            'vault_ciphertext_version(bytea)',
+            'vault_derive_key(text, integer)',
+            'vault_derive_key(bytea, text)',
+            'vault_blind_index(text, text, integer, integer)',
+            'vault_client_blob(jsonb)',
+            'vault_open_client_blob(text, integer)',
             'vault_schedule_erase(text, interval, text)',
             'vault_cancel_erase(text)',
             'vault_erasure_status(text)',
@@ -468,7 +543,13 @@ GRANT EXECUTE ON FUNCTION vault_init(), vault_get_master_key(), vault_rotate(), 
 GRANT EXECUTE ON FUNCTION vault_init(text), vault_get_master_key(text), vault_rotate(text), vault_status(text) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_status() TO vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_rotate(boolean), vault_rotate(text, boolean), vault_get_key_version(integer) TO vault_ext_user;
-GRANT EXECUTE ON FUNCTION vault_key_versions(), vault_retire_key_version(integer, interval), vault_disable_key_version(integer),
+GRANT EXECUTE ON FUNCTION vault_encrypt(bytea, text, text), vault_encrypt(text, text, text), vault_encrypt(jsonb, text, text),
+    vault_decrypt(bytea, text, text), vault_decrypt_text(bytea, text, text), vault_decrypt_json(bytea, text, text),
+    vault_reencrypt(bytea, text, text), vault_derive_key(text, integer), vault_derive_key(bytea, text),
+    vault_blind_index(text, text, integer, integer), vault_client_blob(jsonb), vault_open_client_blob(text, integer)
+    TO vault_ext_user, vault_ext_crypt;
+GRANT EXECUTE ON FUNCTION vault_ciphertext_version(bytea) TO vault_ext_user, vault_ext_crypt, vault_ext_admin, vault_ext_auditor;
+GRANT EXECUTE ON FUNCTION vault_create(), vault_create_key_version(), vault_key_versions(), vault_retire_key_version(integer, interval), vault_disable_key_version(integer),
     vault_restore_key_version(integer) TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user, vault_ext_crypt;
 GRANT SELECT ON vault_ext.own_audit TO vault_ext_user, vault_ext_crypt;

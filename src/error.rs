@@ -6,6 +6,7 @@ use std::time::Duration;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use vault_core::crypto::wrap::USER_ID_MAX;
+use vault_core::data::value::Type;
 use vault_core::identity::token::TokenError;
 use vault_core::integrity::Problem;
 
@@ -225,6 +226,70 @@ impl KeyError {
     }
 }
 
+/// Why a value is not encrypted or decrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DataError {
+    #[error("the value does not open")]
+    DoesNotOpen,
+    #[error("the value holds {}, not what this function gives", type_name(*.0))]
+    OtherType(Type),
+    #[error("a value must not be longer than 64 MiB")]
+    TooLong,
+    #[error("this transaction has decrypted vault_ext.max_decrypts = {0} values")]
+    TooManyDecrypts(u32),
+}
+
+fn type_name(kind: Type) -> &'static str {
+    match kind {
+        Type::Bytea => "bytea",
+        Type::Text => "text",
+        Type::Json => "jsonb",
+    }
+}
+
+impl DataError {
+    /// What the audit row says.
+    pub fn context(self) -> &'static str {
+        match self {
+            Self::DoesNotOpen => "value-does-not-open",
+            Self::OtherType(_) => "value-of-other-type",
+            Self::TooLong => "value-too-long",
+            Self::TooManyDecrypts(_) => "too-many-decrypts",
+        }
+    }
+
+    /// HTTP-like, for the audit row.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::DoesNotOpen => 500,
+            Self::OtherType(_) | Self::TooLong => 400,
+            Self::TooManyDecrypts(_) => 429,
+        }
+    }
+
+    fn sqlstate(self) -> PgSqlErrorCode {
+        match self {
+            Self::DoesNotOpen => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            Self::OtherType(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::TooLong => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            Self::TooManyDecrypts(_) => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::DoesNotOpen => {
+                "Give the user, the context and the purpose with which it was encrypted; if these are right, it was changed."
+            }
+            Self::OtherType(Type::Bytea) => "Use vault_decrypt().",
+            Self::OtherType(Type::Text) => "Use vault_decrypt_text().",
+            Self::OtherType(Type::Json) => "Use vault_decrypt_json().",
+            Self::TooLong => "Encrypt it in pieces, or keep it outside the database under a key of vault_derive_key().",
+            Self::TooManyDecrypts(_) => "Decrypt less in one transaction; an administrator can raise the limit.",
+        }
+    }
+}
+
 /// Why the trail could not be written. Nothing was released.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuditFailure {
@@ -294,6 +359,10 @@ pub enum VaultError {
     Grant(#[from] GrantError),
     #[error("{0}")]
     Key(#[from] KeyError),
+    #[error("{0}")]
+    Data(#[from] DataError),
+    #[error("the system gave no memory for a key")]
+    NoMemory,
     #[error("row-level security is off in this session")]
     RowSecurityOff,
     #[error("no vault for this user")]
@@ -380,6 +449,8 @@ impl VaultError {
             Self::Identity(error) => error.sqlstate(),
             Self::Grant(error) => error.sqlstate(),
             Self::Key(error) => error.sqlstate(),
+            Self::Data(error) => error.sqlstate(),
+            Self::NoMemory => PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::DoesNotOpen => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
             Self::Audit(failure) if failure.is_a_limit() => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
@@ -435,6 +506,8 @@ impl VaultError {
             Self::Identity(error) => error.hint().into(),
             Self::Grant(error) => error.hint().into(),
             Self::Key(error) => error.hint().into(),
+            Self::Data(error) => error.hint().into(),
+            Self::NoMemory => "Free some memory; mmap(2) failed.".into(),
             Self::RowSecurityOff => {
                 "SET row_security = on: it is off by a setting of this session, role, database or function. Leave FORCE ROW LEVEL SECURITY on the vault's tables as it is.".into()
             }

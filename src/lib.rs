@@ -2,6 +2,7 @@
 
 mod api;
 mod audit;
+mod data;
 mod error;
 mod guard;
 mod identity;

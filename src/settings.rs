@@ -30,6 +30,17 @@ pub enum IdentityMode {
     Role,
 }
 
+/// How often decryptions are audited.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum AuditDecrypts {
+    #[name = c"transaction"]
+    Transaction,
+    #[name = c"statement"]
+    Statement,
+    #[name = c"value"]
+    Value,
+}
+
 static KEK_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static KEK_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static KEK_COMMAND_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
@@ -49,6 +60,8 @@ static ISSUERS_COMMAND_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000)
 static GRANT_APPROVALS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static GRANT_MAX_LIFETIME: GucSetting<i32> = GucSetting::<i32>::new(30 * 86_400);
 static MIN_DESTROY_WAIT: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
+static AUDIT_DECRYPTS: GucSetting<AuditDecrypts> = GucSetting::<AuditDecrypts>::new(AuditDecrypts::Transaction);
+static MAX_DECRYPTS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOW_ALTER: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -225,6 +238,24 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::UNIT_S,
     );
+    GucRegistry::define_enum_guc(
+        c"vault_ext.audit_decrypts",
+        c"How often the decryptions of one key are audited.",
+        c"transaction: before the first value of a transaction. statement: of each statement. value: each value.",
+        &AUDIT_DECRYPTS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"vault_ext.max_decrypts",
+        c"How many values one transaction may decrypt.",
+        c"0 means without limit.",
+        &MAX_DECRYPTS,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     guc::define_token();
     // PostgreSQL decides who may drop. These two only ask whether the statement is intended, so everybody may set them.
     GucRegistry::define_bool_guc(
@@ -330,6 +361,15 @@ pub fn grant_approvals() -> i32 {
 
 pub fn grant_max_lifetime() -> Duration {
     Duration::from_secs(GRANT_MAX_LIFETIME.get().max(0) as u64)
+}
+
+pub fn audit_decrypts() -> AuditDecrypts {
+    AUDIT_DECRYPTS.get()
+}
+
+/// 0 means without limit.
+pub fn max_decrypts() -> u32 {
+    MAX_DECRYPTS.get().max(0) as u32
 }
 
 pub fn min_destroy_wait() -> Duration {

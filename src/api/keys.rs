@@ -5,7 +5,9 @@ use pgrx::prelude::*;
 
 use super::or_raise;
 use super::user::vault_key;
+use crate::identity::Caller;
 use crate::pg::composite::Row;
+use crate::vault::service::{self, OldKey};
 use crate::vault::versions;
 
 /// key_version, state, format_version, kek_id, superseded_at, destroy_after, destroyed_at, the newest first. 28000.
@@ -41,6 +43,18 @@ fn vault_key_versions() -> TableIterator<
 #[pg_extern(sql = false)]
 fn vault_get_key_version(key_version: i32) -> Row<7> {
     vault_key(versions::get(key_version))
+}
+
+/// Makes a vault and hands out no key; false if there is one. 28000, 42501, 55000, XX001, 53400.
+#[pg_extern(sql = false)]
+fn vault_create() -> bool {
+    or_raise(service::create_vault(Caller::OfSession))
+}
+
+/// A rotation that hands out no key: the new version's number. 28000, 42501, 55000, XX001, 53400.
+#[pg_extern(sql = false)]
+fn vault_create_key_version() -> i32 {
+    or_raise(service::rotate(Caller::OfSession, OldKey::Keep)).key_version
 }
 
 /// Closes an old version now and lets it be destroyed later: the time of that. 22023, 28000, 42501, 55000, P0002.

@@ -1,6 +1,7 @@
 //! The functions that SQL calls: take the arguments, call one thing, map the error. Their SQL is in sql/030_functions.sql.
 
 pub mod admin;
+pub mod data;
 pub mod erasure;
 pub mod grants;
 pub mod identity;

@@ -4,6 +4,7 @@
 
 pub mod health;
 pub mod kek_registration;
+pub mod leave;
 pub mod memory;
 pub mod rolled_back;
 pub mod submit;

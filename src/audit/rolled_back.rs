@@ -1,13 +1,11 @@
 //! The second row: when the transaction of a recorded change rolls back, the trail says so.
 
 use std::cell::RefCell;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use vault_core::audit::queue::Kind;
 use vault_core::audit::record::{RECORD_BYTES, Record};
 
-use super::{memory, submit};
+use super::leave;
 use crate::error::VaultError;
 use crate::pg::session;
 use crate::pg::xact::{self, Callbacks};
@@ -15,8 +13,6 @@ use crate::pg::xact::{self, Callbacks};
 /// Status and context of the second row.
 const STATUS: u16 = 409;
 const CONTEXT: &str = "rolled-back";
-/// How long one rollback may wait for room for its rows.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A change whose transaction has not ended yet: the row to write if it rolls back, ready made, since an abort can
 /// neither fail nor look anything up.
@@ -66,18 +62,6 @@ fn before_prepare() {
     }
 }
 
-/// Queues one row; while all slots of this backend are taken it waits for one, without looking at cancel requests.
-fn submit(bytes: &[u8], deadline: Instant) -> bool {
-    loop {
-        let submitted = submit::submit(Kind::Record, bytes, true);
-        let _ = submitted.map_or_else(submit::see_to_stranded, |(queue, _)| submit::see_to_writer(queue));
-        if submitted.is_some() || Instant::now() >= deadline {
-            return submitted.is_some();
-        }
-        std::thread::sleep(submit::SLOT_RETRY);
-    }
-}
-
 /// Queues the rows of all changes at this nesting level and deeper. Nobody waits for them; a lost one is counted.
 fn record_rollbacks(level: i32) {
     let taken = PENDING.try_with(|list| {
@@ -85,13 +69,9 @@ fn record_rollbacks(level: i32) {
         Some(list.extract_if(.., |pending| pending.level >= level).collect::<Vec<_>>())
     });
     let Ok(Some(taken)) = taken else { return };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + leave::PATIENCE;
     for mut pending in taken {
         pending.bytes[..8].copy_from_slice(&session::now().to_le_bytes());
-        if !submit(&pending.bytes, deadline)
-            && let Some(memory) = memory::get()
-        {
-            memory.counters.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        leave::leave_encoded(&pending.bytes, deadline);
     }
 }

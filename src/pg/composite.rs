@@ -17,7 +17,7 @@ unsafe impl<const N: usize> BoxRet for Row<N> {
         // SAFETY: the tuple descriptor is that of the function's declared composite type, checked to have at most N columns; the
         // tuple is formed before the descriptor is released.
         unsafe {
-            let descriptor = descriptor(fcinfo.as_mut_ptr());
+            let descriptor = expected(fcinfo.as_mut_ptr(), descriptor(fcinfo.as_mut_ptr()));
             assert!((*descriptor).natts as usize <= N);
             let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
             if (*descriptor).tdrefcount >= 0 {
@@ -45,6 +45,32 @@ unsafe fn descriptor(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::TupleDesc {
         let class = pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
         assert!(class == pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE);
         pg_sys::BlessTupleDesc(descriptor)
+    }
+}
+
+/// The descriptor of a row for a caller that was planned before ALTER EXTENSION … UPDATE added columns to the type, and waited
+/// until that committed: it expects the columns of before. In all other cases the descriptor is the one of the function.
+///
+/// # Safety
+/// `fcinfo` is that of a running call, and the descriptor that of its result.
+unsafe fn expected(fcinfo: pg_sys::FunctionCallInfo, of_function: pg_sys::TupleDesc) -> pg_sys::TupleDesc {
+    // SAFETY: the caller passes a running call. A function scan says in resultinfo which columns it expects; the node's tag is
+    // checked. The copy lives until the call's memory is freed, and the descriptor that it replaces is released if it is counted.
+    unsafe {
+        let caller = (*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+        if caller.is_null() || (*caller).type_ != pg_sys::NodeTag::T_ReturnSetInfo || (*caller).expectedDesc.is_null() {
+            return of_function;
+        }
+        if (*(*caller).expectedDesc).natts >= (*of_function).natts {
+            return of_function;
+        }
+        if (*of_function).tdrefcount >= 0 {
+            pg_sys::DecrTupleDescRefCount(of_function);
+        }
+        let expected = pg_sys::CreateTupleDescCopy((*caller).expectedDesc);
+        (*expected).tdtypeid = pg_sys::RECORDOID;
+        (*expected).tdtypmod = -1;
+        pg_sys::BlessTupleDesc(expected)
     }
 }
 

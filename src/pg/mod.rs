@@ -18,6 +18,7 @@ pub mod spi;
 pub mod subxact;
 pub mod trigger;
 pub mod utility;
+pub mod varlena;
 pub mod wait;
 pub mod worker;
 pub mod xact;

@@ -12,6 +12,8 @@ use pgrx::{FromDatum, IntoDatum};
 pub enum Arg<'a> {
     Text(&'a str),
     Int4(i32),
+    /// The same, or NULL.
+    MaybeInt4(Option<i32>),
     Int8(i64),
     /// Microseconds since 2000-01-01 00:00 UTC.
     Timestamp(i64),
@@ -31,10 +33,9 @@ pub struct Tid(pg_sys::ItemPointerData);
 impl Arg<'_> {
     fn type_oid(&self) -> pg_sys::Oid {
         match self {
-            Self::Text(_) => pg_sys::TEXTOID,
-            Self::Int4(_) => pg_sys::INT4OID,
+            Self::Text(_) | Self::MaybeText(_) => pg_sys::TEXTOID,
+            Self::Int4(_) | Self::MaybeInt4(_) => pg_sys::INT4OID,
             Self::Int8(_) => pg_sys::INT8OID,
-            Self::MaybeText(_) => pg_sys::TEXTOID,
             Self::Timestamp(_) | Self::MaybeTimestamp(_) => pg_sys::TIMESTAMPTZOID,
             Self::Interval(_) => pg_sys::INTERVALOID,
             Self::TextArray(_) => pg_sys::TEXTARRAYOID,
@@ -47,6 +48,7 @@ impl Arg<'_> {
         match self {
             Self::Text(text) => text.into_datum(),
             Self::Int4(number) => number.into_datum(),
+            Self::MaybeInt4(number) => number.into_datum(),
             Self::Int8(number) => number.into_datum(),
             Self::MaybeText(text) => text.into_datum(),
             Self::MaybeTimestamp(time) => time.and_then(|time| TimestampWithTimeZone::try_from(time).ok()).into_datum(),

@@ -31,7 +31,7 @@ pub struct Grant {
 thread_local! {
     static INSERT: Statement = const { Statement::planned_once(
         "INSERT INTO vault_ext.grants (user_id, grantee, not_before, expires_at, max_uses, reason, granted_by, approved_by) \
-         VALUES ($1, $2::pg_catalog.oid::pg_catalog.regrole, $3, $4, NULLIF($5, 0), $6, $7, NULLIF($8, '')) RETURNING id"
+         VALUES ($1, $2::pg_catalog.oid::pg_catalog.regrole, $3, $4, $5, $6, $7, $8) RETURNING id"
     ) };
     // The newest first: a later grant may replace one that is used up.
     static FOR_SERVICE: Statement = const { Statement::planned_once(
@@ -74,10 +74,10 @@ pub fn insert(grant: &NewGrant<'_>) -> i64 {
         Arg::Int8(grant.grantee.into()),
         Arg::Timestamp(grant.not_before),
         Arg::Timestamp(grant.expires_at),
-        Arg::Int4(grant.max_uses.unwrap_or(0)),
+        Arg::MaybeInt4(grant.max_uses),
         Arg::Text(grant.reason),
         Arg::Text(grant.granted_by),
-        Arg::Text(if grant.is_approved { grant.granted_by } else { "" }),
+        Arg::MaybeText(grant.is_approved.then_some(grant.granted_by)),
     ];
     INSERT.with(|statement| statement.run(&args, |rows| rows.get(0, 0))).unwrap_or_default()
 }

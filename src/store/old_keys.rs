@@ -76,7 +76,7 @@ thread_local! {
     static INSERT: Statement = const { Statement::planned_once(
         "INSERT INTO vault_ext.old_keys (user_id, key_version, wrapped_mk, wrap_iv, format_version, kek_id, state, superseded_at, \
             destroy_after, destroyed_at) \
-         VALUES ($1, $2, NULLIF($3, ''), NULLIF($4, ''), $5::pg_catalog.int2, $6, $7, pg_catalog.clock_timestamp(), $8, \
+         VALUES ($1, $2, $3, $4, $5::pg_catalog.int2, $6, $7, pg_catalog.clock_timestamp(), $8, \
             CASE WHEN $7 OPERATOR(pg_catalog.=) 'destroyed' THEN pg_catalog.clock_timestamp() END)"
     ) };
     static FIND: Statement = const { Statement::planned_once(concat!(
@@ -120,8 +120,8 @@ thread_local! {
         "DELETE FROM vault_ext.old_keys WHERE user_id OPERATOR(pg_catalog.=) $1 RETURNING key_version, kek_id"
     ) };
     static RENAME: Statement = const { Statement::planned_once(
-        "UPDATE vault_ext.old_keys SET user_id = $2, wrapped_mk = NULLIF($4, ''), wrap_iv = NULLIF($5, ''), \
-            format_version = CASE WHEN $4 OPERATOR(pg_catalog.=) '' THEN format_version ELSE 2 END, kek_id = $6 \
+        "UPDATE vault_ext.old_keys SET user_id = $2, wrapped_mk = $4, wrap_iv = $5, \
+            format_version = CASE WHEN $4 IS NULL THEN format_version ELSE 2 END, kek_id = $6 \
          WHERE user_id OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $3"
     ) };
 }
@@ -150,13 +150,12 @@ fn args<'a>(user: &'a str, key_version: i32) -> [Arg<'a>; 2] {
 /// Keeps the wrap of a vault as an old key. `destroy_after` (microseconds since 2000-01-01 00:00 UTC) goes with the state
 /// `DestroyScheduled`. In the state `Destroyed` only the version is kept.
 pub fn insert(user: &str, old: &Vault, state: State, destroy_after: Option<i64>) {
-    let (wrapped_mk, wrap_iv) =
-        if state == State::Destroyed { ("", "") } else { (old.wrapped_mk.as_str(), old.wrap_iv.as_str()) };
+    let wrap = (state != State::Destroyed).then_some(old);
     let args = [
         Arg::Text(user),
         Arg::Int4(old.key_version),
-        Arg::Text(wrapped_mk),
-        Arg::Text(wrap_iv),
+        Arg::MaybeText(wrap.map(|old| old.wrapped_mk.as_str())),
+        Arg::MaybeText(wrap.map(|old| old.wrap_iv.as_str())),
         Arg::Int4(old.format_version.into()),
         Arg::Text(&old.kek_id),
         Arg::Text(state.name()),
@@ -238,8 +237,8 @@ pub fn rename(old_user: &str, new_user: &str, old: &OldKey, new: Option<&NewWrap
         Arg::Text(old_user),
         Arg::Text(new_user),
         Arg::Int4(old.key_version),
-        Arg::Text(new.map_or("", |new| new.wrap.wrapped_mk())),
-        Arg::Text(new.map_or("", |new| new.wrap.wrap_iv())),
+        Arg::MaybeText(new.map(|new| new.wrap.wrapped_mk())),
+        Arg::MaybeText(new.map(|new| new.wrap.wrap_iv())),
         Arg::Text(new.map_or(&old.kek_id, |new| new.kek_id)),
     ];
     RENAME.with(|statement| statement.run(&args, |_| ()));

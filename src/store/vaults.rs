@@ -115,12 +115,27 @@ thread_local! {
         "SELECT kek_id, key_version, erase_after, recovery_wrapped_mk, recovery_iv, recovery_format_version, tokens_valid_from \
          FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
     ) };
+    static KEEP: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1 FOR KEY SHARE"
+    )) };
+    static KEEP_FOR_TOKEN: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", columns!(), ", tokens_valid_from FROM vault_ext.encryption_vaults \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 FOR KEY SHARE"
+    )) };
     static LOCK: Statement = const { Statement::planned_once(concat!(
         "SELECT ", columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1 FOR UPDATE"
     )) };
     static INSERT: Statement = const { Statement::planned_once(
         "INSERT INTO vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version) \
          VALUES ($1, $2, $3, 2, $4, $5) ON CONFLICT (user_id) DO NOTHING"
+    ) };
+    // A vault that was deleted past vault_erase() has left old keys: the new one must not take their numbers.
+    static INSERT_WITHOUT_OLD_KEYS: Statement = const { Statement::planned_once(
+        "INSERT INTO vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version) \
+         SELECT $1, $2, $3, 2, $4, $5 \
+         WHERE NOT EXISTS (SELECT FROM vault_ext.old_keys o WHERE o.user_id OPERATOR(pg_catalog.=) $1 \
+            AND o.key_version OPERATOR(pg_catalog.>=) $5) \
+         ON CONFLICT (user_id) DO NOTHING"
     ) };
     static REPLACE: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2, wrap_iv = $3, format_version = 2, kek_id = $4, \
@@ -244,7 +259,16 @@ pub fn lock(user: &str, for_token: bool) -> Found<Vault> {
     }
 }
 
-/// Inserts the user's row; false if another transaction did meanwhile.
+/// The same, kept from `lock` of others until the transaction ends.
+pub fn keep(user: &str, for_token: bool) -> Found<Vault> {
+    if for_token {
+        KEEP_FOR_TOKEN.with(|statement| statement.run(&[Arg::Text(user)], first_vault_for_token))
+    } else {
+        KEEP.with(|statement| statement.run(&[Arg::Text(user)], first_vault))
+    }
+}
+
+/// Inserts the user's row; false if another transaction did meanwhile, or if there is an old key with this version or a later one.
 pub fn insert(user: &str, new: &NewWrap<'_>) -> bool {
     let args = [
         Arg::Text(user),
@@ -253,7 +277,8 @@ pub fn insert(user: &str, new: &NewWrap<'_>) -> bool {
         Arg::Text(new.kek_id),
         Arg::Int4(new.key_version),
     ];
-    INSERT.with(|statement| statement.run(&args, Rows::count)) == 1
+    let statement = if catalog::is_of_0_3() { &INSERT_WITHOUT_OLD_KEYS } else { &INSERT };
+    statement.with(|statement| statement.run(&args, Rows::count)) == 1
 }
 
 /// Replaces the wrap that was read before; false if the row is not the same any more.

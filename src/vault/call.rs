@@ -130,7 +130,7 @@ impl Call {
     }
 
     /// Records a failure and gives the error to raise: the failure itself, or that the trail cannot be written.
-    pub(super) fn failed(&self, error: VaultError) -> VaultError {
+    pub fn failed(&self, error: VaultError) -> VaultError {
         let (status, context) = describe(&error);
         match self.row(self.action.failed(), status, None, Some(context)) {
             Ok(()) => error,
@@ -203,6 +203,11 @@ impl Call {
         }
     }
 
+    /// The row of this call, for one that nobody waits for.
+    pub fn as_row<'a>(&'a self, status: u16, key: Option<KeyId<'a>>, context: Option<&'a str>) -> Record<'a> {
+        self.as_record(self.action, status, key, context)
+    }
+
     fn row(
         &self,
         action: Action,
@@ -251,6 +256,7 @@ fn purpose(action: Action) -> Purpose {
         Action::Fetch => Purpose::Fetch,
         Action::Rotate | Action::RetireVersion | Action::DisableVersion | Action::RestoreVersion => Purpose::Rotate,
         Action::Grant | Action::RevokeGrant => Purpose::Grant,
+        Action::Encrypt | Action::Decrypt | Action::Reencrypt | Action::Index | Action::Derive => Purpose::Use,
         _ => Purpose::Identify,
     }
 }
@@ -262,6 +268,7 @@ pub fn describe(error: &VaultError) -> (u16, &'static str) {
         VaultError::IssuersRefused(..) => (503, "issuers-refused"),
         VaultError::Grant(error) => (403, error.context()),
         VaultError::Key(error) => (error.status(), error.context()),
+        VaultError::Data(error) => (error.status(), error.context()),
         VaultError::BadArgument(..) => (400, "bad-argument"),
         VaultError::NoVault => (404, "not-initialised"),
         VaultError::UserHasVault(_) => (409, "vault-exists"),

@@ -11,7 +11,7 @@ pub mod health;
 pub mod issuers;
 pub mod key;
 pub mod rename;
-mod repeat;
+pub mod repeat;
 pub mod service;
 pub mod versions;
 pub mod wrapping;

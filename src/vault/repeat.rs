@@ -5,7 +5,7 @@
 //! again, because the key that it released first would be stored nowhere. So a statement that wrote a user's key gets the same
 //! key again, and a statement that has read a user's vault does not read it a second time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use crate::error::VaultError;
@@ -36,6 +36,8 @@ impl<T> Reading<T> {
 
 thread_local! {
     static CHANGES: RefCell<HashMap<String, Change>> = RefCell::new(HashMap::new());
+    /// Grows with each change, and with each that is taken back.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
     static VAULT: RefCell<Option<Reading<Vault>>> = const { RefCell::new(None) };
     static STATUS: RefCell<Option<Reading<Option<VaultStatus>>>> = const { RefCell::new(None) };
 }
@@ -50,6 +52,7 @@ static CALLBACKS: Callbacks = Callbacks {
     },
     level_aborted: |level| {
         forget_readings();
+        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
         with_changes(|changes| changes.retain(|_, change| change.level < level));
     },
     before_prepare: || (),
@@ -76,6 +79,12 @@ pub fn note_change(user: &str) {
     forget_readings();
     let change = Change { seen_from: session::next_command(), level: xact::nesting_level() };
     CHANGES.with_borrow_mut(|changes| changes.insert(user.to_owned(), change));
+    COUNT.set(COUNT.get() + 1);
+}
+
+/// A number that stays the same as long as this process changes no user's key, and takes no change back.
+pub fn changes() -> u64 {
+    COUNT.get()
 }
 
 /// Whether the calling statement has already written the user's key: then it began before that change.

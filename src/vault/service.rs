@@ -30,15 +30,24 @@ enum Outcome {
 
 /// The user's key; minted if there is none.
 pub fn init(caller: Caller<'_>) -> Result<UserKey, VaultError> {
+    init_or_find(caller).map(|(key, _)| key)
+}
+
+/// Makes a vault if there is none, and hands out no key. False if there is one.
+pub fn create_vault(caller: Caller<'_>) -> Result<bool, VaultError> {
+    init_or_find(caller).map(|(_, is_new)| is_new)
+}
+
+fn init_or_find(caller: Caller<'_>) -> Result<(UserKey, bool), VaultError> {
     let call = Call::begin(Action::Init, caller)?;
     match call.attempt(|user| create_or_open(&call, user))? {
         Outcome::Created(key) => {
             repeat::note_change(call.user());
-            call.change(key, 201, Some("created"))
+            Ok((call.change(key, 201, Some("created"))?, true))
         }
         Outcome::Existing(key) | Outcome::Rotated(key) | Outcome::Repeated(key) => {
             let context = if key.master_key().is_some() { "already-exists" } else { "already-exists-zk" };
-            call.release(key, 200, Some(context))
+            Ok((call.release(key, 200, Some(context))?, false))
         }
     }
 }
@@ -196,19 +205,40 @@ fn replace(call: &Call, ring: &Ring, user: &str, vault: &Vault, old: OldKey) -> 
 /// Inserts a fresh key; None if another transaction was first.
 fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
     vaults::begin_write();
-    let (key, wrap) = mint(&*ring::current()?, user, 1)?;
-    let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: key.key_version };
-    Ok(vaults::insert(user, &new).then_some(key))
+    let ring = ring::current()?;
+    let insert = |version| {
+        let (key, wrap) = mint(&ring, user, version)?;
+        let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: key.key_version };
+        Ok(vaults::insert(user, &new).then_some(key))
+    };
+    let first = insert(1)?;
+    if first.is_some() || !catalog::is_of_0_3() {
+        return Ok(first);
+    }
+    // Old keys of a vault that was deleted past vault_erase() keep their numbers, for what they have encrypted.
+    match old_keys::list(user).first() {
+        Some(newest) => insert(newest.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?),
+        None => Ok(None),
+    }
 }
 
 /// The key in the user's vault; None if there is no vault.
-pub(super) fn open_existing(call: &Call, user: &str) -> Result<Option<UserKey>, VaultError> {
+pub fn open_existing(call: &Call, user: &str) -> Result<Option<UserKey>, VaultError> {
     with_newest_ring(|ring| {
         repeat::with_vault(user, call.has_token(), |found| match found {
             Found::Open(vault) => open(call, ring, user, vault).map(Some),
             Found::Closed => why_closed(call, user),
             Found::Nothing => Ok(None),
         })
+    })
+}
+
+/// The same; the vault cannot lose this key until the transaction ends, since a rotation waits for that.
+pub fn open_and_keep(call: &Call, user: &str) -> Result<Option<UserKey>, VaultError> {
+    with_newest_ring(|ring| match vaults::keep(user, call.has_token()) {
+        Found::Open(vault) => open(call, ring, user, &vault).map(Some),
+        Found::Closed => why_closed(call, user),
+        Found::Nothing => Ok(None),
     })
 }
 

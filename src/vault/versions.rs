@@ -71,7 +71,7 @@ pub fn get(key_version: i32) -> Result<UserKey, VaultError> {
 }
 
 /// Opens a version of the user's key, the current one or an old one that is not closed.
-pub(super) fn open_version(call: &Call, user: &str, key_version: i32) -> Result<UserKey, VaultError> {
+pub fn open_version(call: &Call, user: &str, key_version: i32) -> Result<UserKey, VaultError> {
     let current = open_existing(call, user)?.ok_or(VaultError::NoVault)?;
     if current.master_key().is_none() {
         return Err(KeyError::ZeroKnowledge.into());

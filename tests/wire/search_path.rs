@@ -76,11 +76,30 @@ fn no_call_reaches_a_twin_in_the_callers_search_path() {
         "SELECT vault_get_master_key()",
         "SELECT vault_rotate()",
         "SELECT vault_status()",
+        "SELECT * FROM vault_key_versions()",
+        "SELECT vault_get_key_version(1)",
+        "SELECT vault_disable_key_version(1)",
+        "SELECT vault_restore_key_version(1)",
+        "SELECT vault_retire_key_version(1)",
+        "SELECT vault_rotate(destroy_old => true)",
+        "SELECT vault_grant(NULL, 'wire_service', '1 day', 'a test')",
+        "SELECT vault_revoke_grant(1)",
+        "SELECT vault_grant(NULL, 'wire_service', '1 day', 'a test', 3)",
+        "SELECT * FROM vault_ext.own_grants",
         "SELECT * FROM vault_ext.own_audit",
         "DELETE FROM public.users",
         "SELECT vault_init()",
     ] {
         app.simple_query(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    for (login, sql) in [
+        ("wire_grantor", "SELECT vault_grant_for('alice', 'wire_service', '1 day', 'a test', 3)"),
+        ("wire_grantor2", "SELECT vault_approve_grant(3)"),
+        ("wire_service", "SELECT vault_get_master_key_of('alice'); SELECT vault_retire_grant(3)"),
+    ] {
+        let mut client = db.conn(login);
+        assert_twins_are_reached(&mut client);
+        client.simple_query(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     }
     let mut admin = db.conn("wire_admin");
     assert_twins_are_reached(&mut admin);
@@ -104,7 +123,7 @@ fn no_call_reaches_a_twin_in_the_callers_search_path() {
     db.force(&format!("ALTER DATABASE \"{}\" RESET search_path", db.name));
     let format: i16 = db.value("SELECT format_version FROM vault_ext.encryption_vaults WHERE user_id = 'old'");
     assert_eq!(format, 2, "the rewrap converted the row");
-    assert_eq!(db.audit_of("alice").len(), 6);
+    assert_eq!(db.audit_of("alice").len(), 17);
 }
 
 #[test]

@@ -1,11 +1,13 @@
-//! What vault_ext does without a server: wraps ([`crypto`]), keyrings ([`keyring`]), what the audit trail holds ([`audit`]),
-//! who a token says the user is ([`identity`]), and what the promises rest on in the catalogs ([`integrity`]). No pgrx, no unsafe: the extension, the fuzz targets and
-//! command-line tools share it.
+//! What vault_ext does without a server: wraps ([`crypto`]), what a master key is used for ([`data`]), keyrings
+//! ([`keyring`]), what the audit trail holds ([`audit`]), who a token says the user is ([`identity`]), and what the promises
+//! rest on in the catalogs ([`integrity`]). No pgrx, no unsafe: the extension, the fuzz targets and command-line tools share
+//! it.
 
 #![forbid(unsafe_code)]
 
 pub mod audit;
 pub mod crypto;
+pub mod data;
 pub mod identity;
 pub mod integrity;
 pub mod keyring;

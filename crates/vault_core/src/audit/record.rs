@@ -76,10 +76,11 @@ pub enum Action {
     Seal = 37,
     Export = 38,
     Import = 39,
+    Reencrypt = 40,
 }
 
 impl Action {
-    const ALL: [Self; 39] = [
+    const ALL: [Self; 40] = [
         Self::Init,
         Self::Fetch,
         Self::FailedFetch,
@@ -119,6 +120,7 @@ impl Action {
         Self::Seal,
         Self::Export,
         Self::Import,
+        Self::Reencrypt,
     ];
 
     /// The text of the column `action`.
@@ -163,6 +165,7 @@ impl Action {
             Self::Seal => "seal",
             Self::Export => "export",
             Self::Import => "import",
+            Self::Reencrypt => "reencrypt",
         }
     }
 

@@ -1,25 +1,38 @@
-//! Check values: how a database recognises a KEK without keeping anything that helps to find it.
+//! Check values: how a database recognises a key without keeping anything that helps to find it.
 
 use std::fmt;
 
 use hkdf::Hkdf;
 use sha2::Sha256;
 
-use super::secret::KekBytes;
+use super::secret::{KekBytes, MasterKey};
 
 /// HKDF's `info`: it separates check values from every other use of a KEK.
-const INFO: &[u8] = b"vault_ext.kek-check.v1";
+const KEK_INFO: &[u8] = b"vault_ext.kek-check.v1";
 
-/// 16 bytes that identify a KEK: HKDF-SHA256 (RFC 5869) with ikm = the KEK, an empty salt and
-/// info = `vault_ext.kek-check.v1`. No secret: it is stored, shown and compared in the open.
+/// The same for master keys.
+const MASTER_KEY_INFO: &[u8] = b"vault_ext.master-key-check.v1";
+
+/// 16 bytes that identify a key: HKDF-SHA256 (RFC 5869) with ikm = the key, an empty salt and
+/// info = `vault_ext.kek-check.v1` or `vault_ext.master-key-check.v1`. No secret: it is stored, shown
+/// and compared in the open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckValue([u8; 16]);
 
 impl CheckValue {
     pub fn of(kek: &KekBytes) -> Self {
+        Self::derive(kek.expose_secret(), KEK_INFO)
+    }
+
+    /// A KEK of the same bytes has another check value.
+    pub fn of_master_key(master_key: &MasterKey) -> Self {
+        Self::derive(master_key.expose_secret(), MASTER_KEY_INFO)
+    }
+
+    fn derive(key: &[u8; 32], info: &[u8]) -> Self {
         let mut value = [0; 16];
-        Hkdf::<Sha256>::new(None, kek.expose_secret())
-            .expand(INFO, &mut value)
+        Hkdf::<Sha256>::new(None, key)
+            .expand(info, &mut value)
             .expect("16 bytes are less than the 8160 that HKDF-SHA256 can give");
         Self(value)
     }
@@ -64,7 +77,7 @@ mod tests {
     use super::*;
 
     /// Frozen; recomputed with Python's `hmac`: `prk = HMAC(b"", kek)`, then the first 16 bytes of
-    /// `HMAC(prk, INFO + b"\x01")`.
+    /// `HMAC(prk, KEK_INFO + b"\x01")`.
     #[test]
     fn frozen_vectors() {
         let counting: Vec<u8> = (1..=32).collect();
@@ -74,6 +87,19 @@ mod tests {
             let value = CheckValue::of(&KekBytes::from_slice(&kek).expect("32 bytes"));
             assert_eq!(value.to_hex(), hex);
             assert_eq!(CheckValue::from_hex(hex), Some(value));
+        }
+    }
+
+    /// Frozen; recomputed by `vectors/data.py`.
+    #[test]
+    fn frozen_vectors_of_master_keys() {
+        let counting: Vec<u8> = (0xa0..0xc0).collect();
+        for (key, hex) in
+            [(counting, "3732a28be78cf647f3b5cd0ff4c633f4"), (vec![0; 32], "dcd5f09a8824f10cccbf48011e4cfce5")]
+        {
+            let value = CheckValue::of_master_key(&MasterKey::from_slice(&key).expect("32 bytes"));
+            assert_eq!(value.to_hex(), hex);
+            assert_ne!(value, CheckValue::of(&KekBytes::from_slice(&key).expect("32 bytes")));
         }
     }
 

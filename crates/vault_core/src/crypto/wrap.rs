@@ -30,6 +30,7 @@ use xaes_256_gcm::Xaes256Gcm;
 use xaes_256_gcm::aead::{AeadInOut, KeyInit};
 use zeroize::Zeroizing;
 
+use super::aad::Aad;
 use super::secret::{KekBytes, MasterKey, RngError, fill_random};
 
 /// The predecessor's format.
@@ -135,11 +136,11 @@ impl Kek {
     /// # Errors
     /// [`BadContext`] if `context` is out of bounds.
     pub fn wrap(&self, master_key: &MasterKey, nonce: Nonce, context: &WrapContext<'_>) -> Result<Wrap, BadContext> {
-        let aad = Aad::new(PURPOSE, context).ok_or(BadContext)?;
+        let aad = aad(PURPOSE, context).ok_or(BadContext)?;
         Ok(self.seal(master_key, &nonce.0, &aad))
     }
 
-    fn seal(&self, master_key: &MasterKey, nonce: &[u8; NONCE_LEN], aad: &Aad) -> Wrap {
+    fn seal(&self, master_key: &MasterKey, nonce: &[u8; NONCE_LEN], aad: &Aad<AAD_MAX>) -> Wrap {
         let mut sealed = Zeroizing::new([0; KEY_LEN + TAG_LEN]);
         let (body, tag) = sealed.split_at_mut(KEY_LEN);
         body.copy_from_slice(master_key.expose_secret());
@@ -167,7 +168,7 @@ impl Kek {
         wrap_iv: &str,
         context: &WrapContext<'_>,
     ) -> Result<MasterKey, DoesNotOpen> {
-        let aad = Aad::new(PURPOSE, context).ok_or(DoesNotOpen)?;
+        let aad = aad(PURPOSE, context).ok_or(DoesNotOpen)?;
         let sealed: [u8; KEY_LEN + TAG_LEN] = decode(wrapped_mk)?;
         let (body, tag) = sealed.split_at(KEY_LEN);
         let tag = tag.try_into().map_err(|_| DoesNotOpen)?;
@@ -199,43 +200,16 @@ fn decode<const N: usize>(text: &str) -> Result<[u8; N], DoesNotOpen> {
 
 const AAD_MAX: usize = FORMAT_TAG.len() + 2 + PURPOSE.len() + 2 + USER_ID_MAX + 4 + 2 + KEK_ID_MAX;
 
-/// The AAD of format 2, on the stack.
-struct Aad {
-    bytes: [u8; AAD_MAX],
-    len: usize,
-}
-
-impl Aad {
-    /// `None` if a part is out of its bounds.
-    fn new(purpose: &str, context: &WrapContext<'_>) -> Option<Self> {
-        let key_version = u32::try_from(context.key_version).ok().filter(|&version| version >= 1)?;
-        let mut aad = Self { bytes: [0; AAD_MAX], len: 0 };
-        aad.push(FORMAT_TAG);
-        aad.push_part(purpose, PURPOSE.len())?;
-        aad.push_part(context.user_id, USER_ID_MAX)?;
-        aad.push(&key_version.to_be_bytes());
-        aad.push_part(context.kek_id, KEK_ID_MAX)?;
-        Some(aad)
-    }
-
-    fn push_part(&mut self, part: &str, max: usize) -> Option<()> {
-        if part.is_empty() || part.len() > max {
-            return None;
-        }
-        self.push(&u16::try_from(part.len()).ok()?.to_be_bytes());
-        self.push(part.as_bytes());
-        Some(())
-    }
-
-    /// The callers' bounds add up to `AAD_MAX`.
-    fn push(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
+/// The AAD of format 2; `None` if a part is out of its bounds.
+fn aad(purpose: &str, context: &WrapContext<'_>) -> Option<Aad<AAD_MAX>> {
+    let key_version = u32::try_from(context.key_version).ok().filter(|&version| version >= 1)?;
+    let mut aad = Aad::new();
+    aad.push(FORMAT_TAG);
+    aad.push_part(purpose, PURPOSE.len())?;
+    aad.push_part(context.user_id, USER_ID_MAX)?;
+    aad.push(&key_version.to_be_bytes());
+    aad.push_part(context.kek_id, KEK_ID_MAX)?;
+    Some(aad)
 }
 
 /// A wrap in place, with all that it is bound to.

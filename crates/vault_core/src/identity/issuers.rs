@@ -25,6 +25,8 @@ pub enum Purpose {
     Init,
     Fetch,
     Rotate,
+    /// Encrypting, decrypting, deriving and indexing in SQL.
+    Use,
     /// Giving and revoking grants.
     Grant,
     /// Status, claims, row-level security: nothing leaves that a scope would guard.
@@ -32,13 +34,14 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    const CONFIGURABLE: [Self; 4] = [Self::Init, Self::Fetch, Self::Rotate, Self::Grant];
+    const CONFIGURABLE: [Self; 5] = [Self::Init, Self::Fetch, Self::Rotate, Self::Use, Self::Grant];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Init => "init",
             Self::Fetch => "fetch",
             Self::Rotate => "rotate",
+            Self::Use => "use",
             Self::Grant => "grant",
             Self::Identify => "identify",
         }
