@@ -615,13 +615,15 @@ fn a_storm_of_changes_and_destructions_leaves_nothing_half_done() {
                 })
             })
             .collect();
-        let admins: Vec<_> = users
+        // The vaults of the others stay open all the time.
+        let admins: Vec<_> = users[3..]
             .iter()
             .map(|user| {
                 scope.spawn(|| {
                     while !stop.load(Ordering::SeqCst) {
                         let _ = schedule(&db, user, "2 s").map_err(refused);
                         let _ = cancel(&db, user).map_err(refused);
+                        destroy_due(&db, 2).unwrap();
                     }
                 })
             })
@@ -638,12 +640,11 @@ fn a_storm_of_changes_and_destructions_leaves_nothing_half_done() {
                         keys.extend(key.map_err(refused));
                         let version = turn / 3 + 1;
                         let wait = if turn % 3 == 0 { "0" } else { "1 day" };
-                        let calls = [
-                            format!("SELECT vault_retire_key_version({version}, '{wait}')"),
-                            format!("SELECT vault_restore_key_version({version})"),
-                        ];
-                        for sql in calls {
-                            let _ = app.execute(&sql, &[]).map_err(refused);
+                        let retire = format!("SELECT vault_retire_key_version({version}, '{wait}')");
+                        let _ = app.execute(&retire, &[]).map_err(refused);
+                        if turn % 2 == 0 {
+                            let restore = format!("SELECT vault_restore_key_version({version})");
+                            let _ = app.execute(&restore, &[]).map_err(refused);
                         }
                     }
                     keys
@@ -662,7 +663,7 @@ fn a_storm_of_changes_and_destructions_leaves_nothing_half_done() {
         .into_iter()
         .map(|row| (row.user_id.unwrap(), row.key_version.unwrap()))
         .collect();
-    assert!(!gone.is_empty() && keys.iter().map(Vec::len).sum::<usize>() > users.len());
+    assert!(!gone.is_empty() && keys[..3].iter().all(|keys| keys.len() == 60), "{gone:?}");
     for (user, keys) in users.iter().zip(&keys) {
         let was_erased = !db.audit_where(&format!("action = 'erase' AND user_id = '{user}'")).is_empty();
         assert!(!was_erased, "2 s were enough for each cancellation");
@@ -722,6 +723,80 @@ fn a_scheduled_vault_keeps_its_kek_until_it_is_erased() {
     let rows = db.audit_where("action = 'erase'");
     assert!(rows.iter().all(|row| row.kek_id.as_deref() == Some("k2")), "the KEK of the wrap that was erased");
     switch(&db, &[("k3", 3)]).unwrap();
+}
+
+#[test]
+fn a_removal_of_a_kek_sees_a_wrap_that_moves_between_the_tables() {
+    let cluster = cluster(&[("k1", 1)]);
+    let db = cluster.database("d");
+    let key = init(&mut db.app_for("alice")).unwrap();
+    switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let moving = scope.spawn(|| {
+            let mut admin = db.conn("wire_admin");
+            while !stop.load(Ordering::SeqCst) {
+                admin.batch_execute("SELECT vault_schedule_erase('alice', '30 days', 'x')").unwrap();
+                admin.batch_execute("SELECT vault_cancel_erase('alice')").unwrap();
+            }
+        });
+        let removed = (0..300).find(|_| match switch(&db, &[("k2", 2)]) {
+            Ok(_) => true,
+            Err(error) => {
+                let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
+                assert!(["55000", "55P03"].contains(&code.as_str()), "{error:?}");
+                false
+            }
+        });
+        stop.store(true, Ordering::SeqCst);
+        moving.join().unwrap();
+        assert_eq!(removed, None, "the KEK of a vault was removed");
+    });
+    assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key);
+}
+
+#[test]
+fn data_of_a_scheduled_vault_is_locked_for_every_transaction_that_begins_later() {
+    let db = shared_db();
+    allow_no_wait(&db);
+    let mut app = db.app_for("alice");
+    versions_of(&mut app, 1);
+    let value: Vec<u8> = app.query_one("SELECT vault_encrypt('secret', 'notes:1')", &[]).unwrap().get(0);
+    let decrypt = "SELECT vault_decrypt_text($1, 'notes:1')";
+    // One that has encrypted must not lose its key: the schedule waits for it.
+    let mut open = db.app_for("alice");
+    open.batch_execute("BEGIN; SELECT vault_encrypt('secret', 'notes:2')").unwrap();
+    std::thread::scope(|scope| {
+        let scheduling = scope.spawn(|| schedule(&db, "alice", "0").unwrap());
+        wait_for_lock(&db, "vault_schedule_erase");
+        open.query_one(decrypt, &[&value]).unwrap();
+        open.batch_execute("COMMIT; BEGIN").unwrap();
+        scheduling.join().unwrap();
+    });
+    for (call, action) in [
+        ("vault_encrypt('secret', 'notes:3')", "encrypt"),
+        ("vault_derive_key('exports')", "derive"),
+        ("vault_blind_index('secret', 'email')", "index"),
+    ] {
+        expect_vault_error(app.query(&format!("SELECT {call}"), &[]), "55000");
+        assert_eq!(trail_of(&db, "alice").pop().unwrap(), format!("{action} 409 erase-scheduled"));
+    }
+    for client in [&mut app, &mut open] {
+        expect_vault_error(client.query(decrypt, &[&value]), "55000");
+    }
+    open.batch_execute("ROLLBACK").unwrap();
+    assert!(cancel(&db, "alice").unwrap());
+    // One that has unlocked the key keeps it until it ends; another one gets none.
+    open.batch_execute("BEGIN").unwrap();
+    open.query_one(decrypt, &[&value]).unwrap();
+    schedule(&db, "alice", "0").unwrap();
+    let text: String = open.query_one(decrypt, &[&value]).unwrap().get(0);
+    assert_eq!(text, "secret");
+    expect_vault_error(app.query(decrypt, &[&value]), "55000");
+    assert_eq!(destroy_due(&db, 10).unwrap(), (0, 1));
+    open.query_one(decrypt, &[&value]).unwrap();
+    open.batch_execute("COMMIT").unwrap();
+    expect_vault_error(open.query(decrypt, &[&value]), "P0002");
 }
 
 #[test]
