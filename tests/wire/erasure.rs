@@ -800,6 +800,22 @@ fn data_of_a_scheduled_vault_is_locked_for_every_transaction_that_begins_later()
 }
 
 #[test]
+fn a_standby_shows_the_status_and_destroys_nothing() {
+    let mut cluster = cluster(&[("k1", 1)]);
+    let db = cluster.database("d");
+    allow_no_wait(&db);
+    init(&mut db.app_for("alice")).unwrap();
+    schedule(&db, "alice", "0").unwrap();
+    drop(db);
+    cluster.restart_as_standby();
+    let db = cluster.existing_database("d");
+    assert_eq!(status(&db, "wire_auditor", "alice"), ["scheduled k1+"]);
+    expect_vault_error(destroy_due(&db, 10), "25006");
+    expect_vault_error(cancel(&db, "alice"), "25006");
+    expect_vault_error(schedule(&db, "alice", "30 days"), "25006");
+}
+
+#[test]
 fn the_status_names_every_kek_that_may_have_wrapped_the_keys() {
     let cluster = cluster(&[("k0", 9)]);
     let db = cluster.database("d");
