@@ -138,9 +138,12 @@ CREATE TABLE vault_ext.erasures (
     cancelled_by     text,
     cancelled_at     timestamptz,
     erased_at        timestamptz,
+    -- What the keys were wrapped under when they were erased; vault_erasure_status() adds what may have wrapped them before.
+    kek_ids          text[] COLLATE "C",
     CONSTRAINT erasures_user_id_length CHECK (octet_length(user_id) BETWEEN 1 AND 255),
     CONSTRAINT erasures_reason_not_empty CHECK (reason <> ''),
-    CONSTRAINT erasures_ends_once CHECK (cancelled_at IS NULL OR erased_at IS NULL)
+    CONSTRAINT erasures_ends_once CHECK (cancelled_at IS NULL OR erased_at IS NULL),
+    CONSTRAINT erasures_keks_when_erased CHECK ((kek_ids IS NOT NULL) = (erased_at IS NOT NULL))
 );
 COMMENT ON TABLE vault_ext.erasures IS 'each erasure of a user''s vault: scheduled, cancelled or done';
 CREATE INDEX erasures_by_user ON vault_ext.erasures (user_id, id);

@@ -155,6 +155,28 @@ COMMENT ON FUNCTION vault_open_client_blob(text, integer) IS 'opens what the pre
 
 -- erasure of a person --------------------------------------------------------------------------------------------------
 
+-- Not STRICT: a NULL must not pass for a refusal that nobody notices.
+CREATE FUNCTION vault_schedule_erase(user_id text, wait interval DEFAULT '30 days', reason text DEFAULT NULL) RETURNS timestamptz
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_schedule_erase_wrapper';
+COMMENT ON FUNCTION vault_schedule_erase(text, interval, text) IS 'locks the vault of one user at once, to be erased after the wait; gives that time; a reason is required';
+
+CREATE FUNCTION vault_cancel_erase(user_id text) RETURNS boolean
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_cancel_erase_wrapper';
+COMMENT ON FUNCTION vault_cancel_erase(text) IS 'opens a vault again whose erasure is scheduled; false if none is';
+
+CREATE FUNCTION vault_erasure_status(
+    user_id text, OUT erasure_id bigint, OUT state text, OUT reason text, OUT scheduled_by text, OUT scheduled_at timestamptz,
+    OUT erase_after timestamptz, OUT cancelled_by text, OUT cancelled_at timestamptz, OUT erased_at timestamptz,
+    OUT kek_id text, OUT kek_first_seen timestamptz, OUT kek_retired_at timestamptz, OUT kek_loaded boolean) RETURNS SETOF record
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_erasure_status_wrapper';
+COMMENT ON FUNCTION vault_erasure_status(text) IS 'the erasures of one user, the newest first, each with every KEK that may have wrapped the user''s keys: copies of the wraps open as long as one of these exists anywhere';
+
+-- Not SECURITY DEFINER, for the same reason as vault_rewrap().
+CREATE PROCEDURE vault_destroy_due(
+    batch_size integer DEFAULT 1000, INOUT keys bigint DEFAULT NULL, INOUT vaults bigint DEFAULT NULL)
+    LANGUAGE c AS 'MODULE_PATHNAME', 'vault_destroy_due_wrapper';
+COMMENT ON PROCEDURE vault_destroy_due(integer, bigint, bigint) IS 'erases the vaults and destroys the old keys whose time has come, in batches that are committed separately; to be called regularly';
+
 -- moving vaults between servers ----------------------------------------------------------------------------------------
 
 -- who the user is ------------------------------------------------------------------------------------------------------
@@ -348,6 +370,8 @@ BEGIN
         'vault_grant(text, regrole, interval, text, integer, timestamptz)', 'vault_grant_for(text, regrole, interval, text, integer, timestamptz)',
         'vault_approve_grant(bigint)', 'vault_revoke_grant(bigint)', 'vault_revoke_grant(text, bigint)', 'vault_retire_grant(bigint)', 'vault_get_master_key_of(text)',
         'vault_reload_issuers()', 'vault_identity_status()', 'vault_revoke_tokens(text, timestamptz)', 'vault_explain_token(text)',
+        'vault_schedule_erase(text, interval, text)', 'vault_cancel_erase(text)', 'vault_erasure_status(text)',
+        'vault_destroy_due(integer, bigint, bigint)',
         'vault_erase(text)', 'vault_rename_user(text, text)', 'vault_erase_on_delete()', 'vault_purge_audit(interval)',
         'vault_reload_kek(boolean)', 'vault_retire_kek(text)', 'vault_kek_status()', 'vault_check(integer)',
         'vault_rewrap(integer, bigint, bigint, bigint)', 'vault_version()',

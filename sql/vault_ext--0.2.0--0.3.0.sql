@@ -59,6 +59,18 @@ BEGIN
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_client_blob_wrapper';
     CREATE FUNCTION vault_open_client_blob(blob text, key_version integer DEFAULT NULL) RETURNS jsonb
         LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_open_client_blob_wrapper';
+    CREATE FUNCTION vault_schedule_erase(user_id text, wait interval DEFAULT '30 days', reason text DEFAULT NULL) RETURNS timestamptz
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_schedule_erase_wrapper';
+    CREATE FUNCTION vault_cancel_erase(user_id text) RETURNS boolean
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_cancel_erase_wrapper';
+    CREATE FUNCTION vault_erasure_status(
+        user_id text, OUT erasure_id bigint, OUT state text, OUT reason text, OUT scheduled_by text, OUT scheduled_at timestamptz,
+        OUT erase_after timestamptz, OUT cancelled_by text, OUT cancelled_at timestamptz, OUT erased_at timestamptz,
+        OUT kek_id text, OUT kek_first_seen timestamptz, OUT kek_retired_at timestamptz, OUT kek_loaded boolean) RETURNS SETOF record
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_erasure_status_wrapper';
+    CREATE PROCEDURE vault_destroy_due(
+        batch_size integer DEFAULT 1000, INOUT keys bigint DEFAULT NULL, INOUT vaults bigint DEFAULT NULL)
+        LANGUAGE c AS 'MODULE_PATHNAME', 'vault_destroy_due_wrapper';
     CREATE FUNCTION vault_user_id() RETURNS text
         LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_user_id_wrapper';
     CREATE FUNCTION vault_claims() RETURNS jsonb
@@ -165,6 +177,10 @@ COMMENT ON FUNCTION vault_derive_key(bytea, text) IS 'HKDF-SHA256 of the user''s
 COMMENT ON FUNCTION vault_blind_index(text, text, integer, integer) IS 'finds equal values of one user without opening them: the same for the same text, purpose and version of the key';
 COMMENT ON FUNCTION vault_client_blob(jsonb) IS 'encrypts as the predecessor''s clients do (enc:1:), with the user''s current key itself';
 COMMENT ON FUNCTION vault_open_client_blob(text, integer) IS 'opens what the predecessor''s clients have encrypted; the blob does not say under which version of the key';
+COMMENT ON FUNCTION vault_schedule_erase(text, interval, text) IS 'locks the vault of one user at once, to be erased after the wait; gives that time; a reason is required';
+COMMENT ON FUNCTION vault_cancel_erase(text) IS 'opens a vault again whose erasure is scheduled; false if none is';
+COMMENT ON FUNCTION vault_erasure_status(text) IS 'the erasures of one user, the newest first, each with every KEK that may have wrapped the user''s keys: copies of the wraps open as long as one of these exists anywhere';
+COMMENT ON PROCEDURE vault_destroy_due(integer, bigint, bigint) IS 'erases the vaults and destroys the old keys whose time has come, in batches that are committed separately; to be called regularly';
 COMMENT ON FUNCTION vault_user_id() IS 'the user, as vault_ext.identity says; NULL where nobody has said who it is; for row-level security of the application''s own tables';
 COMMENT ON FUNCTION vault_claims() IS 'the claims of the user''s verified token; NULL without one';
 COMMENT ON FUNCTION vault_whoami() IS 'the user and what established that; never the token';
@@ -215,6 +231,10 @@ ALTER ROUTINE vault_derive_key(bytea, text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_blind_index(text, text, integer, integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_client_blob(jsonb) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_open_client_blob(text, integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_schedule_erase(text, interval, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_cancel_erase(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_erasure_status(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_destroy_due(integer, bigint, bigint) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_user_id() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_claims() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_whoami() OWNER TO vault_ext_owner;
@@ -355,9 +375,12 @@ CREATE TABLE vault_ext.erasures (
     cancelled_by     text,
     cancelled_at     timestamptz,
     erased_at        timestamptz,
+    -- What the keys were wrapped under when they were erased; vault_erasure_status() adds what may have wrapped them before.
+    kek_ids          text[] COLLATE "C",
     CONSTRAINT erasures_user_id_length CHECK (octet_length(user_id) BETWEEN 1 AND 255),
     CONSTRAINT erasures_reason_not_empty CHECK (reason <> ''),
-    CONSTRAINT erasures_ends_once CHECK (cancelled_at IS NULL OR erased_at IS NULL)
+    CONSTRAINT erasures_ends_once CHECK (cancelled_at IS NULL OR erased_at IS NULL),
+    CONSTRAINT erasures_keks_when_erased CHECK ((kek_ids IS NOT NULL) = (erased_at IS NOT NULL))
 );
 COMMENT ON TABLE vault_ext.erasures IS 'each erasure of a user''s vault: scheduled, cancelled or done';
 CREATE INDEX erasures_by_user ON vault_ext.erasures (user_id, id);
@@ -468,6 +491,10 @@ BEGIN
             'vault_blind_index(text, text, integer, integer)',
             'vault_client_blob(jsonb)',
             'vault_open_client_blob(text, integer)',
+            'vault_schedule_erase(text, interval, text)',
+            'vault_cancel_erase(text)',
+            'vault_erasure_status(text)',
+            'vault_destroy_due(integer, bigint, bigint)',
             'vault_user_id()',
             'vault_claims()',
             'vault_whoami()',
@@ -539,6 +566,9 @@ GRANT SELECT ON vault_ext.identity_modes TO vault_ext_admin, vault_ext_auditor;
 GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vault_ext_auditor, pg_monitor;
 GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance(), vault_ext.current_user_id() TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_erase(text), vault_rename_user(text, text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_schedule_erase(text, interval, text), vault_cancel_erase(text) TO vault_ext_admin;
+GRANT EXECUTE ON PROCEDURE vault_destroy_due(integer, bigint, bigint) TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_erasure_status(text) TO vault_ext_admin, vault_ext_auditor;
 GRANT EXECUTE ON FUNCTION vault_reload_kek(boolean), vault_retire_kek(text), vault_kek_status(), vault_check(integer) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;
 

@@ -163,6 +163,8 @@ impl GrantError {
 pub enum KeyError {
     #[error("the vault of this user is to be erased after {0}")]
     EraseScheduled(String),
+    #[error("the vault of this user was erased on {0}")]
+    Erased(String),
     #[error("the vault of this user is in zero-knowledge mode: the server does not have its key")]
     ZeroKnowledge,
     #[error("the key of this user has no version {0}")]
@@ -182,6 +184,7 @@ impl KeyError {
     pub fn context(&self) -> &'static str {
         match self {
             Self::EraseScheduled(_) => "erase-scheduled",
+            Self::Erased(_) => "erased",
             Self::ZeroKnowledge => "zk-active",
             Self::NoVersion(_) => "no-version",
             Self::Disabled(_) => "version-disabled",
@@ -195,14 +198,14 @@ impl KeyError {
     pub fn status(&self) -> u16 {
         match self {
             Self::NoVersion(_) => 404,
-            Self::Destroyed(_) => 410,
+            Self::Destroyed(_) | Self::Erased(_) => 410,
             _ => 409,
         }
     }
 
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
-            Self::NoVersion(_) => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            Self::NoVersion(_) | Self::Erased(_) => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             _ => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         }
     }
@@ -215,7 +218,9 @@ impl KeyError {
             }
             Self::NoVersion(_) => "SELECT * FROM vault_key_versions() lists the versions.",
             Self::Disabled(_) | Self::DestroyScheduled(_) => "Call vault_restore_key_version() to open it again.",
-            Self::Destroyed(_) => "Restore a backup of the database from before; nothing else brings this key back.",
+            Self::Destroyed(_) | Self::Erased(_) => {
+                "Restore a backup of the database from before; nothing else brings this key back."
+            }
             Self::Current(_) => "Call vault_rotate() first: only an old version can be closed.",
         }
     }

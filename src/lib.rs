@@ -34,6 +34,7 @@ extern "C-unwind" fn _PG_init() {
         audit_writer: audit::writer::run,
         configuration_listener: listener::run,
         rewrap: api::admin::vault_rewrap,
+        destroy_due: api::erasure::vault_destroy_due,
         erase_on_delete: api::admin::vault_erase_on_delete,
     });
     if !pg::process::is_preloading() {

@@ -11,13 +11,13 @@ use crate::pg::composite::{Row, RowSet};
 use crate::pg::procedure::Transactions;
 use crate::pg::trigger::DeletedRow;
 use crate::store::{catalog, version};
-use crate::vault::{rename, service};
+use crate::vault::{erasure, rename, service};
 
 /// Deletes one user's vault; false if there was none. 22023 for an impossible user id.
 #[pg_extern(sql = false)]
 fn vault_erase(user_id: String) -> bool {
     check_user_id(&user_id);
-    or_raise(service::erase(user_id))
+    or_raise(erasure::erase(user_id))
 }
 
 /// Gives one user's vault to another user id. P0002 if there is none, 23505 if the other has one, 22023 for impossible ids.
@@ -55,7 +55,7 @@ fn erase_on_delete(row: Option<DeletedRow>) -> Result<(), VaultError> {
         .column(column)
         .map_err(|()| VaultError::BadArgument("vault_erase_on_delete(): the table has no column of that name", HINT))?;
     match user {
-        Some(user) if !user.is_empty() && user.len() <= USER_ID_MAX => service::erase_deleted(user),
+        Some(user) if !user.is_empty() && user.len() <= USER_ID_MAX => erasure::erase_deleted(user),
         // No vault can have such an id.
         _ => Ok(()),
     }
@@ -135,13 +135,23 @@ fn vault_check(max_user_ids: i32) -> RowSet<6> {
     })
 }
 
-/// What the procedure vault_rewrap() does. 22023, 25001, 25006, 55000.
-pub fn vault_rewrap(batch_size: Option<i32>, transactions: Option<&Transactions>) -> [i64; 3] {
-    let Some(transactions) = transactions else { VaultError::NotOnItsOwn("vault_rewrap()").raise() };
+/// What every procedure is called with, or the error raised.
+pub(super) fn batches<'a>(
+    call: &'static str,
+    batch_size: Option<i32>,
+    transactions: Option<&'a Transactions>,
+) -> (i32, &'a Transactions) {
+    let Some(transactions) = transactions else { VaultError::NotOnItsOwn(call).raise() };
     let Some(batch_size @ 1..=100_000) = batch_size else {
         VaultError::BadArgument("batch_size must be from 1 to 100000", "Leave it out, or give a number such as 1000.")
             .raise()
     };
+    (batch_size, transactions)
+}
+
+/// What the procedure vault_rewrap() does. 22023, 25001, 25006, 55000.
+pub fn vault_rewrap(batch_size: Option<i32>, transactions: Option<&Transactions>) -> [i64; 3] {
+    let (batch_size, transactions) = batches("vault_rewrap()", batch_size, transactions);
     let totals = or_raise(rewrap::run(batch_size, transactions));
     [totals.done, totals.skipped, totals.failed]
 }

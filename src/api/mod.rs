@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod data;
+pub mod erasure;
 pub mod grants;
 pub mod identity;
 pub mod keys;

@@ -1,4 +1,4 @@
-//! The entry points that the server looks up by name: the main functions of the workers, the procedure and the trigger function.
+//! The entry points that the server looks up by name: the main functions of the workers, the procedures and the trigger function.
 //! `_PG_init` registers the functions that do the work.
 
 use std::cell::Cell;
@@ -6,7 +6,7 @@ use std::ffi::CStr;
 
 use pgrx::prelude::*;
 
-use super::procedure::Transactions;
+use super::procedure::{self, Procedure};
 use super::trigger::DeletedRow;
 
 /// The functions behind the names.
@@ -16,9 +16,10 @@ pub struct Entries {
     pub audit_writer: fn(u32),
     /// Runs the worker that listens for SIGHUP until it exits.
     pub configuration_listener: fn(),
-    /// Does the work of the procedure vault_rewrap() for a batch size and returns three counts. `None` instead of the
-    /// transactions means that it was called where it cannot commit.
-    pub rewrap: fn(Option<i32>, Option<&Transactions>) -> [i64; 3],
+    /// Does the work of the procedure vault_rewrap().
+    pub rewrap: Procedure<3>,
+    /// Does the work of the procedure vault_destroy_due().
+    pub destroy_due: Procedure<2>,
     /// Does the work of the trigger function. `None` means that it was not called as AFTER DELETE … FOR EACH ROW.
     pub erase_on_delete: fn(Option<DeletedRow>),
 }
@@ -67,20 +68,20 @@ pub extern "C" fn pg_finfo_vault_rewrap_wrapper() -> &'static pg_sys::Pg_finfo_r
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub unsafe extern "C-unwind" fn vault_rewrap_wrapper(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the server passes its own call structure, whose first argument is declared as integer; the result's columns
-    // are declared as three bigint.
-    unsafe {
-        let batch_size = pgrx::fcinfo::pg_getarg::<i32>(fcinfo, 0);
-        let rewrap = entries().rewrap;
-        let counts = Transactions::with(fcinfo, |transactions| rewrap(batch_size, Some(transactions)))
-            .unwrap_or_else(|| rewrap(batch_size, None));
-        let mut values = counts.map(pg_sys::Datum::from);
-        let mut descriptor = std::ptr::null_mut();
-        pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
-        let tuple =
-            pg_sys::heap_form_tuple(pg_sys::BlessTupleDesc(descriptor), values.as_mut_ptr(), [false; 3].as_mut_ptr());
-        pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
-    }
+    // SAFETY: the server passes its own call structure; the procedure is declared with an integer and three bigint.
+    unsafe { procedure::call(fcinfo, entries().rewrap) }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_vault_destroy_due_wrapper() -> &'static pg_sys::Pg_finfo_record {
+    &V1
+}
+
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn vault_destroy_due_wrapper(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the server passes its own call structure; the procedure is declared with an integer and two bigint.
+    unsafe { procedure::call(fcinfo, entries().destroy_due) }
 }
 
 #[unsafe(no_mangle)]

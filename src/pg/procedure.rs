@@ -4,6 +4,32 @@ use std::ffi::c_int;
 
 use pgrx::prelude::*;
 
+/// What a procedure does for a batch size; it returns its counts. `None` instead of the transactions means that it was called
+/// where it cannot commit.
+pub type Procedure<const COUNTS: usize> = fn(Option<i32>, Option<&Transactions>) -> [i64; COUNTS];
+
+/// Runs a procedure whose first argument is a batch size and whose others are its counts.
+///
+/// # Safety
+/// `fcinfo` is that of a procedure called by the server, declared with one integer and then `COUNTS` times INOUT bigint.
+pub(super) unsafe fn call<const COUNTS: usize>(
+    fcinfo: pg_sys::FunctionCallInfo,
+    procedure: Procedure<COUNTS>,
+) -> pg_sys::Datum {
+    // SAFETY: the first argument and the result's columns are of the types that the caller promises.
+    unsafe {
+        let batch_size = pgrx::fcinfo::pg_getarg::<i32>(fcinfo, 0);
+        let counts = Transactions::with(fcinfo, |transactions| procedure(batch_size, Some(transactions)))
+            .unwrap_or_else(|| procedure(batch_size, None));
+        let mut values = counts.map(pg_sys::Datum::from);
+        let mut descriptor = std::ptr::null_mut();
+        pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
+        let descriptor = pg_sys::BlessTupleDesc(descriptor);
+        let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), [false; COUNTS].as_mut_ptr());
+        pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+    }
+}
+
 /// The right to end the caller's transaction.
 pub struct Transactions(());
 
@@ -12,7 +38,7 @@ impl Transactions {
     ///
     /// # Safety
     /// `fcinfo` is that of a procedure called by the server.
-    pub(super) unsafe fn with<T>(fcinfo: pg_sys::FunctionCallInfo, work: impl FnOnce(&Self) -> T) -> Option<T> {
+    unsafe fn with<T>(fcinfo: pg_sys::FunctionCallInfo, work: impl FnOnce(&Self) -> T) -> Option<T> {
         // SAFETY: the context is checked to be that of a CALL before it is used as such. SPI_commit needs a connection to
         // SPI that is not atomic; one that an error leaves open is closed with the transaction.
         unsafe {

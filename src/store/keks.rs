@@ -14,6 +14,11 @@ pub struct KnownKek {
 }
 
 impl KnownKek {
+    /// Whether it is the KEK with that check value, retired or not.
+    pub fn is(&self, check: CheckValue) -> bool {
+        self.check.is_none_or(|known| known == check)
+    }
+
     pub fn compare(&self, check: CheckValue) -> Known {
         match self.check {
             Some(known) if known != check => Known::Other(known),

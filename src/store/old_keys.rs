@@ -4,7 +4,7 @@ use vault_core::crypto::wrap::StoredWrap;
 
 use super::maintenance;
 use super::vaults::{NewWrap, Vault};
-use crate::pg::spi::{Arg, Rows, Statement};
+use crate::pg::spi::{Arg, Rows, Statement, Tid};
 
 /// What an old version of a key is good for (NIST SP 800-57 part 1, 7.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,16 +99,25 @@ thread_local! {
         "UPDATE vault_ext.old_keys SET state = $3, destroy_after = $4 \
          WHERE user_id OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $2 AND state OPERATOR(pg_catalog.<>) 'destroyed'"
     ) };
+    // The current key of a vault that is to be erased goes with the vault, or stays with it.
+    static LOCK_DUE: Statement = const { Statement::new(
+        "SELECT o.user_id, o.key_version, o.kek_id, o.ctid FROM vault_ext.old_keys o \
+         WHERE o.state OPERATOR(pg_catalog.=) 'destroy_scheduled' AND o.destroy_after OPERATOR(pg_catalog.<=) $1 \
+         AND NOT EXISTS (SELECT FROM vault_ext.encryption_vaults v \
+            WHERE v.user_id OPERATOR(pg_catalog.=) o.user_id AND v.key_version OPERATOR(pg_catalog.=) o.key_version) \
+         ORDER BY o.destroy_after LIMIT $2 FOR UPDATE OF o SKIP LOCKED"
+    ) };
     static DESTROY: Statement = const { Statement::planned_once(
-        "UPDATE vault_ext.old_keys SET state = 'destroyed', wrapped_mk = NULL, wrap_iv = NULL, \
+        "UPDATE vault_ext.old_keys AS o SET state = 'destroyed', wrapped_mk = NULL, wrap_iv = NULL, \
             destroyed_at = pg_catalog.clock_timestamp() \
-         WHERE user_id OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $2 AND state OPERATOR(pg_catalog.<>) 'destroyed'"
+         FROM (SELECT pg_catalog.unnest($1)) AS n (place) \
+         WHERE o.ctid OPERATOR(pg_catalog.=) n.place AND o.state OPERATOR(pg_catalog.=) 'destroy_scheduled'"
     ) };
     static REMOVE: Statement = const { Statement::planned_once(
         "DELETE FROM vault_ext.old_keys WHERE user_id OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $2"
     ) };
     static ERASE: Statement = const { Statement::planned_once(
-        "DELETE FROM vault_ext.old_keys WHERE user_id OPERATOR(pg_catalog.=) $1"
+        "DELETE FROM vault_ext.old_keys WHERE user_id OPERATOR(pg_catalog.=) $1 RETURNING key_version, kek_id"
     ) };
     static RENAME: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.old_keys SET user_id = $2, wrapped_mk = $4, wrap_iv = $5, \
@@ -181,9 +190,33 @@ pub fn set_state(user: &str, key_version: i32, state: State, destroy_after: Opti
     SET_STATE.with(|statement| statement.run(&args, Rows::count)) == 1
 }
 
-/// Destroys the wrap of a version and keeps the rest. False if there is none.
-pub fn destroy(user: &str, key_version: i32) -> bool {
-    DESTROY.with(|statement| statement.run(&args(user, key_version), Rows::count)) == 1
+/// A version whose time has come, locked until the transaction ends.
+pub struct DueKey {
+    pub user_id: String,
+    pub key_version: i32,
+    pub kek_id: String,
+    place: Tid,
+}
+
+/// The next versions that were to be destroyed by that time, in microseconds since 2000-01-01 00:00 UTC. Those that others have
+/// locked are left out: they may be about to be restored. Only in maintenance.
+pub fn lock_due(now: i64, limit: i32) -> Vec<DueKey> {
+    let due = |rows: &Rows, row| {
+        Some(DueKey {
+            user_id: rows.get(row, 0)?,
+            key_version: rows.get(row, 1)?,
+            kek_id: rows.get(row, 2)?,
+            place: rows.tid(row, 3)?,
+        })
+    };
+    let args = [Arg::Timestamp(now), Arg::Int4(limit)];
+    LOCK_DUE.with(|statement| statement.run(&args, |rows| rows.collect(|row| due(rows, row))))
+}
+
+/// Destroys the wraps of locked versions, keeps the rest, and says how many they were. Only in maintenance.
+pub fn destroy(due: &[DueKey]) -> usize {
+    let places: Vec<_> = due.iter().map(|key| key.place).collect();
+    DESTROY.with(|statement| statement.run(&[Arg::TidArray(&places)], Rows::count)) as usize
 }
 
 /// Removes the row of a version whose wrap is the current one again. Only in maintenance.
@@ -191,9 +224,10 @@ pub fn remove(user: &str, key_version: i32) -> bool {
     REMOVE.with(|statement| statement.run(&args(user, key_version), Rows::count)) == 1
 }
 
-/// Deletes all old keys of a user. Only in maintenance.
-pub fn erase(user: &str) {
-    maintenance::run(|| ERASE.with(|statement| statement.run(&[Arg::Text(user)], |_| ())));
+/// Deletes all old keys of a user, and gives the version and the KEK of each. Only in maintenance.
+pub fn erase(user: &str) -> Vec<(i32, String)> {
+    let erased = |rows: &Rows| rows.collect(|row| Some((rows.get(row, 0)?, rows.get(row, 1)?)));
+    maintenance::run(|| ERASE.with(|statement| statement.run(&[Arg::Text(user)], erased)))
 }
 
 /// Gives an old version to another user, with the wrap that is bound to that one; without a wrap where it is destroyed. Only in

@@ -150,7 +150,20 @@ thread_local! {
          WHERE user_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk OPERATOR(pg_catalog.=) $6"
     ) };
     static ERASE: Statement = const { Statement::planned_once(
-        "DELETE FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
+        "DELETE FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1 RETURNING kek_id, key_version, created_at"
+    ) };
+    static CLOSE: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.encryption_vaults SET wrapped_mk = NULL, wrap_iv = NULL, erase_after = $2 \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND erase_after IS NULL"
+    ) };
+    static REOPEN: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2, wrap_iv = $3, format_version = $4::pg_catalog.int2, kek_id = $5, \
+         erase_after = NULL \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND erase_after IS NOT NULL AND wrapped_mk IS NULL AND NOT zero_knowledge"
+    ) };
+    static REOPEN_ZERO_KNOWLEDGE: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.encryption_vaults SET erase_after = NULL \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND erase_after IS NOT NULL AND zero_knowledge"
     ) };
     static RENAME_CLOSED: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.encryption_vaults SET user_id = $2 WHERE user_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk IS NULL"
@@ -282,9 +295,45 @@ pub fn replace(user: &str, old: &Vault, new: &NewWrap<'_>) -> bool {
     statement.with(|statement| statement.run(&args, Rows::count)) == 1
 }
 
-/// Deletes a user's row; false if there was none. Only in maintenance does the policy let it.
-pub fn erase(user: &str) -> bool {
-    maintenance::run(|| ERASE.with(|statement| statement.run(&[Arg::Text(user)], Rows::count))) == 1
+/// What is left to say of a row that was deleted.
+pub struct ErasedVault {
+    pub kek_id: String,
+    pub key_version: i32,
+    /// Microseconds since 2000-01-01 00:00 UTC.
+    pub created_at: i64,
+}
+
+/// Deletes a user's row; None if there was none. Only in maintenance does the policy let it.
+pub fn erase(user: &str) -> Option<ErasedVault> {
+    let erased = |rows: &Rows| {
+        (rows.count() > 0).then_some(())?;
+        Some(ErasedVault { kek_id: rows.get(0, 0)?, key_version: rows.get(0, 1)?, created_at: rows.get(0, 2)? })
+    };
+    maintenance::run(|| ERASE.with(|statement| statement.run(&[Arg::Text(user)], erased)))
+}
+
+/// Takes the wrap out of a row that is to be erased after that time, in microseconds since 2000-01-01 00:00 UTC. False if the
+/// row is not there, or closed already. Only in maintenance.
+pub fn close(user: &str, erase_after: i64) -> bool {
+    let args = [Arg::Text(user), Arg::Timestamp(erase_after)];
+    CLOSE.with(|statement| statement.run(&args, Rows::count)) == 1
+}
+
+/// Puts the wrap back into a row that was closed. False if the row is not there, not closed, or has a wrap. Only in maintenance.
+pub fn reopen(user: &str, wrap: &StoredWrap<'_>) -> bool {
+    let args = [
+        Arg::Text(user),
+        Arg::Text(wrap.wrapped_mk),
+        Arg::Text(wrap.wrap_iv),
+        Arg::Int4(wrap.format_version.into()),
+        Arg::Text(wrap.kek_id),
+    ];
+    REOPEN.with(|statement| statement.run(&args, Rows::count)) == 1
+}
+
+/// The same for a row in zero-knowledge mode, which has no such wrap.
+pub fn reopen_zero_knowledge(user: &str) -> bool {
+    REOPEN_ZERO_KNOWLEDGE.with(|statement| statement.run(&[Arg::Text(user)], Rows::count)) == 1
 }
 
 /// Changes the user of a vault that has no wrap of the server's. Returns false if it has one; raises 23505 if the new user has a

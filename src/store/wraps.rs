@@ -1,7 +1,5 @@
 //! Every wrap of a database, of vaults and of old keys: what the functions on KEKs count, open and rewrap.
 
-use std::collections::BTreeMap;
-
 use vault_core::crypto::wrap::{StoredWrap, Wrap};
 
 use super::{catalog, maintenance};
@@ -23,7 +21,6 @@ pub fn tables() -> &'static [Table] {
 
 /// The statements on one of the tables.
 struct Statements {
-    by_kek: Statement,
     every: Statement,
     count_to_rewrap: Statement,
     lock_to_rewrap: Statement,
@@ -34,10 +31,6 @@ struct Statements {
 macro_rules! statements {
     ($table:literal) => {
         Statements {
-            by_kek: Statement::new(concat!(
-                "SELECT kek_id, pg_catalog.count(*) FROM vault_ext.", $table, " \
-                 WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1) AND wrapped_mk IS NOT NULL GROUP BY kek_id ORDER BY kek_id"
-            )),
             every: Statement::new(concat!(
                 "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.", $table, " \
                  WHERE wrapped_mk IS NOT NULL"
@@ -88,6 +81,18 @@ macro_rules! statements {
 thread_local! {
     static OF_VAULTS: Statements = const { statements!("encryption_vaults") };
     static OF_OLD_KEYS: Statements = const { statements!("old_keys") };
+    static BY_KEK: Statement = const { Statement::new(
+        "SELECT kek_id, pg_catalog.count(*) FROM vault_ext.encryption_vaults \
+         WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1) AND wrapped_mk IS NOT NULL GROUP BY kek_id ORDER BY kek_id"
+    ) };
+    // One statement: a wrap that moves from one table to the other meanwhile is seen in one of them.
+    static BY_KEK_AND_OLD: Statement = const { Statement::new(
+        "SELECT w.kek_id, pg_catalog.count(*) FROM ( \
+            SELECT kek_id FROM vault_ext.encryption_vaults WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1) AND wrapped_mk IS NOT NULL \
+            UNION ALL \
+            SELECT kek_id FROM vault_ext.old_keys WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1) AND wrapped_mk IS NOT NULL) w \
+         GROUP BY w.kek_id ORDER BY w.kek_id"
+    ) };
     static OF_KEK: Statement = const { Statement::new(
         "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.encryption_vaults \
          WHERE kek_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk IS NOT NULL LIMIT 8"
@@ -141,20 +146,9 @@ pub fn all_are_visible(call: &'static str) -> Result<(), VaultError> {
 /// How many wraps are under each of these KEKs; those without any are left out.
 pub fn count_by_kek(kek_ids: &[String]) -> Vec<(String, i64)> {
     let kek_ids: Vec<_> = kek_ids.iter().map(String::as_str).collect();
-    let mut counts = BTreeMap::new();
-    for table in tables() {
-        let found: Vec<(String, i64)> = maintenance::run(|| {
-            table.with(|of| {
-                of.by_kek.run(&[Arg::TextArray(&kek_ids)], |rows| {
-                    rows.collect(|row| Some((rows.get(row, 0)?, rows.get(row, 1)?)))
-                })
-            })
-        });
-        for (kek_id, count) in found {
-            *counts.entry(kek_id).or_insert(0) += count;
-        }
-    }
-    counts.into_iter().collect()
+    let statement = if catalog::is_of_0_3() { &BY_KEK_AND_OLD } else { &BY_KEK };
+    let counts = |rows: &Rows| rows.collect(|row| Some((rows.get(row, 0)?, rows.get(row, 1)?)));
+    maintenance::run(|| statement.with(|statement| statement.run(&[Arg::TextArray(&kek_ids)], counts)))
 }
 
 fn stored_wrap(rows: &Rows, row: u64) -> Option<StoredWrap<'_>> {

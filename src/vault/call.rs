@@ -176,6 +176,20 @@ impl Call {
         Ok(submit::write(&record)?)
     }
 
+    /// A row on what is done to one user's key in the course of a call that concerns many; if that rolls back, a second row says so.
+    pub(super) fn record_change_about(
+        &self,
+        action: Action,
+        user: &str,
+        key: KeyId<'_>,
+        context: Option<&str>,
+    ) -> Result<(), VaultError> {
+        xact::commit_durably();
+        let record = Record { user_id: Some(user), ..self.as_record(action, 200, Some(key), context) };
+        rolled_back::watch(&record);
+        Ok(submit::write(&record)?)
+    }
+
     fn evidence(&self) -> Evidence<'_> {
         match (&self.service, &self.identity) {
             (Some(service), _) => Evidence {

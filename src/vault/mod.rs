@@ -1,9 +1,11 @@
-//! What users' keys go through: the service ([`service`], [`versions`], [`rename`]), the audited call ([`call`]), wraps ([`wrapping`]), calls that a
+//! What users' keys go through: the service ([`service`], [`versions`], [`rename`]), its end ([`erasure`], [`destruction`]), the audited call ([`call`]), wraps ([`wrapping`]), calls that a
 //! statement repeats ([`repeat`]), whether keys can be released at all ([`health`]), and the issuers as an
 //! administrator sees them ([`issuers`]). What an administrator does with KEKs
 //! is in `kek`.
 
 pub mod call;
+pub mod destruction;
+pub mod erasure;
 pub mod grants;
 pub mod health;
 pub mod issuers;

@@ -1,4 +1,4 @@
-//! The service: init, get, rotate, status, erase, purge. What is looked up and written, and what the trail says of it.
+//! The service: init, get, rotate, status, purge. What is looked up and written, and what the trail says of it.
 
 use pgrx::datum::Interval;
 use vault_core::audit::record::Action;
@@ -14,7 +14,7 @@ use crate::keyring::ring::{self, Ring};
 use crate::pg::session;
 use crate::store::old_keys::{self, State};
 use crate::store::vaults::{self, Found, NewWrap, Vault, VaultStatus};
-use crate::store::{catalog, grants, trail};
+use crate::store::{catalog, trail};
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
 pub(super) const ATTEMPTS: u32 = 8;
@@ -79,7 +79,9 @@ pub fn rotate(caller: Caller<'_>, old: OldKey) -> Result<UserKey, VaultError> {
     }
     match outcome {
         Outcome::Created(key) => call.change(key, 201, Some("init-on-rotate")),
-        Outcome::Existing(key) | Outcome::Rotated(key) => call.change(key, 200, None),
+        Outcome::Existing(key) | Outcome::Rotated(key) => {
+            call.change(key, 200, (old == OldKey::Destroy).then_some("old-key-destroyed"))
+        }
         Outcome::Repeated(key) => call.release(key, 200, Some("same-statement")),
     }
 }
@@ -131,40 +133,6 @@ pub fn revoke_tokens(user: String, issued_before: i64) -> Result<bool, VaultErro
         call.record(200, None, Some("not-initialised"))?;
     }
     Ok(revoked)
-}
-
-/// Deletes one user's vault; false if there was none.
-pub fn erase(user: String) -> Result<bool, VaultError> {
-    let call = Call::on_behalf_of(Action::Erase, user)?;
-    let erased = call.attempt(|user| Ok(erase_with_grants(user)))?;
-    if erased {
-        repeat::note_change(call.user());
-        call.record_change(200, None, None)?;
-    } else {
-        call.record(200, None, Some("not-initialised"))?;
-    }
-    Ok(erased)
-}
-
-fn erase_with_grants(user: &str) -> bool {
-    let erased = vaults::erase(user);
-    if erased {
-        if catalog::is_of_0_3() {
-            old_keys::erase(user);
-        }
-        grants::end_all(user, &session::login());
-    }
-    erased
-}
-
-/// Deletes the vault of a user whose account was deleted. No vault is no event: nothing is recorded then.
-pub fn erase_deleted(user: String) -> Result<(), VaultError> {
-    let call = Call::on_behalf_of(Action::Erase, user)?;
-    if call.attempt(|user| Ok(erase_with_grants(user)))? {
-        repeat::note_change(call.user());
-        call.record_change(200, None, Some("account-deleted"))?;
-    }
-    Ok(())
 }
 
 /// Deletes old audit rows and says how many.

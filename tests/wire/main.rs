@@ -28,6 +28,7 @@ mod default_privileges;
 #[cfg(feature = "mounts")]
 mod disk_full;
 mod dropping;
+mod erasure;
 mod extension_dumps;
 mod extension_upgrade;
 mod extension_versions;
@@ -86,4 +87,5 @@ mod tokens_life;
 mod trail;
 mod trail_waits;
 mod transactions;
+mod versions;
 mod who;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use postgres::{Client, SimpleQueryMessage};
 
-use crate::harness::{Db, init, set_user, shared_db};
+use crate::harness::{Db, init, rotate, set_user, shared_db};
 
 const SECURITY: &str = include_str!("../../SECURITY.md");
 
@@ -78,6 +78,17 @@ fn call_of(name: &str) -> &'static str {
         "vault_retire_kek(text)" => "SELECT vault_retire_kek('gone')",
         "vault_kek_status()" => "SELECT * FROM vault_kek_status()",
         "vault_check(integer)" => "SELECT * FROM vault_check()",
+        "vault_rotate(boolean)" => "SELECT vault_rotate(false)",
+        "vault_rotate(text,boolean)" => "SELECT vault_rotate('x', false)",
+        "vault_key_versions()" => "SELECT * FROM vault_key_versions()",
+        "vault_get_key_version(integer)" => "SELECT vault_get_key_version(1)",
+        "vault_retire_key_version(integer,interval)" => "SELECT vault_retire_key_version(1)",
+        "vault_disable_key_version(integer)" => "SELECT vault_disable_key_version(1)",
+        "vault_restore_key_version(integer)" => "SELECT vault_restore_key_version(1)",
+        "vault_schedule_erase(text,interval,text)" => "SELECT vault_schedule_erase('carol', '30 days', 'test')",
+        "vault_cancel_erase(text)" => "SELECT vault_cancel_erase('carol')",
+        "vault_erasure_status(text)" => "SELECT * FROM vault_erasure_status('carol')",
+        "vault_destroy_due(integer,bigint,bigint)" => "CALL vault_destroy_due()",
         "vault_rewrap(integer,bigint,bigint,bigint)" => "CALL vault_rewrap()",
         "vault_version()" => "SELECT * FROM vault_version()",
         "vault_ext.in_maintenance()" => "SELECT vault_ext.in_maintenance()",
@@ -106,12 +117,21 @@ fn uses_of(relation: &str) -> Vec<(&'static str, String)> {
                 VALUES ('alice', 'wire_service', now(), now() + interval '1 day', 'x', 'x')",
             "max_uses = 1000",
         ),
+        "vault_ext.old_keys" => (
+            "(user_id, key_version, wrapped_mk, wrap_iv, format_version, kek_id, state, superseded_at) VALUES ('alice', 7,
+                repeat('A', 64), repeat('A', 32), 2, 'wire-1', 'decrypt_only', now()) ON CONFLICT DO NOTHING",
+            "wrapped_mk = repeat('A', 64)",
+        ),
+        "vault_ext.erasures" => (
+            "(user_id, reason, scheduled_by, erase_after, vault_created_at) VALUES ('alice', 'x', 'x', now(), now())",
+            "reason = 'y'",
+        ),
         "vault_ext.own_grants" => ("(reason) VALUES ('x')", "max_uses = 1000"),
         "vault_ext.identity_modes" => ("(identity) VALUES ('x')", "identity = 'x'"),
         "vault_ext.own_audit" => ("(action, status, db_role) VALUES ('x', 200, 'x')", "status = 201"),
         "vault_ext.audit_stats" => ("(calls) VALUES (1)", "calls = 1"),
         "vault_ext.rewrap_progress" => ("(pid) VALUES (1)", "done = 0"),
-        "vault_ext.encryption_vault_audit_id_seq" | "vault_ext.grants_id_seq" => {
+        "vault_ext.encryption_vault_audit_id_seq" | "vault_ext.grants_id_seq" | "vault_ext.erasures_id_seq" => {
             return vec![
                 ("SELECT", format!("SELECT * FROM {relation}")),
                 ("nextval", format!("SELECT nextval('{relation}')")),
@@ -237,6 +257,11 @@ fn the_privilege_table_of_security_md_is_true() {
     for user in ["alice", "carol"] {
         let sql = "SELECT vault_grant(NULL, 'wire_service', '1 day', 'test')";
         db.app_for(user).query(sql, &[]).unwrap();
+        // An old version and an erasure of each, which is cancelled.
+        rotate(&mut db.app_for(user)).unwrap();
+        let schedule = "SELECT vault_schedule_erase($1, '30 days', 'test')";
+        db.conn("wire_admin").query(schedule, &[&user]).unwrap();
+        db.conn("wire_admin").query("SELECT vault_cancel_erase($1)", &[&user]).unwrap();
     }
     let (measured, documented) = (measured(&db), documented());
     if measured != documented {

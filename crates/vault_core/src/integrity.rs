@@ -142,7 +142,7 @@ fn columns(table: &str) -> &'static [&'static str] {
             "user_id key_version wrapped_mk wrap_iv format_version kek_id state superseded_at destroy_after destroyed_at",
         ],
         ERASURES => &[
-            "id user_id reason scheduled_by scheduled_at erase_after vault_created_at cancelled_by cancelled_at erased_at",
+            "id user_id reason scheduled_by scheduled_at erase_after vault_created_at cancelled_by cancelled_at erased_at kek_ids",
         ],
         _ => &["kek_id check_value first_seen retired_at"],
     }
