@@ -1,4 +1,4 @@
-//! What vault_ext does without a server: wraps ([`crypto`]), keyrings ([`keyring`]), what the audit trail holds ([`audit`]),
+//! What vault_ext does without a server: wraps ([`crypto`]), what is done with a master key ([`data`]), keyrings ([`keyring`]), what the audit trail holds ([`audit`]),
 //! who a token says the user is ([`identity`]), and what the promises rest on in the catalogs ([`integrity`]). No pgrx, no unsafe: the extension, the fuzz targets and
 //! command-line tools share it.
 
@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod crypto;
+pub mod data;
 pub mod identity;
 pub mod integrity;
 pub mod keyring;

@@ -27,12 +27,14 @@ pub enum Purpose {
     Rotate,
     /// Giving and revoking grants.
     Grant,
+    /// The recovery code and zero-knowledge mode.
+    Recovery,
     /// Status, claims, row-level security: nothing leaves that a scope would guard.
     Identify,
 }
 
 impl Purpose {
-    const CONFIGURABLE: [Self; 4] = [Self::Init, Self::Fetch, Self::Rotate, Self::Grant];
+    const CONFIGURABLE: [Self; 5] = [Self::Init, Self::Fetch, Self::Rotate, Self::Grant, Self::Recovery];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -40,6 +42,7 @@ impl Purpose {
             Self::Fetch => "fetch",
             Self::Rotate => "rotate",
             Self::Grant => "grant",
+            Self::Recovery => "recovery",
             Self::Identify => "identify",
         }
     }
