@@ -49,6 +49,7 @@ static ISSUERS_COMMAND_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000)
 static GRANT_APPROVALS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static GRANT_MAX_LIFETIME: GucSetting<i32> = GucSetting::<i32>::new(30 * 86_400);
 static MIN_DESTROY_WAIT: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
+static REQUIRE_RECOVERY_PROOF: GucSetting<bool> = GucSetting::<bool>::new(true);
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOW_ALTER: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -225,6 +226,15 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::UNIT_S,
     );
+    // Who may set it to off can let a user lock himself out for ever, so it is not the application's to choose.
+    GucRegistry::define_bool_guc(
+        c"vault_ext.require_recovery_proof",
+        c"Lets only those enter or leave zero-knowledge mode who have shown that they have the key.",
+        c"Off for the predecessor's clients: a recovery wrap that nobody can open then makes the key unreadable for ever.",
+        &REQUIRE_RECOVERY_PROOF,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     guc::define_token();
     // PostgreSQL decides who may drop. These two only ask whether the statement is intended, so everybody may set them.
     GucRegistry::define_bool_guc(
@@ -334,6 +344,10 @@ pub fn grant_max_lifetime() -> Duration {
 
 pub fn min_destroy_wait() -> Duration {
     Duration::from_secs(MIN_DESTROY_WAIT.get().max(0) as u64)
+}
+
+pub fn require_recovery_proof() -> bool {
+    REQUIRE_RECOVERY_PROOF.get()
 }
 
 /// The same number as before stands for the same token as before.

@@ -7,7 +7,7 @@ use vault_core::identity::token::TokenError;
 
 use super::key::{KeyId, UserKey};
 use crate::audit::{memory, rolled_back, submit};
-use crate::error::{IdentityError, VaultError};
+use crate::error::{IdentityError, KeyError, VaultError};
 use crate::identity::{self, Caller, Identity};
 use crate::pg::{session, spi, subxact, xact};
 
@@ -132,7 +132,12 @@ impl Call {
     /// Records a failure and gives the error to raise: the failure itself, or that the trail cannot be written.
     pub(super) fn failed(&self, error: VaultError) -> VaultError {
         let (status, context) = describe(&error);
-        match self.row(self.action.failed(), status, None, Some(context)) {
+        let action = match error {
+            // The predecessor's name for it.
+            VaultError::Key(KeyError::RotateInZeroKnowledge) => self.action,
+            _ => self.action.failed(),
+        };
+        match self.row(action, status, None, Some(context)) {
             Ok(()) => error,
             Err(failure) => failure,
         }
@@ -237,6 +242,7 @@ fn purpose(action: Action) -> Purpose {
         Action::Fetch => Purpose::Fetch,
         Action::Rotate | Action::RetireVersion | Action::DisableVersion | Action::RestoreVersion => Purpose::Rotate,
         Action::Grant | Action::RevokeGrant => Purpose::Grant,
+        Action::RecoverySet | Action::RecoveryClear | Action::ZkEnable | Action::ZkDisable => Purpose::Recovery,
         _ => Purpose::Identify,
     }
 }
@@ -248,6 +254,7 @@ pub fn describe(error: &VaultError) -> (u16, &'static str) {
         VaultError::IssuersRefused(..) => (503, "issuers-refused"),
         VaultError::Grant(error) => (403, error.context()),
         VaultError::Key(error) => (error.status(), error.context()),
+        VaultError::Recovery(error) => (error.status(), error.context()),
         VaultError::BadArgument(..) => (400, "bad-argument"),
         VaultError::NoVault => (404, "not-initialised"),
         VaultError::UserHasVault(_) => (409, "vault-exists"),

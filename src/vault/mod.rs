@@ -1,4 +1,4 @@
-//! What users' keys go through: the service ([`service`], [`versions`], [`rename`]), the audited call ([`call`]), wraps ([`wrapping`]), calls that a
+//! What users' keys go through: the service ([`service`], [`versions`], [`rename`]), the recovery code ([`recovery`]), the audited call ([`call`]), wraps ([`wrapping`]), calls that a
 //! statement repeats ([`repeat`]), whether keys can be released at all ([`health`]), and the issuers as an
 //! administrator sees them ([`issuers`]). What an administrator does with KEKs
 //! is in `kek`.
@@ -8,6 +8,7 @@ pub mod grants;
 pub mod health;
 pub mod issuers;
 pub mod key;
+pub mod recovery;
 pub mod rename;
 mod repeat;
 pub mod service;
