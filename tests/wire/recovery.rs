@@ -14,9 +14,9 @@ use crate::harness::{
 };
 use crate::keyring::{cluster, kek_status, rewrap, switch};
 use crate::recovery_client::{
-    Recovery, VECTOR_IV, VECTOR_WRAP, blob, challenge, clear_recovery, code_of, disable, enable, fresh, hkdf_sha256,
-    key_of_code, open, parts, proof, require_proof, seal, secret_of, set_recovery, vector_key, with_code,
-    with_zero_knowledge,
+    Recovery, VECTOR_CHECK, VECTOR_IV, VECTOR_WRAP, VECTOR_WRAPPED_MK, blob, challenge, clear_recovery, code_of,
+    disable, enable, fresh, hkdf_sha256, key_of_code, open, parts, proof, require_proof, seal, secret_of, set_recovery,
+    vector_key, with_code, with_zero_knowledge,
 };
 use crate::recovery_states::make;
 use crate::trail::{trail_of, wait_for_trail};
@@ -466,6 +466,28 @@ fn a_vault_of_the_predecessor_s_in_the_mode_moves_in_with_its_code() {
     assert!(enable(&mut app, Some(&proof(&key, &nonce))).unwrap());
     expect_vault_error(disable(&mut app, &fresh()), "42501");
     assert!(disable(&mut app, &key).unwrap());
+}
+
+#[test]
+fn a_key_that_the_predecessor_wrapped_goes_into_the_mode_and_comes_back_in_format_2() {
+    let db = shared_db();
+    let mut app = db.app_for("alice");
+    db.superuser()
+        .execute(
+            "INSERT INTO vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id)
+                VALUES ('alice', $1, $2, 1, 'env-v1')",
+            &[&VECTOR_WRAPPED_MK, &VECTOR_IV],
+        )
+        .unwrap();
+    let sql = "SELECT vault_set_recovery($1, $2)";
+    app.execute(sql, &[&VECTOR_WRAP, &VECTOR_IV]).unwrap();
+    let nonce = challenge(&mut app).unwrap();
+    assert!(enable(&mut app, Some(&proof(&vector_key(), &nonce))).unwrap());
+    assert_eq!(db.value::<String>("SELECT key_check FROM vault_ext.encryption_vaults"), VECTOR_CHECK);
+    assert!(disable(&mut app, &vector_key()).unwrap());
+    let back = fetch(&mut app).unwrap();
+    assert_eq!((decode(&back.master_key), back.format_version), (vector_key(), 2));
+    assert_eq!((back.kek_id.as_str(), back.key_version), ("wire-1", 1));
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub fn vector_key() -> Vec<u8> {
 pub const VECTOR_IV: &str = "EBESExQVFhcYGRob";
 /// That key under the code of the bytes 00 01 .. 1f, with that nonce.
 pub const VECTOR_WRAP: &str = "iOIMVYY5oxAgyY1xS9PzDB36R+7sHkTPY48aHDcsGkLSONC4KYNsAkSdmpTB3S9g";
+/// The check value of that key.
+pub const VECTOR_CHECK: &str = "3732a28be78cf647f3b5cd0ff4c633f4";
 /// The same key under the predecessor's KEK.
 pub const VECTOR_WRAPPED_MK: &str = "EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/";
 
