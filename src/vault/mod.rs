@@ -1,7 +1,6 @@
-//! What users' keys go through: the service ([`service`], [`versions`], [`rename`]), the recovery code ([`recovery`]), the audited call ([`call`]), wraps ([`wrapping`]), calls that a
-//! statement repeats ([`repeat`]), whether keys can be released at all ([`health`]), and the issuers as an
-//! administrator sees them ([`issuers`]). What an administrator does with KEKs
-//! is in `kek`.
+//! What users' keys go through: the service ([`service`], [`versions`], [`rename`]), the recovery code ([`recovery`]), the audited
+//! call ([`call`]), wraps ([`wrapping`]), calls that a statement repeats ([`repeat`]), whether keys can be released at all
+//! ([`health`]), and the issuers as an administrator sees them ([`issuers`]). What an administrator does with KEKs is in `kek`.
 
 pub mod call;
 pub mod grants;
