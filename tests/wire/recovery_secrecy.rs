@@ -87,8 +87,12 @@ fn logging_cluster(parameters: &str) -> Cluster {
     if is_neighbour("pgaudit") {
         cluster.configure("pgaudit.log_parameter = off");
     }
-    if is_neighbour("auto_explain") && major(&cluster) >= 16 {
-        cluster.configure("auto_explain.log_parameter_max_length = 0");
+    if is_neighbour("auto_explain") {
+        // It prints a plan's expressions, and parameters are constants in most plans.
+        cluster.configure("auto_explain.log_verbose = off");
+        if major(&cluster) >= 16 {
+            cluster.configure("auto_explain.log_parameter_max_length = 0");
+        }
     }
     cluster.start();
     cluster
