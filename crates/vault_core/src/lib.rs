@@ -1,6 +1,6 @@
 //! What vault_ext does without a server: wraps ([`crypto`]), keyrings ([`keyring`]), what the audit trail holds ([`audit`]),
-//! who a token says the user is ([`identity`]), and what the promises rest on in the catalogs ([`integrity`]). No pgrx, no unsafe: the extension, the fuzz targets and
-//! command-line tools share it.
+//! who a token says the user is ([`identity`]), what the promises rest on in the catalogs ([`integrity`]), and how a key
+//! leaves encrypted for one recipient ([`seal`]). No pgrx, no unsafe: the extension, the fuzz targets and command-line tools share it.
 
 #![forbid(unsafe_code)]
 
@@ -9,4 +9,5 @@ pub mod crypto;
 pub mod identity;
 pub mod integrity;
 pub mod keyring;
+pub mod seal;
 pub mod source;

@@ -36,7 +36,7 @@ pub struct RngError(getrandom::Error);
 
 /// Fills `target` from the operating system's generator. A userspace generator's state is copied by
 /// fork, and two backends would mint the same keys and nonces.
-pub(super) fn fill_random(target: &mut [u8]) -> Result<(), RngError> {
+pub(crate) fn fill_random(target: &mut [u8]) -> Result<(), RngError> {
     getrandom::fill(target).map_err(RngError)
 }
 
