@@ -1,6 +1,7 @@
 //! What vault_ext does without a server: wraps ([`crypto`]), keyrings ([`keyring`]), what the audit trail holds ([`audit`]),
-//! who a token says the user is ([`identity`]), what the promises rest on in the catalogs ([`integrity`]), and how a key
-//! leaves encrypted for one recipient ([`seal`]). No pgrx, no unsafe: the extension, the fuzz targets and command-line tools share it.
+//! who a token says the user is ([`identity`]), what the promises rest on in the catalogs ([`integrity`]), and how keys leave
+//! encrypted for one recipient ([`seal`]) or another server ([`transfer`]). No pgrx, no unsafe: the extension, the fuzz targets
+//! and command-line tools share it.
 
 #![forbid(unsafe_code)]
 
@@ -11,3 +12,4 @@ pub mod integrity;
 pub mod keyring;
 pub mod seal;
 pub mod source;
+pub mod transfer;
