@@ -12,7 +12,7 @@ BEGIN
                   HINT = 'Create a database with ENCODING ''UTF8'' TEMPLATE template0 and install vault_ext there.';
     END IF;
 
-    FOREACH name IN ARRAY ARRAY['vault_ext_owner', 'vault_ext_user', 'vault_ext_admin', 'vault_ext_auditor', 'vault_ext_grantor', 'vault_ext_service'] LOOP
+    FOREACH name IN ARRAY ARRAY['vault_ext_owner', 'vault_ext_user', 'vault_ext_admin', 'vault_ext_auditor', 'vault_ext_grantor', 'vault_ext_service', 'vault_ext_crypt'] LOOP
         SELECT r.* INTO role FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) name;
         IF NOT FOUND THEN
             EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', name);

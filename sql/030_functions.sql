@@ -6,9 +6,12 @@ CREATE TYPE vault_key AS (
     master_key     text,
     format_version smallint,
     kek_id         text,
-    key_version    integer
+    key_version    integer,
+    requires_recovery_code boolean,
+    recovery_wrapped_mk text,
+    recovery_iv    text
 );
-COMMENT ON TYPE vault_key IS 'a user''s master key (32 bytes in standard base64) and what wraps it';
+COMMENT ON TYPE vault_key IS 'a user''s master key (32 bytes in standard base64) and what wraps it; in zero-knowledge mode master_key is NULL, and the recovery wrap comes instead';
 
 -- for applications ---------------------------------------------------------------------------------------------------
 
@@ -22,11 +25,16 @@ COMMENT ON FUNCTION vault_get_master_key() IS 'the master key of the user; P0002
 
 CREATE FUNCTION vault_rotate() RETURNS vault_key
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_wrapper';
-COMMENT ON FUNCTION vault_rotate() IS 'a fresh master key replaces the old one, for good: re-encrypt your data with it';
+COMMENT ON FUNCTION vault_rotate() IS 'a fresh master key becomes the current one; the old one can still be opened: vault_get_key_version()';
+
+CREATE FUNCTION vault_rotate(destroy_old boolean) RETURNS vault_key
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_and_wrapper';
+COMMENT ON FUNCTION vault_rotate(boolean) IS 'the same; with destroy_old the old key is gone for good, so re-encrypt what it has encrypted before this transaction commits';
 
 CREATE FUNCTION vault_status(
     OUT "exists" boolean, OUT format_version smallint, OUT kek_id text, OUT key_version integer,
-    OUT created_at timestamptz, OUT rotated_at timestamptz)
+    OUT created_at timestamptz, OUT rotated_at timestamptz,
+    OUT has_recovery_wrap boolean, OUT zero_knowledge boolean, OUT recovery_set_at timestamptz)
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_status_wrapper';
 COMMENT ON FUNCTION vault_status() IS 'whether the user has a vault, and under which KEK; never a key; not audited';
 
@@ -42,11 +50,50 @@ CREATE FUNCTION vault_rotate(token text) RETURNS vault_key
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_with_token_wrapper';
 COMMENT ON FUNCTION vault_rotate(text) IS 'the same for the user that a verified token names';
 
+CREATE FUNCTION vault_rotate(token text, destroy_old boolean) RETURNS vault_key
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_and_with_token_wrapper';
+COMMENT ON FUNCTION vault_rotate(text, boolean) IS 'the same for the user that a verified token names';
+
 CREATE FUNCTION vault_status(
     token text, OUT "exists" boolean, OUT format_version smallint, OUT kek_id text, OUT key_version integer,
-    OUT created_at timestamptz, OUT rotated_at timestamptz)
+    OUT created_at timestamptz, OUT rotated_at timestamptz,
+    OUT has_recovery_wrap boolean, OUT zero_knowledge boolean, OUT recovery_set_at timestamptz)
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_status_with_token_wrapper';
 COMMENT ON FUNCTION vault_status(text) IS 'the same for the user that a verified token names';
+
+-- versions of a key ----------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION vault_key_versions(
+    OUT key_version integer, OUT state text, OUT format_version smallint, OUT kek_id text, OUT superseded_at timestamptz,
+    OUT destroy_after timestamptz, OUT destroyed_at timestamptz) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_key_versions_wrapper';
+COMMENT ON FUNCTION vault_key_versions() IS 'the versions of the user''s key, the newest first, and their states; never a key; not audited';
+
+CREATE FUNCTION vault_get_key_version(key_version integer) RETURNS vault_key
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_key_version_wrapper';
+COMMENT ON FUNCTION vault_get_key_version(integer) IS 'one version of the user''s master key; P0002 if there never was one, 55000 if it is disabled or destroyed';
+
+CREATE FUNCTION vault_retire_key_version(key_version integer, wait interval DEFAULT '30 days') RETURNS timestamptz
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_retire_key_version_wrapper';
+COMMENT ON FUNCTION vault_retire_key_version(integer, interval) IS 'closes an old version at once, to be destroyed after the wait; gives that time';
+
+CREATE FUNCTION vault_disable_key_version(key_version integer) RETURNS boolean
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_disable_key_version_wrapper';
+COMMENT ON FUNCTION vault_disable_key_version(integer) IS 'closes an old version until it is restored; false if it was disabled before';
+
+CREATE FUNCTION vault_restore_key_version(key_version integer) RETURNS boolean
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_restore_key_version_wrapper';
+COMMENT ON FUNCTION vault_restore_key_version(integer) IS 'opens an old version again that is disabled or to be destroyed; false if it is open';
+
+-- recovery code and zero-knowledge mode --------------------------------------------------------------------------------
+
+-- use in SQL -----------------------------------------------------------------------------------------------------------
+
+-- sealed release -------------------------------------------------------------------------------------------------------
+
+-- erasure of a person --------------------------------------------------------------------------------------------------
+
+-- moving vaults between servers ----------------------------------------------------------------------------------------
 
 -- who the user is ------------------------------------------------------------------------------------------------------
 
@@ -149,22 +196,23 @@ COMMENT ON FUNCTION vault_retire_kek(text) IS 'marks a KEK as retired: this data
 
 CREATE FUNCTION vault_kek_status(
     OUT kek_id text, OUT active boolean, OUT loaded boolean, OUT check_value text, OUT matches boolean, OUT vaults bigint,
-    OUT oldest date, OUT first_seen date, OUT retired date, OUT safe_to_remove boolean) RETURNS SETOF record
+    OUT oldest date, OUT first_seen date, OUT retired date, OUT safe_to_remove boolean, OUT old_keys bigint) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_kek_status_wrapper';
-COMMENT ON FUNCTION vault_kek_status() IS 'every KEK of the keyring or of this database, and how many of its vaults need it';
+COMMENT ON FUNCTION vault_kek_status() IS 'every KEK of the keyring or of this database, and how many of its vaults and old keys need it';
 
 CREATE FUNCTION vault_check(
     max_user_ids integer DEFAULT 100,
-    OUT kek_id text, OUT format_version smallint, OUT outcome text, OUT vaults bigint, OUT user_ids text[]) RETURNS SETOF record
+    OUT kek_id text, OUT format_version smallint, OUT outcome text, OUT vaults bigint, OUT user_ids text[],
+    OUT old_keys bigint) RETURNS SETOF record
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_check_wrapper';
-COMMENT ON FUNCTION vault_check(integer) IS 'opens every vault and releases nothing; user_ids names the first users whose vaults do not open';
+COMMENT ON FUNCTION vault_check(integer) IS 'opens every vault and every old key and releases nothing; user_ids names the first users who have one that does not open';
 
 -- Not SECURITY DEFINER, since such a procedure cannot commit. It switches to vault_ext_owner by itself for each batch.
 CREATE PROCEDURE vault_rewrap(
     batch_size integer DEFAULT 1000,
     INOUT done bigint DEFAULT NULL, INOUT skipped bigint DEFAULT NULL, INOUT failed bigint DEFAULT NULL)
     LANGUAGE c AS 'MODULE_PATHNAME', 'vault_rewrap_wrapper';
-COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'rewraps every vault that is not under the active KEK, in batches that are committed separately; call it again after an interruption';
+COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'rewraps every vault and every old key that is not under the active KEK, in batches that are committed separately; call it again after an interruption';
 
 CREATE FUNCTION vault_reload_issuers() RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_reload_issuers_wrapper';
@@ -226,6 +274,8 @@ DECLARE
 BEGIN
     FOREACH f IN ARRAY ARRAY[
         'vault_init()', 'vault_get_master_key()', 'vault_rotate()', 'vault_status()', 'vault_health()',
+        'vault_rotate(boolean)', 'vault_rotate(text, boolean)', 'vault_key_versions()', 'vault_get_key_version(integer)',
+        'vault_retire_key_version(integer, interval)', 'vault_disable_key_version(integer)', 'vault_restore_key_version(integer)',
         'vault_init(text)', 'vault_get_master_key(text)', 'vault_rotate(text)', 'vault_status(text)', 'vault_user_id()', 'vault_claims()',
         'vault_whoami()', 'vault_login(text)', 'vault_session()', 'vault_challenge()',
         'vault_grant(text, regrole, interval, text, integer, timestamptz)', 'vault_grant_for(text, regrole, interval, text, integer, timestamptz)',

@@ -12,11 +12,13 @@ CREATE POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_va
     FOR UPDATE TO vault_ext_owner USING (user_id = vault_ext.current_user_id())
     WITH CHECK (user_id = vault_ext.current_user_id());
 
--- The vault's own maintenance: erasing an account, finding the rows of a KEK, rewrapping them. PostgreSQL evaluates policies in
+-- The vault's own maintenance: erasing an account, importing one, finding the rows of a KEK, rewrapping them. PostgreSQL evaluates policies in
 -- reverse order of their names. These names sort last, so that for millions of rows the cheap policy is evaluated before the
 -- expensive one.
 CREATE POLICY encryption_vaults_vault_maintenance ON vault_ext.encryption_vaults
     FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY encryption_vaults_vault_maintenance_insert ON vault_ext.encryption_vaults
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
 CREATE POLICY encryption_vaults_vault_maintenance_update ON vault_ext.encryption_vaults
     FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
 CREATE POLICY encryption_vaults_vault_maintenance_delete ON vault_ext.encryption_vaults
@@ -49,6 +51,32 @@ CREATE POLICY grants_vault_maintenance_update ON vault_ext.grants
     FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
 CREATE POLICY grants_reader ON vault_ext.grants
     FOR SELECT TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor USING (true);
+
+ALTER TABLE vault_ext.old_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY old_keys_user_isolation ON vault_ext.old_keys
+    FOR SELECT TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
+CREATE POLICY old_keys_user_isolation_insert ON vault_ext.old_keys
+    FOR INSERT TO vault_ext_owner WITH CHECK (user_id = vault_ext.current_user_id());
+CREATE POLICY old_keys_user_isolation_update ON vault_ext.old_keys
+    FOR UPDATE TO vault_ext_owner USING (user_id = vault_ext.current_user_id()) WITH CHECK (user_id = vault_ext.current_user_id());
+CREATE POLICY old_keys_vault_maintenance ON vault_ext.old_keys
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY old_keys_vault_maintenance_insert ON vault_ext.old_keys
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY old_keys_vault_maintenance_update ON vault_ext.old_keys
+    FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY old_keys_vault_maintenance_delete ON vault_ext.old_keys
+    FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
+
+ALTER TABLE vault_ext.erasures ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY erasures_vault_maintenance ON vault_ext.erasures
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY erasures_vault_maintenance_insert ON vault_ext.erasures
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY erasures_vault_maintenance_update ON vault_ext.erasures
+    FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY erasures_reader ON vault_ext.erasures
+    FOR SELECT TO vault_ext_admin, vault_ext_auditor USING (true);
 
 -- Uses are the rows of the trail: a rollback does not take them back.
 CREATE VIEW vault_ext.own_grants WITH (security_barrier) AS

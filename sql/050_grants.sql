@@ -29,12 +29,16 @@ END
 $nobody$;
 
 REVOKE ALL ON SCHEMA vault_ext FROM PUBLIC;
-GRANT USAGE ON SCHEMA vault_ext TO vault_ext_user, vault_ext_admin, vault_ext_auditor;
+GRANT USAGE ON SCHEMA vault_ext TO vault_ext_user, vault_ext_admin, vault_ext_auditor, vault_ext_crypt;
 
 GRANT EXECUTE ON FUNCTION vault_init(), vault_get_master_key(), vault_rotate(), vault_status() TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_init(text), vault_get_master_key(text), vault_rotate(text), vault_status(text) TO vault_ext_user;
-GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user;
-GRANT SELECT ON vault_ext.own_audit TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_status() TO vault_ext_crypt;
+GRANT EXECUTE ON FUNCTION vault_rotate(boolean), vault_rotate(text, boolean), vault_get_key_version(integer) TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_key_versions(), vault_retire_key_version(integer, interval), vault_disable_key_version(integer),
+    vault_restore_key_version(integer) TO vault_ext_user, vault_ext_crypt;
+GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user, vault_ext_crypt;
+GRANT SELECT ON vault_ext.own_audit TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint), vault_revoke_grant(text, bigint) TO vault_ext_user;
 GRANT SELECT ON vault_ext.own_grants TO vault_ext_user;
@@ -43,11 +47,12 @@ GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint) TO vault_ext_grantor, vault
 GRANT EXECUTE ON FUNCTION vault_get_master_key_of(text), vault_retire_grant(bigint) TO vault_ext_service;
 GRANT SELECT ON vault_ext.grants TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor;
 GRANT USAGE ON SCHEMA vault_ext TO vault_ext_grantor;
+GRANT SELECT ON vault_ext.erasures TO vault_ext_admin, vault_ext_auditor;
 GRANT SELECT ON vault_ext.identity_modes TO vault_ext_admin, vault_ext_auditor;
 GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vault_ext_auditor, pg_monitor;
 -- The policies behind that view call these functions with the rights of whoever reads the view. In a user's own SQL the first one
 -- always returns false.
-GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance(), vault_ext.current_user_id() TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance(), vault_ext.current_user_id() TO vault_ext_user, vault_ext_crypt;
 
 GRANT EXECUTE ON FUNCTION vault_erase(text), vault_rename_user(text, text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_kek(boolean), vault_retire_kek(text), vault_kek_status(), vault_check(integer) TO vault_ext_admin;

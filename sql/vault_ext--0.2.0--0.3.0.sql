@@ -2,22 +2,33 @@
 -- does not have them.
 DO $library$
 BEGIN
-    CREATE FUNCTION vault_health(
-        OUT ok boolean, OUT problem text, OUT hint text, OUT writer_pid integer, OUT blocked_by integer[], OUT queued bigint,
-        OUT last_written_at timestamptz, OUT last_error_at timestamptz, OUT last_error text)
-        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_health_wrapper';
-    CREATE FUNCTION vault_rename_user(old_user_id text, new_user_id text) RETURNS void
-        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rename_user_wrapper';
+    CREATE FUNCTION vault_rotate(destroy_old boolean) RETURNS vault_key
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_and_wrapper';
     CREATE FUNCTION vault_init(token text) RETURNS vault_key
         LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_init_with_token_wrapper';
     CREATE FUNCTION vault_get_master_key(token text) RETURNS vault_key
         LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_with_token_wrapper';
     CREATE FUNCTION vault_rotate(token text) RETURNS vault_key
         LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_with_token_wrapper';
+    CREATE FUNCTION vault_rotate(token text, destroy_old boolean) RETURNS vault_key
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_and_with_token_wrapper';
     CREATE FUNCTION vault_status(
         token text, OUT "exists" boolean, OUT format_version smallint, OUT kek_id text, OUT key_version integer,
-        OUT created_at timestamptz, OUT rotated_at timestamptz)
+        OUT created_at timestamptz, OUT rotated_at timestamptz,
+        OUT has_recovery_wrap boolean, OUT zero_knowledge boolean, OUT recovery_set_at timestamptz)
         LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_status_with_token_wrapper';
+    CREATE FUNCTION vault_key_versions(
+        OUT key_version integer, OUT state text, OUT format_version smallint, OUT kek_id text, OUT superseded_at timestamptz,
+        OUT destroy_after timestamptz, OUT destroyed_at timestamptz) RETURNS SETOF record
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_key_versions_wrapper';
+    CREATE FUNCTION vault_get_key_version(key_version integer) RETURNS vault_key
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_key_version_wrapper';
+    CREATE FUNCTION vault_retire_key_version(key_version integer, wait interval DEFAULT '30 days') RETURNS timestamptz
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_retire_key_version_wrapper';
+    CREATE FUNCTION vault_disable_key_version(key_version integer) RETURNS boolean
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_disable_key_version_wrapper';
+    CREATE FUNCTION vault_restore_key_version(key_version integer) RETURNS boolean
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_restore_key_version_wrapper';
     CREATE FUNCTION vault_user_id() RETURNS text
         LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_user_id_wrapper';
     CREATE FUNCTION vault_claims() RETURNS jsonb
@@ -32,20 +43,6 @@ BEGIN
         LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_session_wrapper';
     CREATE FUNCTION vault_challenge() RETURNS text
         LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_challenge_wrapper';
-    CREATE FUNCTION vault_reload_issuers() RETURNS text
-        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_reload_issuers_wrapper';
-    CREATE FUNCTION vault_identity_status(
-        OUT issuer text, OUT token_kid text, OUT algorithm text, OUT loaded_at timestamptz, OUT accepted bigint, OUT refused bigint,
-        OUT last_refusal timestamptz) RETURNS SETOF record
-        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_identity_status_wrapper';
-    CREATE FUNCTION vault_revoke_tokens(user_id text, issued_before timestamptz DEFAULT clock_timestamp()) RETURNS boolean
-        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_revoke_tokens_wrapper';
-    CREATE FUNCTION vault_explain_token(
-        token text, OUT accepted boolean, OUT reason text, OUT problem text, OUT hint text, OUT user_id text, OUT issuer text,
-        OUT token_id text, OUT token_kid text)
-        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_explain_token_wrapper';
-    CREATE FUNCTION vault_ext.current_user_id() RETURNS text
-        LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'current_user_id_wrapper';
     CREATE FUNCTION vault_grant(
         token text, grantee regrole, expires_in interval, reason text, max_uses integer DEFAULT NULL, not_before timestamptz DEFAULT NULL) RETURNS bigint
         LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_grant_wrapper';
@@ -62,6 +59,43 @@ BEGIN
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_retire_grant_wrapper';
     CREATE FUNCTION vault_get_master_key_of(user_id text) RETURNS vault_key
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_of_wrapper';
+    CREATE FUNCTION vault_health(
+        OUT ok boolean, OUT problem text, OUT hint text, OUT writer_pid integer, OUT blocked_by integer[], OUT queued bigint,
+        OUT last_written_at timestamptz, OUT last_error_at timestamptz, OUT last_error text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_health_wrapper';
+    CREATE FUNCTION vault_rename_user(old_user_id text, new_user_id text) RETURNS void
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rename_user_wrapper';
+    CREATE FUNCTION vault_reload_issuers() RETURNS text
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_reload_issuers_wrapper';
+    CREATE FUNCTION vault_identity_status(
+        OUT issuer text, OUT token_kid text, OUT algorithm text, OUT loaded_at timestamptz, OUT accepted bigint, OUT refused bigint,
+        OUT last_refusal timestamptz) RETURNS SETOF record
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_identity_status_wrapper';
+    CREATE FUNCTION vault_revoke_tokens(user_id text, issued_before timestamptz DEFAULT clock_timestamp()) RETURNS boolean
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_revoke_tokens_wrapper';
+    CREATE FUNCTION vault_explain_token(
+        token text, OUT accepted boolean, OUT reason text, OUT problem text, OUT hint text, OUT user_id text, OUT issuer text,
+        OUT token_id text, OUT token_kid text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_explain_token_wrapper';
+    CREATE FUNCTION vault_ext.current_user_id() RETURNS text
+        LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'current_user_id_wrapper';
+    DROP FUNCTION vault_status();
+    CREATE FUNCTION vault_status(
+        OUT "exists" boolean, OUT format_version smallint, OUT kek_id text, OUT key_version integer,
+        OUT created_at timestamptz, OUT rotated_at timestamptz,
+        OUT has_recovery_wrap boolean, OUT zero_knowledge boolean, OUT recovery_set_at timestamptz)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_status_wrapper';
+    DROP FUNCTION vault_kek_status();
+    CREATE FUNCTION vault_kek_status(
+        OUT kek_id text, OUT active boolean, OUT loaded boolean, OUT check_value text, OUT matches boolean, OUT vaults bigint,
+        OUT oldest date, OUT first_seen date, OUT retired date, OUT safe_to_remove boolean, OUT old_keys bigint) RETURNS SETOF record
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_kek_status_wrapper';
+    DROP FUNCTION vault_check(integer);
+    CREATE FUNCTION vault_check(
+        max_user_ids integer DEFAULT 100,
+        OUT kek_id text, OUT format_version smallint, OUT outcome text, OUT vaults bigint, OUT user_ids text[],
+        OUT old_keys bigint) RETURNS SETOF record
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_check_wrapper';
     DROP FUNCTION vault_ext.audit_batch();
     CREATE FUNCTION vault_ext.audit_batch(
         OUT user_id text, OUT action text, OUT status integer, OUT kek_id text, OUT key_version integer, OUT db_role text,
@@ -75,42 +109,23 @@ EXCEPTION WHEN undefined_function THEN
               HINT = 'Restart the server, then run ALTER EXTENSION vault_ext UPDATE again.';
 END
 $library$;
-COMMENT ON FUNCTION vault_health() IS 'whether keys can be released now: tries to write an audit row and takes it back; last_error is the SQLSTATE of the audit writer''s last failure';
-ALTER FUNCTION vault_health() OWNER TO vault_ext_owner;
-COMMENT ON FUNCTION vault_rename_user(text, text) IS 'gives the vault of one user, with its key, to another user id; refused where that one has a vault';
-ALTER FUNCTION vault_rename_user(text, text) OWNER TO vault_ext_owner;
+COMMENT ON FUNCTION vault_rotate(boolean) IS 'the same; with destroy_old the old key is gone for good, so re-encrypt what it has encrypted before this transaction commits';
 COMMENT ON FUNCTION vault_init(text) IS 'the same for the user that a verified token names';
 COMMENT ON FUNCTION vault_get_master_key(text) IS 'the same for the user that a verified token names';
 COMMENT ON FUNCTION vault_rotate(text) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_rotate(text, boolean) IS 'the same for the user that a verified token names';
 COMMENT ON FUNCTION vault_status(text) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_key_versions() IS 'the versions of the user''s key, the newest first, and their states; never a key; not audited';
+COMMENT ON FUNCTION vault_get_key_version(integer) IS 'one version of the user''s master key; P0002 if there never was one, 55000 if it is disabled or destroyed';
+COMMENT ON FUNCTION vault_retire_key_version(integer, interval) IS 'closes an old version at once, to be destroyed after the wait; gives that time';
+COMMENT ON FUNCTION vault_disable_key_version(integer) IS 'closes an old version until it is restored; false if it was disabled before';
+COMMENT ON FUNCTION vault_restore_key_version(integer) IS 'opens an old version again that is disabled or to be destroyed; false if it is open';
 COMMENT ON FUNCTION vault_user_id() IS 'the user, as vault_ext.identity says; NULL where nobody has said who it is; for row-level security of the application''s own tables';
 COMMENT ON FUNCTION vault_claims() IS 'the claims of the user''s verified token; NULL without one';
 COMMENT ON FUNCTION vault_whoami() IS 'the user and what established that; never the token';
 COMMENT ON FUNCTION vault_login(text) IS 'verifies a token and makes it the one of this transaction; gives the user';
 COMMENT ON FUNCTION vault_session() IS 'the nonce of this session, for the claim vault_session of a bound token';
 COMMENT ON FUNCTION vault_challenge() IS 'the nonce of this transaction, for the claim vault_challenge of a bound token';
-COMMENT ON FUNCTION vault_reload_issuers() IS 'reads the issuers again for the whole server, or refuses and keeps the old ones';
-COMMENT ON FUNCTION vault_identity_status() IS 'each key of each issuer and what became of its tokens since the server started; the last row is for tokens that no key verified';
-COMMENT ON FUNCTION vault_revoke_tokens(text, timestamptz) IS 'lets the user''s tokens that were issued before that time open the vault no more; false if there is no vault';
-COMMENT ON FUNCTION vault_explain_token(text) IS 'whether a token would be accepted here and now, and why not; the trail gets a row';
-COMMENT ON FUNCTION vault_ext.current_user_id() IS 'the user whose rows policies let through; NULL while vault_ext itself works across users';
-COMMENT ON FUNCTION vault_ext.audit_batch() IS 'the rows that the audit writer inserts next; none in any other process';
-ALTER FUNCTION vault_init(text) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_get_master_key(text) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_rotate(text) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_status(text) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_user_id() OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_claims() OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_whoami() OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_login(text) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_session() OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_challenge() OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_reload_issuers() OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_identity_status() OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_revoke_tokens(text, timestamptz) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_explain_token(text) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_ext.current_user_id() OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_ext.audit_batch() OWNER TO vault_ext_owner;
 COMMENT ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) IS 'lets the members of a role fetch the user''s key until it expires; a NULL token stands for the user of the session, where vault_ext.identity is not token';
 COMMENT ON FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz) IS 'the same by a member of vault_ext_grantor, for a user; with vault_ext.grant_approvals = 1 another login must approve it';
 COMMENT ON FUNCTION vault_approve_grant(bigint) IS 'approves a grant that another login has given for a user; false if there is none';
@@ -118,38 +133,90 @@ COMMENT ON FUNCTION vault_revoke_grant(bigint) IS 'ends a grant at once: the use
 COMMENT ON FUNCTION vault_revoke_grant(text, bigint) IS 'the same for the user that a verified token names';
 COMMENT ON FUNCTION vault_retire_grant(bigint) IS 'ends a grant that the caller holds; false if there is none';
 COMMENT ON FUNCTION vault_get_master_key_of(text) IS 'the master key of a user who has granted that to a role of the caller';
-ALTER FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_approve_grant(bigint) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_revoke_grant(bigint) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_revoke_grant(text, bigint) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_retire_grant(bigint) OWNER TO vault_ext_owner;
-ALTER FUNCTION vault_get_master_key_of(text) OWNER TO vault_ext_owner;
+COMMENT ON FUNCTION vault_health() IS 'whether keys can be released now: tries to write an audit row and takes it back; last_error is the SQLSTATE of the audit writer''s last failure';
+COMMENT ON FUNCTION vault_rename_user(text, text) IS 'gives the vault of one user, with its key, to another user id; refused where that one has a vault';
+COMMENT ON FUNCTION vault_reload_issuers() IS 'reads the issuers again for the whole server, or refuses and keeps the old ones';
+COMMENT ON FUNCTION vault_identity_status() IS 'each key of each issuer and what became of its tokens since the server started; the last row is for tokens that no key verified';
+COMMENT ON FUNCTION vault_revoke_tokens(text, timestamptz) IS 'lets the user''s tokens that were issued before that time open the vault no more; false if there is no vault';
+COMMENT ON FUNCTION vault_explain_token(text) IS 'whether a token would be accepted here and now, and why not; the trail gets a row';
+COMMENT ON FUNCTION vault_ext.current_user_id() IS 'the user whose rows policies let through; NULL while vault_ext itself works across users';
+COMMENT ON FUNCTION vault_status() IS 'whether the user has a vault, and under which KEK; never a key; not audited';
+COMMENT ON FUNCTION vault_kek_status() IS 'every KEK of the keyring or of this database, and how many of its vaults and old keys need it';
+COMMENT ON FUNCTION vault_check(integer) IS 'opens every vault and every old key and releases nothing; user_ids names the first users who have one that does not open';
+COMMENT ON FUNCTION vault_ext.audit_batch() IS 'the rows that the audit writer inserts next; none in any other process';
+ALTER ROUTINE vault_rotate(boolean) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_init(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_get_master_key(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_rotate(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_rotate(text, boolean) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_status(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_key_versions() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_get_key_version(integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_retire_key_version(integer, interval) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_disable_key_version(integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_restore_key_version(integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_user_id() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_claims() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_whoami() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_login(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_session() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_challenge() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_grant(text, regrole, interval, text, integer, timestamptz) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_grant_for(text, regrole, interval, text, integer, timestamptz) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_approve_grant(bigint) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_revoke_grant(bigint) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_revoke_grant(text, bigint) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_retire_grant(bigint) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_get_master_key_of(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_health() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_rename_user(text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_reload_issuers() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_identity_status() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_revoke_tokens(text, timestamptz) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_explain_token(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ext.current_user_id() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_status() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_kek_status() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_check(integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ext.audit_batch() OWNER TO vault_ext_owner;
 
 -- Who the user is stands in new columns, and one function answers it for all policies, which concern the vault's own functions
 -- and views alone. The vaults come first: callers hold a lock on them while the audit writer locks the trail for them.
-ALTER TABLE vault_ext.encryption_vaults ADD COLUMN tokens_valid_from timestamptz;
+ALTER TABLE vault_ext.encryption_vaults
+    ALTER COLUMN wrapped_mk DROP NOT NULL,
+    ALTER COLUMN wrap_iv DROP NOT NULL,
+    ADD COLUMN tokens_valid_from timestamptz,
+    ADD COLUMN recovery_wrapped_mk text,
+    ADD COLUMN recovery_iv text,
+    ADD COLUMN recovery_format_version smallint NOT NULL DEFAULT 1,
+    ADD COLUMN recovery_set_at timestamptz,
+    ADD COLUMN zero_knowledge boolean NOT NULL DEFAULT false,
+    ADD COLUMN key_check text,
+    ADD COLUMN erase_after timestamptz,
+    ADD CONSTRAINT encryption_vaults_wrap_whole CHECK ((wrapped_mk IS NULL) = (wrap_iv IS NULL)),
+    ADD CONSTRAINT encryption_vaults_recovery_whole CHECK ((recovery_wrapped_mk IS NULL) = (recovery_iv IS NULL) AND (recovery_wrapped_mk IS NULL) = (recovery_set_at IS NULL)),
+    ADD CONSTRAINT encryption_vaults_recovery_length CHECK (octet_length(recovery_wrapped_mk) BETWEEN 1 AND 1024 AND octet_length(recovery_iv) BETWEEN 1 AND 64),
+    ADD CONSTRAINT encryption_vaults_zero_knowledge_means_recovery_wrap_only CHECK (NOT zero_knowledge OR (wrapped_mk IS NULL AND recovery_wrapped_mk IS NOT NULL)),
+    ADD CONSTRAINT encryption_vaults_has_a_wrap CHECK (zero_knowledge OR (wrapped_mk IS NULL) = (erase_after IS NOT NULL)),
+    ADD CONSTRAINT encryption_vaults_key_check_hex CHECK (key_check ~ '^[0-9a-f]{32}$');
+ALTER TABLE vault_ext.encryption_vaults ALTER wrapped_mk SET STATISTICS 0, ALTER wrap_iv SET STATISTICS 0,
+    ALTER recovery_wrapped_mk SET STATISTICS 0, ALTER recovery_iv SET STATISTICS 0, ALTER key_check SET STATISTICS 0;
 ALTER TABLE vault_ext.encryption_vault_audit
-    ADD COLUMN identity text, ADD COLUMN issuer text, ADD COLUMN token_id text, ADD COLUMN token_kid text,
-    ADD COLUMN actor text, ADD COLUMN grant_id bigint;
+    ADD COLUMN identity text, ADD COLUMN issuer text, ADD COLUMN token_id text, ADD COLUMN token_kid text, ADD COLUMN actor text, ADD COLUMN grant_id bigint;
+ALTER TYPE vault_key ADD ATTRIBUTE requires_recovery_code boolean, ADD ATTRIBUTE recovery_wrapped_mk text, ADD ATTRIBUTE recovery_iv text;
+
 ALTER POLICY encryption_vaults_user_isolation ON vault_ext.encryption_vaults TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
 ALTER POLICY encryption_vaults_user_isolation_insert ON vault_ext.encryption_vaults TO vault_ext_owner WITH CHECK (user_id = vault_ext.current_user_id());
-ALTER POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_vaults TO vault_ext_owner
-    USING (user_id = vault_ext.current_user_id()) WITH CHECK (user_id = vault_ext.current_user_id());
+ALTER POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_vaults TO vault_ext_owner USING (user_id = vault_ext.current_user_id()) WITH CHECK (user_id = vault_ext.current_user_id());
 ALTER POLICY encryption_vault_audit_user_isolation ON vault_ext.encryption_vault_audit TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
-CREATE OR REPLACE VIEW vault_ext.own_audit WITH (security_barrier) AS
-    SELECT id, action, status, kek_id, key_version, db_role, ip_address, user_agent, request_id, context, created_at,
-        identity, issuer, token_id, token_kid, actor, grant_id
-    FROM vault_ext.encryption_vault_audit
-    WHERE user_id = vault_ext.current_user_id();
 
--- Two roles are new. An attacker could have created one with such a name first, as at the installation.
+-- Roles are new. An attacker could have created one with such a name first, as at the installation.
 DO $roles$
 DECLARE
     name text;
     role record;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['vault_ext_grantor', 'vault_ext_service'] LOOP
+    FOREACH name IN ARRAY ARRAY['vault_ext_grantor', 'vault_ext_service', 'vault_ext_crypt'] LOOP
         SELECT r.* INTO role FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) name;
         IF NOT FOUND THEN
             EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', name);
@@ -163,7 +230,6 @@ BEGIN
 END
 $roles$;
 
--- Grants.
 CREATE TABLE vault_ext.grants (
     id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     user_id     text COLLATE "C" NOT NULL,
@@ -184,13 +250,68 @@ CREATE TABLE vault_ext.grants (
 );
 COMMENT ON TABLE vault_ext.grants IS 'what a user lets a service do: one user, one role, always expiring; uses are counted in the audit trail';
 CREATE INDEX grants_by_user ON vault_ext.grants (user_id, id);
-CREATE INDEX encryption_vault_audit_by_grant ON vault_ext.encryption_vault_audit (grant_id) WHERE grant_id IS NOT NULL;
 ALTER TABLE vault_ext.grants OWNER TO vault_ext_owner;
--- A grant to a role that was dropped must not come back as one to another role with the same OID.
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.grants', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) grantee::pg_catalog.oid)');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.grants_id_seq', '');
 
+CREATE TABLE vault_ext.old_keys (
+    user_id        text COLLATE "C" NOT NULL,
+    key_version    integer     NOT NULL,
+    wrapped_mk     text,
+    wrap_iv        text,
+    format_version smallint    NOT NULL,
+    kek_id         text COLLATE "C" NOT NULL,
+    state          text        NOT NULL,
+    superseded_at  timestamptz NOT NULL,
+    destroy_after  timestamptz,
+    destroyed_at   timestamptz,
+    PRIMARY KEY (user_id, key_version),
+    CONSTRAINT old_keys_user_id_length CHECK (octet_length(user_id) BETWEEN 1 AND 255),
+    CONSTRAINT old_keys_wrapped_mk_length CHECK (octet_length(wrapped_mk) = 64),
+    CONSTRAINT old_keys_wrap_iv_length CHECK (octet_length(wrap_iv) = CASE format_version WHEN 1 THEN 16 WHEN 2 THEN 32 END),
+    CONSTRAINT old_keys_format_version_known CHECK (format_version IN (1, 2)),
+    CONSTRAINT old_keys_kek_id_length CHECK (octet_length(kek_id) BETWEEN 1 AND 64),
+    CONSTRAINT old_keys_key_version_positive CHECK (key_version >= 1),
+    CONSTRAINT old_keys_state_known CHECK (state IN ('decrypt_only', 'disabled', 'destroy_scheduled', 'destroyed')),
+    CONSTRAINT old_keys_wrap_until_destroyed
+        CHECK ((wrapped_mk IS NULL) = (state = 'destroyed') AND (wrap_iv IS NULL) = (state = 'destroyed')),
+    CONSTRAINT old_keys_destroy_after_while_scheduled CHECK (state = 'destroyed' OR (destroy_after IS NOT NULL) = (state = 'destroy_scheduled')),
+    CONSTRAINT old_keys_destroyed_at_when_destroyed CHECK ((destroyed_at IS NOT NULL) = (state = 'destroyed'))
+);
+ALTER TABLE vault_ext.old_keys ALTER wrapped_mk SET STATISTICS 0, ALTER wrap_iv SET STATISTICS 0;
+COMMENT ON TABLE vault_ext.old_keys IS 'the keys that rotations have replaced, wrapped like the current one; bound to the user by row-level security';
+CREATE INDEX old_keys_due ON vault_ext.old_keys (destroy_after) WHERE state = 'destroy_scheduled';
+ALTER TABLE vault_ext.old_keys OWNER TO vault_ext_owner;
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.old_keys', '');
+
+CREATE TABLE vault_ext.erasures (
+    id               bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    user_id          text COLLATE "C" NOT NULL,
+    reason           text        NOT NULL,
+    scheduled_by     text        NOT NULL,
+    scheduled_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    erase_after      timestamptz NOT NULL,
+    vault_created_at timestamptz NOT NULL,
+    cancelled_by     text,
+    cancelled_at     timestamptz,
+    erased_at        timestamptz,
+    CONSTRAINT erasures_user_id_length CHECK (octet_length(user_id) BETWEEN 1 AND 255),
+    CONSTRAINT erasures_reason_not_empty CHECK (reason <> ''),
+    CONSTRAINT erasures_ends_once CHECK (cancelled_at IS NULL OR erased_at IS NULL)
+);
+COMMENT ON TABLE vault_ext.erasures IS 'each erasure of a user''s vault: scheduled, cancelled or done';
+CREATE INDEX erasures_by_user ON vault_ext.erasures (user_id, id);
+CREATE INDEX erasures_due ON vault_ext.erasures (erase_after) WHERE cancelled_at IS NULL AND erased_at IS NULL;
+ALTER TABLE vault_ext.erasures OWNER TO vault_ext_owner;
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.erasures', '');
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.erasures_id_seq', '');
+
+CREATE INDEX encryption_vault_audit_by_grant ON vault_ext.encryption_vault_audit (grant_id) WHERE grant_id IS NOT NULL;
 ALTER TABLE vault_ext.grants ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE vault_ext.old_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE vault_ext.erasures ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY encryption_vaults_vault_maintenance_insert ON vault_ext.encryption_vaults
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
 CREATE POLICY grants_user_isolation ON vault_ext.grants
     FOR SELECT TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
 CREATE POLICY grants_user_isolation_insert ON vault_ext.grants
@@ -205,8 +326,29 @@ CREATE POLICY grants_vault_maintenance_update ON vault_ext.grants
     FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
 CREATE POLICY grants_reader ON vault_ext.grants
     FOR SELECT TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor USING (true);
+CREATE POLICY old_keys_user_isolation ON vault_ext.old_keys
+    FOR SELECT TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
+CREATE POLICY old_keys_user_isolation_insert ON vault_ext.old_keys
+    FOR INSERT TO vault_ext_owner WITH CHECK (user_id = vault_ext.current_user_id());
+CREATE POLICY old_keys_user_isolation_update ON vault_ext.old_keys
+    FOR UPDATE TO vault_ext_owner USING (user_id = vault_ext.current_user_id()) WITH CHECK (user_id = vault_ext.current_user_id());
+CREATE POLICY old_keys_vault_maintenance ON vault_ext.old_keys
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY old_keys_vault_maintenance_insert ON vault_ext.old_keys
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY old_keys_vault_maintenance_update ON vault_ext.old_keys
+    FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY old_keys_vault_maintenance_delete ON vault_ext.old_keys
+    FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY erasures_vault_maintenance ON vault_ext.erasures
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY erasures_vault_maintenance_insert ON vault_ext.erasures
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY erasures_vault_maintenance_update ON vault_ext.erasures
+    FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY erasures_reader ON vault_ext.erasures
+    FOR SELECT TO vault_ext_admin, vault_ext_auditor USING (true);
 
--- Uses are the rows of the trail: a rollback does not take them back.
 CREATE VIEW vault_ext.own_grants WITH (security_barrier) AS
     SELECT g.id, g.grantee, g.not_before, g.expires_at, g.max_uses,
         (SELECT count(*) FROM vault_ext.encryption_vault_audit a
@@ -216,8 +358,11 @@ CREATE VIEW vault_ext.own_grants WITH (security_barrier) AS
     WHERE g.user_id = vault_ext.current_user_id();
 COMMENT ON VIEW vault_ext.own_grants IS 'the grants of the user';
 ALTER VIEW vault_ext.own_grants OWNER TO vault_ext_owner;
-
--- Where the server's mode is overruled: a superuser may have left a database or a role with a weaker one.
+CREATE OR REPLACE VIEW vault_ext.own_audit WITH (security_barrier) AS
+    SELECT id, action, status, kek_id, key_version, db_role, ip_address, user_agent, request_id, context, created_at,
+        identity, issuer, token_id, token_kid, actor, grant_id
+    FROM vault_ext.encryption_vault_audit
+    WHERE user_id = vault_ext.current_user_id();
 CREATE VIEW vault_ext.identity_modes AS
     SELECT d.datname::text AS database, r.rolname::text AS role, split_part(c.setting, '=', 2) AS identity
     FROM pg_db_role_setting s
@@ -228,7 +373,7 @@ CREATE VIEW vault_ext.identity_modes AS
 COMMENT ON VIEW vault_ext.identity_modes IS 'what ALTER DATABASE and ALTER ROLE have set vault_ext.identity to; NULL stands for every database or role';
 ALTER VIEW vault_ext.identity_modes OWNER TO vault_ext_owner;
 
--- Revoke what ALTER DEFAULT PRIVILEGES has granted on the new functions.
+-- Revoke what ALTER DEFAULT PRIVILEGES has granted on the new objects.
 DO $nobody$
 DECLARE
     revoke text;
@@ -237,51 +382,69 @@ BEGIN
         SELECT DISTINCT pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM %s', p.oid::pg_catalog.regprocedure,
             CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END)
         FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(COALESCE(p.proacl, pg_catalog.acldefault('f'::pg_catalog."char", p.proowner))) a
-        WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY['vault_health()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_rename_user(text, text)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_init(text)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_get_master_key(text)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_rotate(text)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_status(text)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_user_id()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_claims()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_whoami()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_login(text)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_session()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_challenge()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_reload_issuers()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_identity_status()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_revoke_tokens(text, timestamptz)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_explain_token(text)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_ext.current_user_id()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_ext.audit_batch()'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_grant(text, regrole, interval, text, integer, timestamptz)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_grant_for(text, regrole, interval, text, integer, timestamptz)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_approve_grant(bigint)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_revoke_grant(bigint)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_revoke_grant(text, bigint)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_retire_grant(bigint)'::pg_catalog.regprocedure::pg_catalog.oid,
-            'vault_get_master_key_of(text)'::pg_catalog.regprocedure::pg_catalog.oid])
+        WHERE p.oid OPERATOR(pg_catalog.=) ANY (ARRAY['vault_rotate(boolean)',
+            'vault_init(text)',
+            'vault_get_master_key(text)',
+            'vault_rotate(text)',
+            'vault_rotate(text, boolean)',
+            'vault_status(text)',
+            'vault_key_versions()',
+            'vault_get_key_version(integer)',
+            'vault_retire_key_version(integer, interval)',
+            'vault_disable_key_version(integer)',
+            'vault_restore_key_version(integer)',
+            'vault_user_id()',
+            'vault_claims()',
+            'vault_whoami()',
+            'vault_login(text)',
+            'vault_session()',
+            'vault_challenge()',
+            'vault_grant(text, regrole, interval, text, integer, timestamptz)',
+            'vault_grant_for(text, regrole, interval, text, integer, timestamptz)',
+            'vault_approve_grant(bigint)',
+            'vault_revoke_grant(bigint)',
+            'vault_revoke_grant(text, bigint)',
+            'vault_retire_grant(bigint)',
+            'vault_get_master_key_of(text)',
+            'vault_health()',
+            'vault_rename_user(text, text)',
+            'vault_reload_issuers()',
+            'vault_identity_status()',
+            'vault_revoke_tokens(text, timestamptz)',
+            'vault_explain_token(text)',
+            'vault_ext.current_user_id()',
+            'vault_status()',
+            'vault_kek_status()',
+            'vault_check(integer)',
+            'vault_ext.audit_batch()']::pg_catalog.regprocedure[]::pg_catalog.oid[])
         AND a.grantee OPERATOR(pg_catalog.<>) p.proowner
         UNION
         SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
             c.oid::pg_catalog.regclass,
             CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END)
         FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
-        WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY['vault_ext.grants'::pg_catalog.regclass::pg_catalog.oid,
-            'vault_ext.grants_id_seq'::pg_catalog.regclass::pg_catalog.oid, 'vault_ext.own_grants'::pg_catalog.regclass::pg_catalog.oid,
-            'vault_ext.identity_modes'::pg_catalog.regclass::pg_catalog.oid])
+        WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY['vault_ext.grants',
+            'vault_ext.old_keys',
+            'vault_ext.erasures',
+            'vault_ext.grants_id_seq',
+            'vault_ext.erasures_id_seq',
+            'vault_ext.own_grants',
+            'vault_ext.identity_modes']::pg_catalog.regclass[]::pg_catalog.oid[])
         AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
     LOOP
         EXECUTE revoke;
     END LOOP;
 END
 $nobody$;
-GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vault_ext_auditor, pg_monitor;
-GRANT EXECUTE ON FUNCTION vault_rename_user(text, text) TO vault_ext_admin;
+GRANT USAGE ON SCHEMA vault_ext TO vault_ext_user, vault_ext_admin, vault_ext_auditor, vault_ext_crypt;
+GRANT EXECUTE ON FUNCTION vault_init(), vault_get_master_key(), vault_rotate(), vault_status() TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_init(text), vault_get_master_key(text), vault_rotate(text), vault_status(text) TO vault_ext_user;
-GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user;
-GRANT EXECUTE ON FUNCTION vault_ext.current_user_id() TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_status() TO vault_ext_crypt;
+GRANT EXECUTE ON FUNCTION vault_rotate(boolean), vault_rotate(text, boolean), vault_get_key_version(integer) TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_key_versions(), vault_retire_key_version(integer, interval), vault_disable_key_version(integer),
+    vault_restore_key_version(integer) TO vault_ext_user, vault_ext_crypt;
+GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user, vault_ext_crypt;
+GRANT SELECT ON vault_ext.own_audit TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint), vault_revoke_grant(text, bigint) TO vault_ext_user;
 GRANT SELECT ON vault_ext.own_grants TO vault_ext_user;
@@ -290,16 +453,22 @@ GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint) TO vault_ext_grantor, vault
 GRANT EXECUTE ON FUNCTION vault_get_master_key_of(text), vault_retire_grant(bigint) TO vault_ext_service;
 GRANT SELECT ON vault_ext.grants TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor;
 GRANT USAGE ON SCHEMA vault_ext TO vault_ext_grantor;
+GRANT SELECT ON vault_ext.erasures TO vault_ext_admin, vault_ext_auditor;
 GRANT SELECT ON vault_ext.identity_modes TO vault_ext_admin, vault_ext_auditor;
+GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vault_ext_auditor, pg_monitor;
+GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance(), vault_ext.current_user_id() TO vault_ext_user, vault_ext_crypt;
+GRANT EXECUTE ON FUNCTION vault_erase(text), vault_rename_user(text, text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_reload_kek(boolean), vault_retire_kek(text), vault_kek_status(), vault_check(integer) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;
 
 -- Some comments have a new wording.
+COMMENT ON TYPE vault_key IS 'a user''s master key (32 bytes in standard base64) and what wraps it; in zero-knowledge mode master_key is NULL, and the recovery wrap comes instead';
 COMMENT ON FUNCTION vault_init() IS 'the master key of the user, created if there is none; idempotent';
-COMMENT ON FUNCTION vault_retire_kek(text) IS 'marks a KEK as retired: this database never wraps with it again; refused while a vault needs it; false if it was retired before';
-COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'rewraps every vault that is not under the active KEK, in batches that are committed separately; call it again after an interruption';
-COMMENT ON FUNCTION vault_version() IS 'the versions of the server''s library and of this database''s SQL, and what to do if they differ';
-COMMENT ON TABLE vault_ext.rewraps IS 'one row per CALL of vault_rewrap(), updated with each batch; read it through vault_ext.rewrap_progress';
 COMMENT ON FUNCTION vault_get_master_key() IS 'the master key of the user; P0002 if there is no vault';
-COMMENT ON FUNCTION vault_status() IS 'whether the user has a vault, and under which KEK; never a key; not audited';
+COMMENT ON FUNCTION vault_rotate() IS 'a fresh master key becomes the current one; the old one can still be opened: vault_get_key_version()';
+COMMENT ON FUNCTION vault_retire_kek(text) IS 'marks a KEK as retired: this database never wraps with it again; refused while a vault needs it; false if it was retired before';
+COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'rewraps every vault and every old key that is not under the active KEK, in batches that are committed separately; call it again after an interruption';
+COMMENT ON FUNCTION vault_version() IS 'the versions of the server''s library and of this database''s SQL, and what to do if they differ';
 COMMENT ON TABLE vault_ext.encryption_vaults IS 'one wrapped master key per user; bound to the user by row-level security';
+COMMENT ON TABLE vault_ext.rewraps IS 'one row per CALL of vault_rewrap(), updated with each batch; read it through vault_ext.rewrap_progress';
 COMMENT ON VIEW vault_ext.own_audit IS 'the audit rows of the user';

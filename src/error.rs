@@ -157,6 +157,69 @@ impl GrantError {
     }
 }
 
+/// Why a key that exists is not given, or not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    #[error("the vault of this user is to be erased after {0}")]
+    EraseScheduled(String),
+    #[error("the vault of this user is in zero-knowledge mode: the server does not have its key")]
+    ZeroKnowledge,
+    #[error("the key of this user has no version {0}")]
+    NoVersion(i32),
+    #[error("version {0} of this user's key is disabled")]
+    Disabled(i32),
+    #[error("version {0} of this user's key is to be destroyed")]
+    DestroyScheduled(i32),
+    #[error("version {0} of this user's key is destroyed")]
+    Destroyed(i32),
+    #[error("version {0} is the current one of this user's key")]
+    Current(i32),
+}
+
+impl KeyError {
+    /// What the audit row says.
+    pub fn context(&self) -> &'static str {
+        match self {
+            Self::EraseScheduled(_) => "erase-scheduled",
+            Self::ZeroKnowledge => "zk-active",
+            Self::NoVersion(_) => "no-version",
+            Self::Disabled(_) => "version-disabled",
+            Self::DestroyScheduled(_) => "version-destroy-scheduled",
+            Self::Destroyed(_) => "version-destroyed",
+            Self::Current(_) => "version-current",
+        }
+    }
+
+    /// HTTP-like, for the audit row.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::NoVersion(_) => 404,
+            Self::Destroyed(_) => 410,
+            _ => 409,
+        }
+    }
+
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        match self {
+            Self::NoVersion(_) => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            _ => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::EraseScheduled(_) => "Let an administrator call vault_cancel_erase() if it is not to be erased.",
+            Self::ZeroKnowledge => {
+                "Open the recovery wrap in the client, or leave the mode with vault_disable_zero_knowledge()."
+            }
+            Self::NoVersion(_) => "SELECT * FROM vault_key_versions() lists the versions.",
+            Self::Disabled(_) | Self::DestroyScheduled(_) => "Call vault_restore_key_version() to open it again.",
+            Self::Destroyed(_) => "Restore a backup of the database from before; nothing else brings this key back.",
+            Self::Current(_) => "Call vault_rotate() first: only an old version can be closed.",
+        }
+    }
+}
+
 /// Why the trail could not be written. Nothing was released.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuditFailure {
@@ -224,6 +287,8 @@ pub enum VaultError {
     IssuersRefused(String, String),
     #[error("{0}")]
     Grant(#[from] GrantError),
+    #[error("{0}")]
+    Key(#[from] KeyError),
     #[error("row-level security is off in this session")]
     RowSecurityOff,
     #[error("no vault for this user")]
@@ -270,8 +335,8 @@ pub enum VaultError {
     KekUnknown(String),
     #[error("the KEK \"{0}\" is the active one")]
     KekActive(String),
-    #[error("the KEK \"{kek_id}\" is needed by {vaults} vault(s)")]
-    KekNeeded { kek_id: String, vaults: i64 },
+    #[error("the KEK \"{kek_id}\" is needed by {wraps} key(s)")]
+    KekNeeded { kek_id: String, wraps: i64 },
     #[error("row-level security would hide vaults from {0}: {1}")]
     HiddenVaults(&'static str, String),
     #[error("{0} cannot run in a transaction block or a function")]
@@ -309,6 +374,7 @@ impl VaultError {
             | Self::WouldDestroy { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Identity(error) => error.sqlstate(),
             Self::Grant(error) => error.sqlstate(),
+            Self::Key(error) => error.sqlstate(),
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::DoesNotOpen => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
             Self::Audit(failure) if failure.is_a_limit() => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
@@ -340,7 +406,7 @@ impl VaultError {
                 Some(format!("Check value of the KEK in the keyring: {new}; known by {by}: {known}."))
             }
             Self::ReloadLacks(keks) => {
-                let needed: Vec<_> = keks.iter().map(|(id, vaults)| format!("\"{id}\" by {vaults} vault(s)")).collect();
+                let needed: Vec<_> = keks.iter().map(|(id, wraps)| format!("\"{id}\" by {wraps} key(s)")).collect();
                 Some(format!("Needed in this database: {}.", needed.join(", ")))
             }
             Self::WouldDestroy { .. } => Some(
@@ -363,6 +429,7 @@ impl VaultError {
             }
             Self::Identity(error) => error.hint().into(),
             Self::Grant(error) => error.hint().into(),
+            Self::Key(error) => error.hint().into(),
             Self::RowSecurityOff => {
                 "SET row_security = on: it is off by a setting of this session, role, database or function. Leave FORCE ROW LEVEL SECURITY on the vault's tables as it is.".into()
             }

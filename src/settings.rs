@@ -48,6 +48,7 @@ static ISSUERS_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CStrin
 static ISSUERS_COMMAND_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 static GRANT_APPROVALS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static GRANT_MAX_LIFETIME: GucSetting<i32> = GucSetting::<i32>::new(30 * 86_400);
+static MIN_DESTROY_WAIT: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOW_ALTER: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -214,6 +215,16 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::UNIT_S,
     );
+    GucRegistry::define_int_guc(
+        c"vault_ext.min_destroy_wait",
+        c"The shortest time between the closing of a key or a vault and its destruction.",
+        c"Within it, vault_restore_key_version() and vault_cancel_erase() bring it back.",
+        &MIN_DESTROY_WAIT,
+        0,
+        366 * 86_400,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
     guc::define_token();
     // PostgreSQL decides who may drop. These two only ask whether the statement is intended, so everybody may set them.
     GucRegistry::define_bool_guc(
@@ -319,6 +330,10 @@ pub fn grant_approvals() -> i32 {
 
 pub fn grant_max_lifetime() -> Duration {
     Duration::from_secs(GRANT_MAX_LIFETIME.get().max(0) as u64)
+}
+
+pub fn min_destroy_wait() -> Duration {
+    Duration::from_secs(MIN_DESTROY_WAIT.get().max(0) as u64)
 }
 
 /// The same number as before stands for the same token as before.

@@ -1,13 +1,13 @@
 //! For administrators: members of vault_ext_admin.
 
-use pgrx::datum::{Date, Interval};
+use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use vault_core::crypto::wrap::USER_ID_MAX;
 
 use super::or_raise;
 use crate::error::VaultError;
 use crate::kek::{check, reload, retire, rewrap, status};
-use crate::pg::composite::Row;
+use crate::pg::composite::{Row, RowSet};
 use crate::pg::procedure::Transactions;
 use crate::pg::trigger::DeletedRow;
 use crate::store::{catalog, version};
@@ -85,38 +85,27 @@ fn vault_reload_kek(
     TableIterator::new(rows)
 }
 
-/// One row per KEK of the ring or the database.
+/// One row per KEK of the ring or the database: kek_id, active, loaded, check_value, matches, vaults, oldest, first_seen, retired,
+/// safe_to_remove, old_keys. The SQL of 0.2.0 and older has the first ten.
 #[pg_extern(sql = false)]
-#[allow(clippy::type_complexity, reason = "the columns of the result")]
-fn vault_kek_status() -> TableIterator<
-    'static,
-    (
-        name!(kek_id, String),
-        name!(active, bool),
-        name!(loaded, bool),
-        name!(check_value, Option<String>),
-        name!(matches, Option<bool>),
-        name!(vaults, i64),
-        name!(oldest, Option<Date>),
-        name!(first_seen, Option<Date>),
-        name!(retired, Option<Date>),
-        name!(safe_to_remove, bool),
-    ),
-> {
-    TableIterator::new(or_raise(status::status()).into_iter().map(|kek| {
-        (
-            kek.kek_id,
-            kek.active,
-            kek.loaded,
-            kek.check_value,
-            kek.matches,
-            kek.vaults,
-            kek.oldest,
-            kek.first_seen,
-            kek.retired,
-            kek.safe_to_remove,
-        )
-    }))
+fn vault_kek_status() -> RowSet<11> {
+    RowSet::new(|rows| {
+        for kek in or_raise(status::status()) {
+            rows.put([
+                kek.kek_id.into_datum(),
+                kek.active.into_datum(),
+                kek.loaded.into_datum(),
+                kek.check_value.into_datum(),
+                kek.matches.into_datum(),
+                kek.vaults.into_datum(),
+                kek.oldest.into_datum(),
+                kek.first_seen.into_datum(),
+                kek.retired.into_datum(),
+                kek.safe_to_remove.into_datum(),
+                kek.old_keys.into_datum(),
+            ]);
+        }
+    })
 }
 
 /// Marks a KEK as gone; false if it was so already. 55000 while it is active or vaults need it, 22023 if it is unknown.
@@ -125,29 +114,25 @@ fn vault_retire_kek(kek_id: &str) -> bool {
     or_raise(retire::retire(kek_id))
 }
 
-/// Opens every wrap and releases nothing: kek_id, format_version, outcome, vaults, user_ids of those that do not open.
+/// Opens every wrap and releases nothing: kek_id, format_version, outcome, vaults, user_ids of those that do not open, old_keys. The
+/// SQL of 0.2.0 and older has the first five.
 #[pg_extern(sql = false)]
-#[allow(clippy::type_complexity, reason = "the columns of the result")]
-fn vault_check(
-    max_user_ids: i32,
-) -> TableIterator<
-    'static,
-    (
-        name!(kek_id, String),
-        name!(format_version, i16),
-        name!(outcome, &'static str),
-        name!(vaults, i64),
-        name!(user_ids, Vec<String>),
-    ),
-> {
+fn vault_check(max_user_ids: i32) -> RowSet<6> {
     let Ok(max_user_ids) = usize::try_from(max_user_ids) else {
         VaultError::BadArgument("max_user_ids must not be negative", "Give a number such as 100.").raise()
     };
-    TableIterator::new(
-        or_raise(check::run(max_user_ids))
-            .into_iter()
-            .map(|found| (found.kek_id, found.format_version, found.outcome, found.vaults, found.user_ids)),
-    )
+    RowSet::new(move |rows| {
+        for found in or_raise(check::run(max_user_ids)) {
+            rows.put([
+                found.kek_id.into_datum(),
+                found.format_version.into_datum(),
+                found.outcome.into_datum(),
+                found.vaults.into_datum(),
+                found.user_ids.into_datum(),
+                found.old_keys.into_datum(),
+            ]);
+        }
+    })
 }
 
 /// What the procedure vault_rewrap() does. 22023, 25001, 25006, 55000.

@@ -90,7 +90,7 @@ fn vault_retire_grant(id: i64) -> bool {
 
 /// The key of a user who has granted that to a role of the caller. 28000, 42501, 53400, 55000, P0002, XX001.
 #[pg_extern(sql = false)]
-fn vault_get_master_key_of(user_id: String) -> Row<4> {
+fn vault_get_master_key_of(user_id: String) -> Row<7> {
     admin::check_user_id(&user_id);
     vault_key(grants::get_of(user_id))
 }

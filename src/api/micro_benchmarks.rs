@@ -14,14 +14,14 @@ use vault_core::identity::issuers::Purpose;
 
 use crate::identity::Caller;
 use crate::pg::composite::Row;
-use crate::store::vaults;
+use crate::store::vaults::{self, Found};
 
 /// The user's row as `vault_get_master_key()` looks it up and in the shape of its result, but with the wrap for the key:
 /// no subtransaction, no audit, nothing opened.
 #[pg_extern(sql = false)]
 fn bench_lookup() -> Row<4> {
     let user = Caller::OfSession.identify(Purpose::Identify).expect("an identity").user;
-    let vault = vaults::find(&user, false).expect("a vault");
+    let Found::Open(vault) = vaults::find(&user, false) else { panic!("a vault") };
     Row([
         vault.wrapped_mk.as_str().into_datum(),
         vault.format_version.into_datum(),

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod grants;
 pub mod identity;
+pub mod keys;
 #[cfg(feature = "bench")]
 mod micro_benchmarks;
 pub mod monitor;

@@ -32,7 +32,7 @@ fn is_audit_writer() -> bool {
 /// The records that the audit writer is about to insert; none in any other process.
 #[pg_extern(sql = false)]
 fn audit_batch() -> RowSet<17> {
-    RowSet(|rows| {
+    RowSet::new(|rows| {
         writer::batch(|record| {
             rows.put([
                 record.user_id.into_datum(),

@@ -22,7 +22,7 @@ use crate::keyring::ring;
 use crate::pg::{inval, process, session, spi, subxact, wait, worker, xact};
 use crate::settings;
 use crate::store;
-use crate::store::{catalog, keks, trail, vaults};
+use crate::store::{catalog, keks, trail, wraps};
 
 /// The number of times that a cancelled batch is tried: no record in it is to blame, so it takes a trigger that raises 57014 to
 /// come to the end of them.
@@ -393,9 +393,8 @@ fn known(candidate: &Candidate<'_>) -> Known {
 /// Vaults may stand under an id that has no check value yet: rows taken over from the predecessor. A KEK that opens none
 /// of a handful of them is the wrong one.
 fn opens_its_vaults(candidate: &Candidate<'_>) -> bool {
-    let vaults = vaults::some_vaults_of_kek(candidate.kek_id);
     let Ok(ring) = ring::current() else { return false };
-    vaults.is_empty() || vaults.iter().any(|(user, vault)| ring.open(&vault.stored(user)).is_ok())
+    wraps::any_of_kek(candidate.kek_id, |wrap| ring.open(&wrap).is_ok()).unwrap_or(true)
 }
 
 /// Settles slots, wakes those who wait, and lets go of them.

@@ -8,19 +8,21 @@ use vault_core::keyring::Entry;
 use crate::error::VaultError;
 use crate::keyring::ring::{self, Ring};
 use crate::pg::session;
-use crate::store::{catalog, keks, vaults, version};
+use crate::store::wraps::{self, Table};
+use crate::store::{catalog, keks, version};
 use crate::vault::call::{Call, describe};
 
 const OPENS: &str = "opens";
 
-/// Vaults of one KEK and format with the same outcome.
+/// Wraps of one KEK and format with the same outcome.
 pub struct Finding {
     pub kek_id: String,
     pub format_version: i16,
     /// `opens`, or why not, in the words of the trail.
     pub outcome: &'static str,
     pub vaults: i64,
-    /// The first users whose vaults do not open, in no particular order.
+    pub old_keys: i64,
+    /// The first users who have wraps that do not open, in no particular order.
     pub user_ids: Vec<String>,
 }
 
@@ -39,19 +41,20 @@ pub fn run(max_user_ids: usize) -> Result<Vec<Finding>, VaultError> {
     let call = Call::without_user(Action::Check)?;
     let findings = call.attempt(|_| open_all(max_user_ids))?;
     let sum = |opens: bool| -> i64 {
-        findings.iter().filter(|finding| (finding.outcome == OPENS) == opens).map(|finding| finding.vaults).sum()
+        let some = findings.iter().filter(|finding| (finding.outcome == OPENS) == opens);
+        some.map(|finding| finding.vaults + finding.old_keys).sum()
     };
     call.record(200, None, Some(&format!("{} open, {} do not", sum(true), sum(false))))?;
     Ok(findings)
 }
 
 fn open_all(max_user_ids: usize) -> Result<Vec<Finding>, VaultError> {
-    vaults::all_vaults_are_visible("vault_check()")?;
+    wraps::all_are_visible("vault_check()")?;
     let ring = ring::current()?;
     let mut findings: Vec<Finding> = Vec::new();
     let mut last = 0;
     let mut differing = Differing::default();
-    vaults::for_each_wrap(|wrap| {
+    let mut look = |table: Table, wrap: StoredWrap<'_>| {
         let outcome = outcome(&ring, &mut differing, &wrap);
         let fits = |finding: &Finding| {
             finding.outcome == outcome && finding.format_version == wrap.format_version && finding.kek_id == wrap.kek_id
@@ -63,31 +66,34 @@ fn open_all(max_user_ids: usize) -> Result<Vec<Finding>, VaultError> {
                     format_version: wrap.format_version,
                     outcome,
                     vaults: 0,
+                    old_keys: 0,
                     user_ids: Vec::new(),
                 });
                 findings.len() - 1
             });
         }
         let finding = &mut findings[last];
-        finding.vaults += 1;
-        if outcome != OPENS && finding.user_ids.len() < max_user_ids {
+        match table {
+            Table::Vaults => finding.vaults += 1,
+            Table::OldKeys => finding.old_keys += 1,
+        }
+        let is_named = finding.user_ids.iter().any(|user| user == wrap.user_id);
+        if outcome != OPENS && finding.user_ids.len() < max_user_ids && !is_named {
             finding.user_ids.push(wrap.user_id.into());
         }
-    });
+    };
+    for table in wraps::tables() {
+        wraps::for_each(*table, |wrap| look(*table, wrap));
+    }
     findings.sort_by(|a, b| (&a.kek_id, a.format_version, a.outcome).cmp(&(&b.kek_id, b.format_version, b.outcome)));
     Ok(findings)
 }
 
 fn outcome(ring: &Ring, differing: &mut Differing, wrap: &StoredWrap<'_>) -> &'static str {
-    let Some((entry, kek)) = ring.find(wrap.kek_id) else {
-        return describe(&VaultError::KekNotLoaded(String::new())).1;
-    };
-    if kek.unwrap(wrap.format_version, wrap.wrapped_mk, wrap.wrap_iv, &wrap.context()).is_ok() {
-        OPENS
-    } else if differing.contains(entry) {
-        "kek-differs"
-    } else {
-        describe(&VaultError::DoesNotOpen).1
+    match (ring.open(wrap), ring.find(wrap.kek_id)) {
+        (Ok(_), _) => OPENS,
+        (Err(VaultError::DoesNotOpen), Some((entry, _))) if differing.contains(entry) => "kek-differs",
+        (Err(error), _) => describe(&error).1,
     }
 }
 

@@ -4,13 +4,13 @@ use pgrx::pg_sys::panic::CaughtError;
 
 use crate::error::VaultError;
 use crate::pg::{session, subxact};
-use crate::store::vaults;
+use crate::store::wraps;
 
 /// Runs `work` while no open transaction has written vaults. Rolls back what `work` does in the database, and releases the lock
 /// with it.
 pub(super) fn without_writers<T>(work: impl FnOnce() -> T) -> Result<T, VaultError> {
     subxact::undone(|| {
-        vaults::exclude_writers();
+        wraps::exclude_writers();
         work()
     })
     .or_else(open_writers)

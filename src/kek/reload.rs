@@ -8,7 +8,7 @@ use super::exclusion::{only_in_read_committed, without_writers};
 use crate::error::VaultError;
 use crate::keyring::reload::Proposal;
 use crate::pg::{process, session, wait};
-use crate::store::{keks, vaults};
+use crate::store::{keks, wraps};
 use crate::vault::call::Call;
 
 /// How often a reload that was overtaken by another one is tried.
@@ -85,9 +85,9 @@ fn compare_with_database(change: &Change) -> Result<Vec<String>, VaultError> {
 fn publish_removal(proposal: &Proposal) -> Result<bool, VaultError> {
     const CALL: &str = "vault_reload_kek()";
     only_in_read_committed(CALL)?;
-    vaults::all_vaults_are_visible(CALL)?;
+    wraps::all_are_visible(CALL)?;
     let count_and_publish = || {
-        let needed = vaults::vaults_by_kek(&proposal.change.removed);
+        let needed = wraps::count_by_kek(&proposal.change.removed);
         if needed.is_empty() { Ok(proposal.publish()) } else { Err(VaultError::ReloadLacks(needed)) }
     };
     if proposal.change.removes_active {

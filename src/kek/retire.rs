@@ -6,7 +6,7 @@ use super::exclusion::{only_in_read_committed, open_writers};
 use crate::error::VaultError;
 use crate::keyring::ring;
 use crate::pg::subxact;
-use crate::store::{keks, vaults};
+use crate::store::{keks, wraps};
 use crate::vault::call::Call;
 
 /// Marks a KEK as retired: nothing in this database is wrapped with it any more. False if it was retired already.
@@ -15,17 +15,17 @@ pub fn retire(kek_id: &str) -> Result<bool, VaultError> {
     let call = Call::without_user(Action::Retire)?;
     let retired = call.attempt(|_| {
         only_in_read_committed(CALL)?;
-        vaults::all_vaults_are_visible(CALL)?;
+        wraps::all_are_visible(CALL)?;
         if keks::known_kek(kek_id).is_none() {
             return Err(VaultError::KekUnknown(kek_id.into()));
         }
         // Kept until this transaction ends: whoever mints next sees the retirement. See `publish_removal`.
-        subxact::catch(vaults::exclude_writers).or_else(open_writers)?;
+        subxact::catch(wraps::exclude_writers).or_else(open_writers)?;
         if ring::entries()?.first().is_some_and(|active| active.id == kek_id) {
             return Err(VaultError::KekActive(kek_id.into()));
         }
-        match vaults::vaults_by_kek(&[kek_id.into()]).pop() {
-            Some((kek_id, vaults)) => Err(VaultError::KekNeeded { kek_id, vaults }),
+        match wraps::count_by_kek(&[kek_id.into()]).pop() {
+            Some((kek_id, wraps)) => Err(VaultError::KekNeeded { kek_id, wraps }),
             None => Ok(keks::retire_kek(kek_id)),
         }
     })?;

@@ -14,7 +14,8 @@ use crate::pg::{session, subxact, wait};
 use crate::store;
 use crate::store::maintenance;
 use crate::store::rewraps::{self, Run};
-use crate::store::vaults::{self, LockedWrap, Rewrapped};
+use crate::store::vaults;
+use crate::store::wraps::{self, LockedWrap, Position, Rewrapped, Table};
 use crate::vault::call::{Call, describe};
 use crate::vault::wrapping;
 
@@ -87,11 +88,11 @@ fn begin() -> Result<Run, VaultError> {
     if session::has_old_snapshot() {
         return Err(VaultError::OldSnapshot(CALL));
     }
-    vaults::all_vaults_are_visible(CALL)?;
+    wraps::all_are_visible(CALL)?;
     let ring = ring::current()?;
     let (active, _) = ring.active();
     wrapping::confirm(active)?;
-    let run = Run { started_at: session::now(), kek_id: active.id.clone(), total: vaults::count_to_rewrap(&active.id) };
+    let run = Run { started_at: session::now(), kek_id: active.id.clone(), total: wraps::count_to_rewrap(&active.id) };
     rewraps::begin_run(&run, &session::caller());
     Ok(run)
 }
@@ -103,14 +104,17 @@ fn batches(
     transactions: &Transactions,
     totals: &mut Totals,
 ) -> Result<(), Stop> {
-    let mut after = String::new();
+    // Vaults come first: a rotation meanwhile puts a key among the old ones that then still comes.
+    let mut tables = wraps::tables().iter().copied();
+    let Some(mut table) = tables.next() else { return Ok(()) };
+    let mut after = Position::default();
     let (started, mut noticed) = (Instant::now(), Instant::now());
     loop {
         let (batch_started, calls_before) = (Instant::now(), submit::calls());
         let batch = subxact::catch(|| {
             wait::check_for_interrupts();
             session::as_role(store::OWNER, || {
-                let batch = batch(&after, batch_size)?;
+                let batch = batch(table, &after, batch_size)?;
                 let so_far = totals.plus(&batch);
                 rewraps::update_run(run, so_far.done, so_far.failed);
                 Ok(batch)
@@ -129,7 +133,10 @@ fn batches(
         }
         match batch.last {
             Some(last) => after = last,
-            None => return Ok(()),
+            None => match tables.next() {
+                Some(next) => (table, after) = (next, Position::default()),
+                None => return Ok(()),
+            },
         }
         if noticed.elapsed() >= NOTICE_EVERY {
             noticed = Instant::now();
@@ -149,12 +156,12 @@ struct Batch {
     done: i64,
     /// Users whose vaults do not open, and why.
     failed: Vec<(String, &'static str)>,
-    /// Where the next batch goes on; None if this was the last.
-    last: Option<String>,
+    /// Where the next batch goes on; None if this was the last of its table.
+    last: Option<Position>,
 }
 
-/// Rewraps the next vaults in the order of their users. Skips rows that others have locked instead of waiting for them.
-fn batch(after: &str, size: i32) -> Result<Batch, VaultError> {
+/// Rewraps the next wraps of a table in the order of their users. Skips rows that others have locked instead of waiting for them.
+fn batch(table: Table, after: &Position, size: i32) -> Result<Batch, VaultError> {
     vaults::begin_write();
     let ring = ring::current()?;
     let (active, kek) = ring.active();
@@ -178,18 +185,20 @@ fn batch(after: &str, size: i32) -> Result<Batch, VaultError> {
                 Err(error) => return Err(error),
             }
         }
-        let done = vaults::rewrap(&active.id, &rewrapped);
-        let last = locked.last().filter(|_| locked.len() == size as usize).map(|row| row.wrap.user_id.to_owned());
+        let done = wraps::rewrap(table, &active.id, &rewrapped);
+        let position =
+            |row: &LockedWrap<'_>| Position { user_id: row.wrap.user_id.to_owned(), key_version: row.wrap.key_version };
+        let last = locked.last().filter(|_| locked.len() == size as usize).map(position);
         Ok(Batch { done, failed, last })
     };
-    maintenance::run(|| vaults::lock_to_rewrap(after, &active.id, size, rewrap))
+    maintenance::run(|| wraps::lock_to_rewrap(table, after, &active.id, size, rewrap))
 }
 
 /// Counts what is left to do and closes the run's record.
 fn end(run: &Run, totals: &mut Totals, finished: bool) -> Result<(), VaultError> {
     if finished {
         let ring = ring::current()?;
-        let left = vaults::count_to_rewrap(&ring.active().0.id);
+        let left = wraps::count_to_rewrap(&ring.active().0.id);
         totals.skipped = (left - totals.failed).max(0);
     }
     let counts = [totals.done, totals.skipped, totals.failed];

@@ -6,7 +6,7 @@ use crate::error::VaultError;
 use crate::keyring::ring;
 use crate::pg::session;
 use crate::store::keks::KekUsage;
-use crate::store::{keks, vaults, version};
+use crate::store::{keks, version, wraps};
 
 /// A KEK that the ring or the database knows.
 pub struct Status {
@@ -18,6 +18,7 @@ pub struct Status {
     /// Whether both have the same; None where one of them does not have the KEK.
     pub matches: Option<bool>,
     pub vaults: i64,
+    pub old_keys: i64,
     pub oldest: Option<Date>,
     pub first_seen: Option<Date>,
     pub retired: Option<Date>,
@@ -30,7 +31,7 @@ pub fn status() -> Result<Vec<Status>, VaultError> {
     if !session::has_row_security() {
         return Err(VaultError::RowSecurityOff);
     }
-    vaults::all_vaults_are_visible("vault_kek_status()")?;
+    wraps::all_are_visible("vault_kek_status()")?;
     let entries = ring::entries()?;
     if let (true, Err(reason)) = (entries.is_empty(), ring::current()) {
         pgrx::warning!("{reason}");
@@ -44,10 +45,11 @@ pub fn status() -> Result<Vec<Status>, VaultError> {
             active: position == 0,
             loaded: true,
             matches: usage.check_value.as_ref().map(|known| *known == check),
+            safe_to_remove: position != 0 && usage.is_unused(),
             check_value: Some(usage.check_value.unwrap_or(check)),
-            safe_to_remove: position != 0 && usage.vaults == 0,
             kek_id: usage.kek_id,
             vaults: usage.vaults,
+            old_keys: usage.old_keys,
             oldest: usage.oldest,
             first_seen: usage.first_seen,
             retired: usage.retired,
@@ -58,10 +60,11 @@ pub fn status() -> Result<Vec<Status>, VaultError> {
         active: false,
         loaded: false,
         matches: None,
-        safe_to_remove: usage.vaults == 0,
+        safe_to_remove: usage.is_unused(),
         kek_id: usage.kek_id,
         check_value: usage.check_value,
         vaults: usage.vaults,
+        old_keys: usage.old_keys,
         oldest: usage.oldest,
         first_seen: usage.first_seen,
         retired: usage.retired,

@@ -170,7 +170,7 @@ impl Ring {
     pub fn open(&self, wrap: &StoredWrap<'_>) -> Result<MasterKey, VaultError> {
         let (_, kek) = self.find(wrap.kek_id).ok_or_else(|| VaultError::KekNotLoaded(wrap.kek_id.to_owned()))?;
         let opened = kek.unwrap(wrap.format_version, wrap.wrapped_mk, wrap.wrap_iv, &wrap.context());
-        secret::scrub_registers();
+        secret::scrub_after_cipher();
         opened.map_err(|_| VaultError::DoesNotOpen)
     }
 }

@@ -6,7 +6,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 use pgrx::prelude::*;
 
-/// One row whose columns match the function's declared result type, in order. `None` is NULL.
+/// One row whose first columns match the function's declared result type, in order: an older version's SQL may have fewer. `None` is NULL.
 pub struct Row<const N: usize>(pub [Option<pg_sys::Datum>; N]);
 
 // SAFETY: box_into returns the datum that it gets from `return_raw_datum`.
@@ -14,11 +14,11 @@ unsafe impl<const N: usize> BoxRet for Row<N> {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
         let mut values = self.0.map(|value| value.unwrap_or_else(pg_sys::Datum::null));
         let mut nulls = self.0.map(|value| value.is_none());
-        // SAFETY: the tuple descriptor is that of the function's declared composite type, checked to have N columns; the
+        // SAFETY: the tuple descriptor is that of the function's declared composite type, checked to have at most N columns; the
         // tuple is formed before the descriptor is released.
         unsafe {
-            let descriptor = descriptor(fcinfo.as_mut_ptr());
-            assert!((*descriptor).natts as usize == N);
+            let descriptor = expected(fcinfo.as_mut_ptr(), descriptor(fcinfo.as_mut_ptr()));
+            assert!((*descriptor).natts as usize <= N);
             let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
             if (*descriptor).tdrefcount >= 0 {
                 pg_sys::DecrTupleDescRefCount(descriptor);
@@ -48,6 +48,32 @@ unsafe fn descriptor(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::TupleDesc {
     }
 }
 
+/// The descriptor of a row for a caller that was planned before ALTER EXTENSION … UPDATE added columns to the type, and waited
+/// until that committed: it expects the columns of before. In all other cases the descriptor is the one of the function.
+///
+/// # Safety
+/// `fcinfo` is that of a running call, and the descriptor that of its result.
+unsafe fn expected(fcinfo: pg_sys::FunctionCallInfo, of_function: pg_sys::TupleDesc) -> pg_sys::TupleDesc {
+    // SAFETY: the caller passes a running call. A function scan says in resultinfo which columns it expects; the node's tag is
+    // checked. The copy lives until the call's memory is freed, and the descriptor that it replaces is released if it is counted.
+    unsafe {
+        let caller = (*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+        if caller.is_null() || (*caller).type_ != pg_sys::NodeTag::T_ReturnSetInfo || (*caller).expectedDesc.is_null() {
+            return of_function;
+        }
+        if (*(*caller).expectedDesc).natts >= (*of_function).natts {
+            return of_function;
+        }
+        if (*of_function).tdrefcount >= 0 {
+            pg_sys::DecrTupleDescRefCount(of_function);
+        }
+        let expected = pg_sys::CreateTupleDescCopy((*caller).expectedDesc);
+        (*expected).tdtypeid = pg_sys::RECORDOID;
+        (*expected).tdtypmod = -1;
+        pg_sys::BlessTupleDesc(expected)
+    }
+}
+
 // SAFETY: the functions' hand-written SQL has the same result type. pgrx generates no SQL from this.
 unsafe impl<const N: usize> SqlTranslatable for Row<N> {
     const TYPE_IDENT: &'static str = "vault_ext::pg::row::Row";
@@ -57,7 +83,13 @@ unsafe impl<const N: usize> SqlTranslatable for Row<N> {
 }
 
 /// A set of rows whose first columns match the function's OUT parameters, in order: an older version's SQL may have fewer. The function it holds puts them.
-pub struct RowSet<const N: usize>(pub fn(&mut Rows<N>));
+pub struct RowSet<const N: usize>(Box<dyn FnOnce(&mut Rows<N>)>);
+
+impl<const N: usize> RowSet<N> {
+    pub fn new(put: impl FnOnce(&mut Rows<N>) + 'static) -> Self {
+        Self(Box::new(put))
+    }
+}
 
 /// Where the rows of a set go.
 pub struct Rows<const N: usize> {

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use pgrx::prelude::*;
 
 /// The number of tables that can be watched.
-const TABLES: usize = 4;
+const TABLES: usize = 8;
 
 thread_local! {
     static TABLES_WATCHED: Cell<[u32; TABLES]> = const { Cell::new([0; TABLES]) };
@@ -39,6 +39,7 @@ pub fn set_changed() {
 
 /// Watches the tables with these OIDs from now on, instead of the previous ones.
 pub fn watch(tables: &[u32]) {
+    assert!(tables.len() <= TABLES, "more tables than can be watched");
     let mut watched = [0; TABLES];
     watched.iter_mut().zip(tables).for_each(|(place, table)| *place = *table);
     TABLES_WATCHED.set(watched);

@@ -145,22 +145,34 @@ impl<T> Drop for SecretPages<T> {
 }
 
 /// A ring is 6 KiB, and an unoptimised build copies it at each move. What is scrubbed becomes memory of each process.
-const STACK_BYTES: usize = if cfg!(debug_assertions) { 64 << 10 } else { 16 << 10 };
+const RING_STACK_BYTES: usize = if cfg!(debug_assertions) { 64 << 10 } else { 16 << 10 };
 
-/// Overwrites the part of the stack that the calls before it have used, so that no copy of a key that the compiler spilled
-/// stays there for a core file; and the registers.
-#[inline(never)]
+/// How deep the calls of a cipher go.
+const CIPHER_STACK_BYTES: usize = if cfg!(debug_assertions) { 24 << 10 } else { 4 << 10 };
+
+/// Overwrites the part of the stack that the calls before it have used for a ring, so that no copy of a key that the compiler
+/// spilled stays there for a core file; and the registers.
 pub fn scrub_stack() {
-    let mut below = [0xffu8; STACK_BYTES];
-    below.zeroize();
-    std::hint::black_box(&below);
+    overwrite_stack::<RING_STACK_BYTES>();
     scrub_registers();
+}
+
+/// The same after one use of a cipher, which spills round keys: there are more of them than vector registers.
+pub fn scrub_after_cipher() {
+    overwrite_stack::<CIPHER_STACK_BYTES>();
+    scrub_registers();
+}
+
+#[inline(never)]
+fn overwrite_stack<const BYTES: usize>() {
+    let mut below = [0u8; BYTES];
+    std::hint::black_box(&mut below);
 }
 
 /// Clears the vector registers, in which AES leaves round keys: a process that waits keeps them there, its children
 /// inherit them, and a core file has them.
 #[cfg(target_arch = "x86_64")]
-pub fn scrub_registers() {
+fn scrub_registers() {
     // SAFETY: the processor has the instructions that are used, and all registers written to are declared as clobbered.
     unsafe {
         if std::is_x86_feature_detected!("avx512f") {
@@ -174,7 +186,7 @@ pub fn scrub_registers() {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub fn scrub_registers() {}
+fn scrub_registers() {}
 
 /// # Safety
 /// The processor has AVX-512F.

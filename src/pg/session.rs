@@ -202,6 +202,15 @@ pub fn now() -> i64 {
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
+/// The last time that is surely a valid one, in the same unit.
+pub const LAST: i64 = 9_000_000_000_000_000_000;
+
+/// A time in that unit, as the session shows it.
+pub fn time_as_text(time: i64) -> String {
+    // SAFETY: the function takes a number and gives a static buffer with a NUL-terminated text, which is copied at once.
+    unsafe { CStr::from_ptr(pg_sys::timestamptz_to_str(time)).to_string_lossy().into_owned() }
+}
+
 /// True on a hot standby.
 pub fn is_standby() -> bool {
     // SAFETY: the function reads shared memory, to which every process that runs SQL is attached.

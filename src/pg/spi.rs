@@ -15,6 +15,10 @@ pub enum Arg<'a> {
     Int8(i64),
     /// Microseconds since 2000-01-01 00:00 UTC.
     Timestamp(i64),
+    /// The same, or NULL.
+    MaybeTimestamp(Option<i64>),
+    /// A text, or NULL.
+    MaybeText(Option<&'a str>),
     Interval(pgrx::datum::Interval),
     TextArray(&'a [&'a str]),
     TidArray(&'a [Tid]),
@@ -30,24 +34,27 @@ impl Arg<'_> {
             Self::Text(_) => pg_sys::TEXTOID,
             Self::Int4(_) => pg_sys::INT4OID,
             Self::Int8(_) => pg_sys::INT8OID,
-            Self::Timestamp(_) => pg_sys::TIMESTAMPTZOID,
+            Self::MaybeText(_) => pg_sys::TEXTOID,
+            Self::Timestamp(_) | Self::MaybeTimestamp(_) => pg_sys::TIMESTAMPTZOID,
             Self::Interval(_) => pg_sys::INTERVALOID,
             Self::TextArray(_) => pg_sys::TEXTARRAYOID,
             Self::TidArray(_) => pg_sys::TIDARRAYOID,
         }
     }
 
-    fn datum(&self) -> pg_sys::Datum {
-        let datum = match self {
+    /// The value; None for NULL.
+    fn datum(&self) -> Option<pg_sys::Datum> {
+        match self {
             Self::Text(text) => text.into_datum(),
             Self::Int4(number) => number.into_datum(),
             Self::Int8(number) => number.into_datum(),
+            Self::MaybeText(text) => text.into_datum(),
+            Self::MaybeTimestamp(time) => time.and_then(|time| TimestampWithTimeZone::try_from(time).ok()).into_datum(),
             Self::Timestamp(time) => TimestampWithTimeZone::try_from(*time).ok().into_datum(),
             Self::Interval(interval) => interval.into_datum(),
             Self::TextArray(texts) => Some(text_array(texts)),
             Self::TidArray(tids) => Some(tid_array(tids)),
-        };
-        datum.unwrap_or_else(pg_sys::Datum::null)
+        }
     }
 }
 
@@ -148,8 +155,17 @@ impl Statement {
             pg_sys::SPI_connect();
             let plan = self.plan(args);
             let _run = Run::begin(&self.running);
-            let mut values: Vec<pg_sys::Datum> = args.iter().map(Arg::datum).collect();
-            let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), std::ptr::null(), false, 0);
+            let mut nulls = Vec::new();
+            let value = |(position, arg): (usize, &Arg<'_>)| {
+                arg.datum().unwrap_or_else(|| {
+                    nulls.resize(args.len(), b' ' as std::ffi::c_char);
+                    nulls[position] = b'n' as std::ffi::c_char;
+                    pg_sys::Datum::null()
+                })
+            };
+            let mut values: Vec<pg_sys::Datum> = args.iter().enumerate().map(value).collect();
+            let nulls = if nulls.is_empty() { std::ptr::null() } else { nulls.as_ptr() };
+            let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls, false, 0);
             assert!(code > 0, "SPI_execute_plan failed with code {code}");
             // A rule rewrote the statement to nothing. Such a plan depends on no object and would outlive the rule.
             if code == pg_sys::SPI_OK_REWRITTEN as i32 {
@@ -227,7 +243,7 @@ unsafe fn prepare(sql: &str, options: u32, args: &[Arg<'_>]) -> pg_sys::SPIPlanP
 }
 
 /// The most columns of a statement that gives rows back.
-const MOST_COLUMNS: usize = 8;
+const MOST_COLUMNS: usize = 10;
 
 /// What a statement gave back, while it is being read.
 pub struct Rows {

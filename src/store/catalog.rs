@@ -1,5 +1,7 @@
 //! What the catalogs say of the extension's own objects.
 
+use std::cell::Cell;
+
 use vault_core::integrity::{self, Fact, Kind, Policy, Problem};
 
 use crate::pg::spi::{Rows, Statement};
@@ -18,7 +20,7 @@ thread_local! {
             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
                 AND n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name \
             WHERE c.relname OPERATOR(pg_catalog.=) ANY \
-                ('{encryption_vaults,encryption_vault_audit,keks,grants}'::pg_catalog.name[])) \
+                ('{encryption_vaults,encryption_vault_audit,keks,grants,old_keys,erasures}'::pg_catalog.name[])) \
          SELECT 'table', c.relname::pg_catalog.text, c.oid::pg_catalog.text, pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text, \
             pg_catalog.concat(c.relkind, c.relpersistence), \
             pg_catalog.concat_ws(' ', CASE WHEN c.relrowsecurity THEN 'row-security' END, \
@@ -63,10 +65,12 @@ thread_local! {
     static IS_INSTALLED: Statement = const { Statement::new(
         "SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name"
     ) };
-    static HAS_GRANTS: Statement = const { Statement::new(
+    static HAS_OLD_KEYS: Statement = const { Statement::new(
         "SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-         WHERE n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name AND c.relname OPERATOR(pg_catalog.=) 'grants'::pg_catalog.name"
+         WHERE n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name AND c.relname OPERATOR(pg_catalog.=) 'old_keys'::pg_catalog.name"
     ) };
+    /// Whether `HAS_OLD_KEYS` found the table: an update of the extension adds it, and none takes it away.
+    static IS_OF_0_3: Cell<bool> = const { Cell::new(false) };
     static SQL_VERSION: Statement = const { Statement::new(
         "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'vault_ext'"
     ) };
@@ -77,9 +81,12 @@ pub fn sql_version() -> Option<String> {
     SQL_VERSION.with(|statement| statement.run(&[], |rows| if rows.count() == 0 { None } else { rows.get(0, 0) }))
 }
 
-/// Whether the SQL of this database has grants: since 0.3.0.
-pub fn has_grants() -> bool {
-    HAS_GRANTS.with(|statement| statement.run(&[], Rows::count)) > 0
+/// Whether the SQL of this database is that of 0.3.0 or newer, with grants, old keys and erasures.
+pub fn is_of_0_3() -> bool {
+    IS_OF_0_3.get() || {
+        IS_OF_0_3.set(HAS_OLD_KEYS.with(|statement| statement.run(&[], Rows::count)) > 0);
+        IS_OF_0_3.get()
+    }
 }
 
 /// Lists what is not as CREATE EXTENSION made it, the worst first. Empty in a database without the extension.

@@ -126,7 +126,7 @@ pub fn revoke(id: i64, by: &str) -> Option<String> {
 
 /// Revokes every grant of a user id that loses its vault: a later vault under that id is somebody else's to grant.
 pub fn end_all(user: &str, by: &str) {
-    if catalog::has_grants() {
+    if catalog::is_of_0_3() {
         maintenance::run(|| END_ALL.with(|statement| statement.run(&[Arg::Text(user), Arg::Text(by)], |_| ())));
     }
 }

@@ -4,7 +4,7 @@ use pgrx::datum::Date;
 use vault_core::audit::kek_registration::Known;
 use vault_core::crypto::check::CheckValue;
 
-use super::maintenance;
+use super::{catalog, maintenance};
 use crate::pg::spi::{Arg, Rows, Statement};
 
 /// What a database knows of a KEK.
@@ -38,6 +38,20 @@ thread_local! {
             FROM vault_ext.encryption_vaults GROUP BY kek_id) v ON v.kek_id OPERATOR(pg_catalog.=) k.kek_id \
          ORDER BY k.first_seen DESC, 1"
     ) };
+    static KEK_USAGE_WITH_OLD_KEYS: Statement = const { Statement::new(
+        "SELECT COALESCE(k.kek_id, u.kek_id), k.check_value, COALESCE(u.vaults, 0), u.oldest::pg_catalog.date, \
+         k.first_seen::pg_catalog.date, k.retired_at::pg_catalog.date, COALESCE(u.old_keys, 0) \
+         FROM vault_ext.keks k FULL JOIN ( \
+            SELECT w.kek_id, pg_catalog.sum(w.vaults)::pg_catalog.int8 AS vaults, pg_catalog.sum(w.old_keys)::pg_catalog.int8 AS old_keys, \
+                pg_catalog.min(w.oldest) AS oldest \
+            FROM (SELECT kek_id, pg_catalog.count(*) AS vaults, 0 AS old_keys, pg_catalog.min(COALESCE(rotated_at, created_at)) AS oldest \
+                FROM vault_ext.encryption_vaults WHERE wrapped_mk IS NOT NULL GROUP BY kek_id \
+                UNION ALL \
+                SELECT kek_id, 0, pg_catalog.count(*), pg_catalog.min(superseded_at) \
+                FROM vault_ext.old_keys WHERE wrapped_mk IS NOT NULL GROUP BY kek_id) w \
+            GROUP BY w.kek_id) u ON u.kek_id OPERATOR(pg_catalog.=) k.kek_id \
+         ORDER BY k.first_seen DESC, 1"
+    ) };
     static RETIRE_KEK: Statement = const { Statement::new(
         "UPDATE vault_ext.keks SET retired_at = pg_catalog.clock_timestamp() \
          WHERE kek_id OPERATOR(pg_catalog.=) $1 AND retired_at IS NULL"
@@ -67,6 +81,7 @@ pub struct KekUsage {
     pub kek_id: String,
     pub check_value: Option<String>,
     pub vaults: i64,
+    pub old_keys: i64,
     pub oldest: Option<Date>,
     pub first_seen: Option<Date>,
     pub retired: Option<Date>,
@@ -74,14 +89,29 @@ pub struct KekUsage {
 
 impl KekUsage {
     pub fn none(kek_id: &str) -> Self {
-        Self { kek_id: kek_id.into(), check_value: None, vaults: 0, oldest: None, first_seen: None, retired: None }
+        Self {
+            kek_id: kek_id.into(),
+            check_value: None,
+            vaults: 0,
+            old_keys: 0,
+            oldest: None,
+            first_seen: None,
+            retired: None,
+        }
+    }
+
+    /// Whether this database has nothing that is wrapped under it.
+    pub fn is_unused(&self) -> bool {
+        self.vaults == 0 && self.old_keys == 0
     }
 }
 
 /// Every KEK that this database knows or has vaults under, the newest first.
 pub fn kek_usage() -> Vec<KekUsage> {
+    let is_of_0_3 = catalog::is_of_0_3();
+    let statement = if is_of_0_3 { &KEK_USAGE_WITH_OLD_KEYS } else { &KEK_USAGE };
     maintenance::run(|| {
-        KEK_USAGE.with(|statement| {
+        statement.with(|statement| {
             statement.run(&[], |rows| {
                 let usage = |row| {
                     Some(KekUsage {
@@ -91,6 +121,7 @@ pub fn kek_usage() -> Vec<KekUsage> {
                         oldest: rows.get(row, 3),
                         first_seen: rows.get(row, 4),
                         retired: rows.get(row, 5),
+                        old_keys: if is_of_0_3 { rows.get(row, 6)? } else { 0 },
                     })
                 };
                 rows.collect(usage)

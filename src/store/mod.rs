@@ -5,10 +5,12 @@ pub mod catalog;
 pub mod grants;
 pub mod keks;
 pub mod maintenance;
+pub mod old_keys;
 pub mod rewraps;
 pub mod trail;
 pub mod vaults;
 pub mod version;
+pub mod wraps;
 
 use std::ffi::CStr;
 

@@ -5,7 +5,7 @@ use vault_core::audit::record::{Action, Evidence, IdentityKind, Record};
 use vault_core::identity::issuers::Purpose;
 use vault_core::identity::token::TokenError;
 
-use super::key::UserKey;
+use super::key::{KeyId, UserKey};
 use crate::audit::{memory, rolled_back, submit};
 use crate::error::{IdentityError, VaultError};
 use crate::identity::{self, Caller, Identity};
@@ -140,21 +140,21 @@ impl Call {
 
     /// Hands out a key whose row is on disk.
     pub(super) fn release(&self, key: UserKey, status: u16, context: Option<&str>) -> Result<UserKey, VaultError> {
-        self.record(status, Some(&key), context)?;
+        self.record(status, Some(key.id()), context)?;
         Ok(key)
     }
 
     /// The same for a key that this transaction wrote: if it rolls back, a second row says so.
     pub(super) fn change(&self, key: UserKey, status: u16, context: Option<&str>) -> Result<UserKey, VaultError> {
-        self.record_change(status, Some(&key), context)?;
+        self.record_change(status, Some(key.id()), context)?;
         Ok(key)
     }
 
-    pub fn record(&self, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
+    pub fn record(&self, status: u16, key: Option<KeyId<'_>>, context: Option<&str>) -> Result<(), VaultError> {
         self.row(self.action, status, key, context)
     }
 
-    pub fn record_change(&self, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
+    pub fn record_change(&self, status: u16, key: Option<KeyId<'_>>, context: Option<&str>) -> Result<(), VaultError> {
         // The caller is about to rely on the change; a commit that nobody waits for could take it back in a crash.
         xact::commit_durably();
         rolled_back::watch(&self.as_record(self.action, status, key, context));
@@ -189,7 +189,13 @@ impl Call {
         }
     }
 
-    fn row(&self, action: Action, status: u16, key: Option<&UserKey>, context: Option<&str>) -> Result<(), VaultError> {
+    fn row(
+        &self,
+        action: Action,
+        status: u16,
+        key: Option<KeyId<'_>>,
+        context: Option<&str>,
+    ) -> Result<(), VaultError> {
         Ok(submit::write(&self.as_record(action, status, key, context))?)
     }
 
@@ -197,7 +203,7 @@ impl Call {
         &'a self,
         action: Action,
         status: u16,
-        key: Option<&'a UserKey>,
+        key: Option<KeyId<'a>>,
         context: Option<&'a str>,
     ) -> Record<'a> {
         Record {
@@ -206,7 +212,7 @@ impl Call {
             status,
             key_version: key.map(|key| key.key_version),
             user_id: self.user.as_deref(),
-            kek_id: key.map(|key| key.kek_id.as_str()),
+            kek_id: key.map(|key| key.kek_id),
             db_role: &self.db_role,
             ip_address: self.claims.ip_address.as_deref(),
             user_agent: self.claims.user_agent.as_deref(),
@@ -229,7 +235,7 @@ fn purpose(action: Action) -> Purpose {
     match action {
         Action::Init => Purpose::Init,
         Action::Fetch => Purpose::Fetch,
-        Action::Rotate => Purpose::Rotate,
+        Action::Rotate | Action::RetireVersion | Action::DisableVersion | Action::RestoreVersion => Purpose::Rotate,
         Action::Grant | Action::RevokeGrant => Purpose::Grant,
         _ => Purpose::Identify,
     }
@@ -241,6 +247,7 @@ pub fn describe(error: &VaultError) -> (u16, &'static str) {
         VaultError::Identity(error) => (error.status(), error.context()),
         VaultError::IssuersRefused(..) => (503, "issuers-refused"),
         VaultError::Grant(error) => (403, error.context()),
+        VaultError::Key(error) => (error.status(), error.context()),
         VaultError::BadArgument(..) => (400, "bad-argument"),
         VaultError::NoVault => (404, "not-initialised"),
         VaultError::UserHasVault(_) => (409, "vault-exists"),

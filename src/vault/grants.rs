@@ -11,7 +11,8 @@ use crate::identity::Caller;
 use crate::pg::session;
 use crate::settings::{self, IdentityMode};
 use crate::store::grants::{self, Grant, NewGrant};
-use crate::store::{maintenance, vaults};
+use crate::store::maintenance;
+use crate::store::vaults::{self, Found};
 
 /// The role whose members give grants for others.
 const GRANTOR: &std::ffi::CStr = c"vault_ext_grantor";
@@ -91,8 +92,15 @@ pub fn give_for(user: String, terms: &Terms<'_>) -> Result<i64, VaultError> {
 
 /// A stolen token that was revoked must not give itself a lasting right.
 fn refuse_revoked(call: &Call, user: &str) -> Result<(), VaultError> {
-    let vault = if call.has_token() { vaults::find(user, true) } else { None };
-    call.refuse_revoked(vault.and_then(|vault| vault.tokens_valid_from.flatten()))
+    if !call.has_token() {
+        return Ok(());
+    }
+    let issued_before = match vaults::find(user, true) {
+        Found::Open(vault) => vault.tokens_valid_from.flatten(),
+        Found::Closed => vaults::closed(user).and_then(|vault| vault.tokens_valid_from),
+        Found::Nothing => None,
+    };
+    call.refuse_revoked(issued_before)
 }
 
 fn store(user: &str, terms: &Terms<'_>, by: &str, is_approved: bool) -> i64 {

@@ -1,4 +1,4 @@
-//! What users' keys go through: the service ([`service`], [`rename`]), the audited call ([`call`]), wraps ([`wrapping`]), calls that a
+//! What users' keys go through: the service ([`service`], [`versions`], [`rename`]), the audited call ([`call`]), wraps ([`wrapping`]), calls that a
 //! statement repeats ([`repeat`]), whether keys can be released at all ([`health`]), and the issuers as an
 //! administrator sees them ([`issuers`]). What an administrator does with KEKs
 //! is in `kek`.
@@ -11,4 +11,5 @@ pub mod key;
 pub mod rename;
 mod repeat;
 pub mod service;
+pub mod versions;
 pub mod wrapping;

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use crate::error::VaultError;
 use crate::pg::session::{self, Statement};
 use crate::pg::xact::{self, Callbacks};
-use crate::store::vaults::{self, Vault, VaultStatus};
+use crate::store::vaults::{self, Found, Vault, VaultStatus};
 
 /// A change of a user's key by the transaction in progress.
 struct Change {
@@ -90,13 +90,13 @@ pub fn was_changed_by_this_statement(user: &str) -> bool {
 pub fn with_vault<T>(
     user: &str,
     for_token: bool,
-    work: impl FnOnce(Option<&Vault>) -> Result<T, VaultError>,
+    work: impl FnOnce(Found<&Vault>) -> Result<T, VaultError>,
 ) -> Result<T, VaultError> {
     let statement = Statement::current();
     let is_enough = |vault: &Vault| !for_token || vault.tokens_valid_from.is_some();
     // Taken out meanwhile: `work` may come back here.
     if let Some(reading) = VAULT.take().filter(|reading| reading.is_of(statement, user) && is_enough(&reading.read)) {
-        let done = work(Some(&reading.read)).map_err(|error| match error {
+        let done = work(Found::Open(&reading.read)).map_err(|error| match error {
             // It opened a moment ago: the vault was rewrapped, and the KEK has left the keyring since.
             VaultError::KekNotLoaded(_) => VaultError::ChangedMeanwhile,
             error => error,
@@ -104,12 +104,15 @@ pub fn with_vault<T>(
         VAULT.set(Some(reading));
         return Ok(done);
     }
-    let vault = vaults::find(user, for_token);
-    let done = work(vault.as_ref())?;
-    if let (Some(statement), Some(vault)) = (statement, vault) {
-        VAULT.set(Some(Reading { statement, user: user.to_owned(), read: vault }));
+    match vaults::find(user, for_token) {
+        Found::Open(vault) => {
+            let done = work(Found::Open(&vault))?;
+            VAULT.set(statement.map(|statement| Reading { statement, user: user.to_owned(), read: vault }));
+            Ok(done)
+        }
+        Found::Closed => work(Found::Closed),
+        Found::Nothing => work(Found::Nothing),
     }
-    Ok(done)
 }
 
 /// The same for the user's row without the wrap.

@@ -5,14 +5,15 @@ use vault_core::audit::record::Action;
 use vault_core::identity::issuers::Purpose;
 
 use super::call::Call;
-use super::key::UserKey;
+use super::key::{Released, UserKey};
 use super::repeat;
 use super::wrapping::{mint, ring_opens, with_newest_ring};
-use crate::error::{IdentityError, VaultError};
+use crate::error::{IdentityError, KeyError, VaultError};
 use crate::identity::{self, Caller, Identity};
 use crate::keyring::ring::{self, Ring};
 use crate::pg::session;
-use crate::store::vaults::{self, NewWrap, Vault, VaultStatus};
+use crate::store::old_keys::{self, State};
+use crate::store::vaults::{self, Found, NewWrap, Vault, VaultStatus};
 use crate::store::{catalog, grants, trail};
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
@@ -36,7 +37,8 @@ pub fn init(caller: Caller<'_>) -> Result<UserKey, VaultError> {
             call.change(key, 201, Some("created"))
         }
         Outcome::Existing(key) | Outcome::Rotated(key) | Outcome::Repeated(key) => {
-            call.release(key, 200, Some("already-exists"))
+            let context = if key.master_key().is_some() { "already-exists" } else { "already-exists-zk" };
+            call.release(key, 200, Some(context))
         }
     }
 }
@@ -45,14 +47,24 @@ pub fn init(caller: Caller<'_>) -> Result<UserKey, VaultError> {
 pub fn get(caller: Caller<'_>) -> Result<UserKey, VaultError> {
     let call = Call::begin(Action::Fetch, caller)?;
     let key = call.attempt(|user| open_existing(&call, user)?.ok_or(VaultError::NoVault))?;
-    call.release(key, 200, None)
+    let context = key.master_key().is_none().then_some("zk-recovery-blob");
+    call.release(key, 200, context)
+}
+
+/// What becomes of the key that a rotation replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldKey {
+    /// It can still be opened.
+    Keep,
+    /// It is gone for good.
+    Destroy,
 }
 
 /// Replaces the key with a new one, after the old one has opened; acts as init if there is none. Returns the same key again
 /// if the statement that made it calls once more.
-pub fn rotate(caller: Caller<'_>) -> Result<UserKey, VaultError> {
+pub fn rotate(caller: Caller<'_>, old: OldKey) -> Result<UserKey, VaultError> {
     let call = Call::begin(Action::Rotate, caller)?;
-    let outcome = call.attempt(|user| replace_or_create(&call, user))?;
+    let outcome = call.attempt(|user| replace_or_create(&call, user, old))?;
     if !matches!(outcome, Outcome::Repeated(_)) {
         repeat::note_change(call.user());
     }
@@ -128,6 +140,9 @@ pub fn erase(user: String) -> Result<bool, VaultError> {
 fn erase_with_grants(user: &str) -> bool {
     let erased = vaults::erase(user);
     if erased {
+        if catalog::is_of_0_3() {
+            old_keys::erase(user);
+        }
         grants::end_all(user, &session::login());
     }
     erased
@@ -147,7 +162,7 @@ pub fn erase_deleted(user: String) -> Result<(), VaultError> {
 pub fn purge_audit(older_than: Interval) -> Result<u64, VaultError> {
     let call = Call::without_user(Action::Purge)?;
     let age = older_than.to_string();
-    let purged = call.attempt(|_| Ok(trail::purge_audit(older_than, catalog::has_grants())))?;
+    let purged = call.attempt(|_| Ok(trail::purge_audit(older_than, catalog::is_of_0_3())))?;
     call.record_change(200, None, Some(&format!("{purged} rows older than {age}")))?;
     Ok(purged)
 }
@@ -164,7 +179,7 @@ fn create_or_open(call: &Call, user: &str) -> Result<Outcome, VaultError> {
     Err(VaultError::Contended(ATTEMPTS))
 }
 
-fn replace_or_create(call: &Call, user: &str) -> Result<Outcome, VaultError> {
+fn replace_or_create(call: &Call, user: &str, old: OldKey) -> Result<Outcome, VaultError> {
     if repeat::was_changed_by_this_statement(user)
         && let Some(key) = open_existing(call, user)?
     {
@@ -173,8 +188,12 @@ fn replace_or_create(call: &Call, user: &str) -> Result<Outcome, VaultError> {
     vaults::begin_write();
     for _ in 0..ATTEMPTS {
         let replaced = with_newest_ring(|ring| match vaults::lock(user, call.has_token()) {
-            Some(vault) => replace(call, ring, user, &vault).map(Some),
-            None => Ok(None),
+            Found::Open(vault) => replace(call, ring, user, &vault, old).map(Some),
+            Found::Closed => match why_closed(call, user)? {
+                Some(_) => Err(KeyError::ZeroKnowledge.into()),
+                None => Ok(Some(None)),
+            },
+            Found::Nothing => Ok(None),
         })?;
         match replaced {
             Some(Some(key)) => return Ok(Outcome::Rotated(key)),
@@ -190,27 +209,50 @@ fn replace_or_create(call: &Call, user: &str) -> Result<Outcome, VaultError> {
 }
 
 /// Puts a fresh key in the place of one that opens; None if the row changed meanwhile.
-fn replace(call: &Call, ring: &Ring, user: &str, vault: &Vault) -> Result<Option<UserKey>, VaultError> {
+fn replace(call: &Call, ring: &Ring, user: &str, vault: &Vault, old: OldKey) -> Result<Option<UserKey>, VaultError> {
     call.refuse_revoked(vault.tokens_valid_from.flatten())?;
     ring_opens(ring, &vault.stored(user))?;
     let version = vault.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?;
     let (key, wrap) = mint(ring, user, version)?;
     let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: version };
-    Ok(vaults::replace(user, vault, &new).then_some(key))
+    if !vaults::replace(user, vault, &new) {
+        return Ok(None);
+    }
+    if catalog::is_of_0_3() {
+        let state = if old == OldKey::Keep { State::DecryptOnly } else { State::Destroyed };
+        old_keys::insert(user, vault, state, None);
+    }
+    Ok(Some(key))
 }
 
 /// Inserts a fresh key; None if another transaction was first.
 fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
     vaults::begin_write();
-    let (key, wrap) = mint(&*ring::current()?, user, 1)?;
-    let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: key.key_version };
-    Ok(vaults::insert(user, &new).then_some(key))
+    let ring = ring::current()?;
+    let insert = |version| {
+        let (key, wrap) = mint(&ring, user, version)?;
+        let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: key.key_version };
+        Ok(vaults::insert(user, &new).then_some(key))
+    };
+    let first = insert(1)?;
+    if first.is_some() || !catalog::is_of_0_3() {
+        return Ok(first);
+    }
+    // Old keys of a vault that was deleted past vault_erase() keep their numbers, for what they have encrypted.
+    match old_keys::list(user).first() {
+        Some(newest) => insert(newest.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?),
+        None => Ok(None),
+    }
 }
 
 /// The key in the user's vault; None if there is no vault.
 pub(super) fn open_existing(call: &Call, user: &str) -> Result<Option<UserKey>, VaultError> {
     with_newest_ring(|ring| {
-        repeat::with_vault(user, call.has_token(), |vault| vault.map(|vault| open(call, ring, user, vault)).transpose())
+        repeat::with_vault(user, call.has_token(), |found| match found {
+            Found::Open(vault) => open(call, ring, user, vault).map(Some),
+            Found::Closed => why_closed(call, user),
+            Found::Nothing => Ok(None),
+        })
     })
 }
 
@@ -218,9 +260,26 @@ fn open(call: &Call, ring: &Ring, user: &str, vault: &Vault) -> Result<UserKey, 
     call.refuse_revoked(vault.tokens_valid_from.flatten())?;
     let master_key = ring_opens(ring, &vault.stored(user))?;
     Ok(UserKey {
-        master_key,
+        released: Released::MasterKey(master_key),
         format_version: vault.format_version,
         kek_id: vault.kek_id.clone(),
         key_version: vault.key_version,
     })
+}
+
+/// What a vault gives that the server cannot open: the recovery wrap in zero-knowledge mode, an error while its erasure is
+/// scheduled. None if it is gone.
+pub(super) fn why_closed(call: &Call, user: &str) -> Result<Option<UserKey>, VaultError> {
+    let Some(vault) = vaults::closed(user) else { return Ok(None) };
+    call.refuse_revoked(vault.tokens_valid_from)?;
+    if let Some(erase_after) = vault.erase_after {
+        return Err(KeyError::EraseScheduled(session::time_as_text(erase_after)).into());
+    }
+    let recovery = vault.recovery.ok_or(VaultError::ChangedMeanwhile)?;
+    Ok(Some(UserKey {
+        format_version: recovery.format_version,
+        released: Released::RecoveryWrap(recovery),
+        kek_id: vault.kek_id,
+        key_version: vault.key_version,
+    }))
 }

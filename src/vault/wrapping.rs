@@ -6,7 +6,7 @@ use vault_core::crypto::wrap::StoredWrap;
 use vault_core::crypto::wrap::{FORMAT_2, Kek, Nonce, Wrap, WrapContext};
 use vault_core::keyring::Entry;
 
-use super::key::UserKey;
+use super::key::{Released, UserKey};
 use crate::audit::kek_registration;
 use crate::error::VaultError;
 use crate::keyring::ring::{self, Ring};
@@ -44,14 +44,15 @@ pub(super) fn mint(ring: &Ring, user: &str, key_version: i32) -> Result<(UserKey
     let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
     let context = WrapContext { user_id: user, key_version, kek_id: &entry.id };
     let wrap = seal(kek, &context, &master_key, nonce)?;
-    Ok((UserKey { master_key, format_version: FORMAT_2, kek_id: entry.id.clone(), key_version }, wrap))
+    let released = Released::MasterKey(master_key);
+    Ok((UserKey { released, format_version: FORMAT_2, kek_id: entry.id.clone(), key_version }, wrap))
 }
 
 /// A wrap in format 2, opened once before anybody relies on it. The KEK must be confirmed, and the one that the context names.
 pub fn seal(kek: &Kek, context: &WrapContext<'_>, master_key: &MasterKey, nonce: Nonce) -> Result<Wrap, VaultError> {
     let wrap = kek.wrap(master_key, nonce, context).map_err(|_| VaultError::DoesNotOpen)?;
     let opened = kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), context);
-    secret::scrub_registers();
+    secret::scrub_after_cipher();
     let opened = opened.map_err(|_| VaultError::DoesNotOpen)?;
     if opened.expose_secret() != master_key.expose_secret() {
         return Err(VaultError::DoesNotOpen);

@@ -61,7 +61,7 @@ const QUERIES: &[(&str, &str)] = &[
         "column",
         "SELECT concat_ws(' ', name, format_type(atttypid, atttypmod), attcollation::regcollation,
             pg_get_expr(adbin, adrelid), ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg_attver=%'),
-            to_jsonb(a) - '{attrelid,atttypid,attcollation,attoptions}'::text[])
+            to_jsonb(a) - '{attrelid,atttypid,attcollation,attoptions,atthasmissing,attmissingval}'::text[])
         FROM pg_attribute a LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
         JOIN pg_temp.object ON classid = 'pg_class'::regclass AND objid = attrelid WHERE attnum > 0",
     ),

@@ -209,7 +209,7 @@ fn the_core_of_a_backend_holds_no_kek() {
         assert!(holds(&fs::read(&core).unwrap(), key.as_bytes()), "the core lacks the master key that was sent last");
         assert_no_kek(&core, "marker-of-the-session", &keks());
         eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
-        db.force("DELETE FROM vault_ext.encryption_vaults");
+        db.force("DELETE FROM vault_ext.encryption_vaults; DELETE FROM vault_ext.old_keys");
     }
 }
 
@@ -266,7 +266,7 @@ fn the_cores_of_the_server_s_own_processes_hold_no_kek() {
         allow_cores(&cluster);
         assert_no_kek(&kill_and_take_core(&cluster, process, Signal::ABORT), "marker-of-the-server", &keks());
         eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
-        db.force("DELETE FROM vault_ext.encryption_vaults");
+        db.force("DELETE FROM vault_ext.encryption_vaults; DELETE FROM vault_ext.old_keys");
     }
     drop(db);
     let postmaster = cluster.postmaster_pid();

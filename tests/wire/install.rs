@@ -7,9 +7,10 @@ use crate::harness::{
     without_deadlock,
 };
 
-const ROLES: [&str; 6] = [
+const ROLES: [&str; 7] = [
     "vault_ext_admin",
     "vault_ext_auditor",
+    "vault_ext_crypt",
     "vault_ext_grantor",
     "vault_ext_owner",
     "vault_ext_service",

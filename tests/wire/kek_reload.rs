@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::{
     Cluster, Db, Refusal, assert_no_secrets, base64, eventually, expect_error, expect_vault_error, fetch, init, kek,
-    rotate, without_deadlock,
+    rotate, rotate_and_destroy, without_deadlock,
 };
 use crate::keyring::{Reloaded, cluster, keyring, loaded, reload, rewrap, switch, write};
 
@@ -41,7 +41,7 @@ fn a_new_first_kek_wraps_at_once_and_the_old_kek_still_opens() {
     assert_eq!(changes(&rows), [("k2", true, "added"), ("k1", false, "kept")]);
     assert_eq!(fetch(&mut alice).unwrap(), key, "a session from before the reload");
     assert_eq!(init(&mut db.app_for("bob")).unwrap().kek_id, "k2");
-    assert_eq!(rotate(&mut alice).unwrap().kek_id, "k2");
+    assert_eq!(rotate_and_destroy(&mut alice).unwrap().kek_id, "k2");
     let rows = db.audit();
     let row = rows.iter().find(|row| row.action == "reload").expect("a row for the reload");
     assert_eq!(row.what(), ("reload", 200, Some("active k2; added k2")));
@@ -70,7 +70,7 @@ fn a_keyring_that_lacks_a_kek_that_vaults_need_is_refused() {
     // The active KEK changes, but the old one is dropped too early.
     let refusal = expect_refused(&db, &keyring(&[("k2", 2)]), "55000");
     let detail = refusal.detail.unwrap_or_default();
-    assert!(detail.contains("\"k1\" by 2 vault"), "{detail}");
+    assert!(detail.contains("\"k1\" by 2 key"), "{detail}");
     assert_eq!(init(&mut db.app_for("carol")).unwrap().kek_id, "k1");
     // The same if the dropped KEK is not the active one.
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
@@ -98,7 +98,7 @@ fn a_known_id_with_another_kek_is_refused() {
     init(&mut db.app_for("alice")).unwrap();
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
     // k1 leaves the keyring and comes back as another KEK.
-    rotate(&mut db.app_for("alice")).unwrap();
+    rotate_and_destroy(&mut db.app_for("alice")).unwrap();
     switch(&db, &[("k2", 2)]).unwrap();
     let known: String = db.value("SELECT check_value FROM vault_ext.keks WHERE kek_id = 'k1'");
     let refusal = expect_refused(&db, &keyring(&[("k2", 2), ("k1", 3)]), "55000");
@@ -361,7 +361,7 @@ fn an_uncommitted_key_keeps_its_kek_from_being_removed() {
         alice.batch_execute(end).unwrap();
         if end == "COMMIT" {
             expect_vault_error(switch(&db, &[("k2", 2)]), "55000");
-            assert_eq!(rotate(&mut alice).unwrap().kek_id, "k2");
+            assert_eq!(rotate_and_destroy(&mut alice).unwrap().kek_id, "k2");
         }
         switch(&db, &[("k2", 2)]).unwrap();
         switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();

@@ -95,7 +95,7 @@ fn the_status_fits_the_width_of_a_terminal() {
         .expect("psql runs");
     let text = String::from_utf8(psql.stdout).unwrap();
     assert!(text.contains("safe_to_remove"), "{text}");
-    assert!(text.lines().all(|line| line.len() <= 140), "{text}");
+    assert!(text.lines().all(|line| line.len() <= 144), "{text}");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_kek_that_is_needed_active_or_unknown_is_not_retired() {
     assert!(refusal.message.contains("active"), "{refusal:?}");
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
     let refusal = expect_vault_error(retire(&db, "k1"), "55000");
-    assert!(refusal.message.contains("\"k1\" is needed by 1 vault"), "{refusal:?}");
+    assert!(refusal.message.contains("\"k1\" is needed by 1 key"), "{refusal:?}");
     expect_vault_error(retire(&db, "nobody"), "22023");
     assert_eq!(db.value::<i64>("SELECT count(*) FROM vault_ext.keks WHERE retired_at IS NOT NULL"), 0);
     let rows = db.audit();

@@ -141,6 +141,9 @@ fn the_result_is_a_composite_that_reads_as_columns_and_as_json() {
             "format_version": 2,
             "kek_id": "wire-1",
             "key_version": 1,
+            "requires_recovery_code": false,
+            "recovery_wrapped_mk": null,
+            "recovery_iv": null,
         })
     );
     let columns: Vec<_> = app
@@ -150,7 +153,8 @@ fn the_result_is_a_composite_that_reads_as_columns_and_as_json() {
         .iter()
         .map(|column| column.name().to_owned())
         .collect();
-    assert_eq!(columns, ["master_key", "format_version", "kek_id", "key_version"]);
+    assert_eq!(columns[..4], ["master_key", "format_version", "kek_id", "key_version"]);
+    assert_eq!(columns[4..], ["requires_recovery_code", "recovery_wrapped_mk", "recovery_iv"]);
 }
 
 #[test]

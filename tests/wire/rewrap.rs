@@ -5,8 +5,8 @@ use std::time::Duration;
 use postgres::Client;
 
 use crate::harness::{
-    Db, VaultKey, assert_no_secrets, decode, eventually, expect_vault_error, fetch, init, kek, rotate, set_user,
-    without_deadlock,
+    Db, VaultKey, assert_no_secrets, decode, eventually, expect_vault_error, fetch, init, kek, rotate,
+    rotate_and_destroy, set_user, without_deadlock,
 };
 use crate::keyring::{cluster, kek_status, keyring, rewrap, rewrap_in, switch, write};
 
@@ -62,7 +62,7 @@ fn every_vault_is_rewrapped_and_keeps_its_key_version_and_times() {
     let db = cluster.database("d");
     let users = user_ids(25);
     let mut keys = mint_vaults(&db, &users);
-    keys[3] = rotate(&mut db.app_for(&users[3])).unwrap();
+    keys[3] = rotate_and_destroy(&mut db.app_for(&users[3])).unwrap();
     let unchanged = "SELECT string_agg((user_id, key_version, created_at, rotated_at)::text, ',' ORDER BY user_id) FROM vault_ext.encryption_vaults";
     let wraps = "SELECT count(DISTINCT wrapped_mk) + count(DISTINCT wrap_iv) FROM vault_ext.encryption_vaults";
     let before: String = db.value(unchanged);
@@ -253,9 +253,9 @@ fn fetch_init_rotate_erase_and_a_second_rewrap_work_in_the_middle_of_a_batch() {
         }
         // Calls for vaults outside the batch do not wait.
         set_user(&mut app, "user-001");
-        keys[1] = rotate(&mut app).unwrap();
+        keys[1] = rotate_and_destroy(&mut app).unwrap();
         set_user(&mut app, "user-019");
-        keys[19] = rotate(&mut app).unwrap();
+        keys[19] = rotate_and_destroy(&mut app).unwrap();
         set_user(&mut app, "user-new");
         assert_eq!(init(&mut app).unwrap().kek_id, "k2");
         db.conn("wire_admin").execute("SELECT vault_erase('user-018')", &[]).unwrap();

@@ -2,12 +2,16 @@
 //! extension reads the facts.
 
 /// The tables that the promises rest on.
-pub const TABLES: [&std::ffi::CStr; 4] = [c"encryption_vaults", c"encryption_vault_audit", c"keks", c"grants"];
+pub const TABLES: [&std::ffi::CStr; 6] =
+    [c"encryption_vaults", c"encryption_vault_audit", c"keks", c"grants", c"old_keys", c"erasures"];
 
 const VAULTS: &str = "encryption_vaults";
 const TRAIL: &str = "encryption_vault_audit";
-/// Since 0.3.0.
+/// Since 0.3.0, like the two after it.
 const GRANTS: &str = "grants";
+const OLD_KEYS: &str = "old_keys";
+const ERASURES: &str = "erasures";
+const SINCE_0_3: [&str; 3] = [GRANTS, OLD_KEYS, ERASURES];
 const OWNER: &str = "vault_ext_owner";
 
 /// A fact of the catalogs, as `store::catalog` reads it.
@@ -82,12 +86,15 @@ const MAINTENANCE: &str = "in_maintenance()";
 /// table, name, command, roles, USING, WITH CHECK, and whether a promise rests on it.
 type ExpectedPolicy = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, bool);
 
+const INSERT_SINCE_0_3: &str = "encryption_vaults_vault_maintenance_insert";
+
 /// The policies of sql/040_policies.sql. Maintenance looks for its own policies by itself (`store::all_vaults_are_visible`).
-const POLICIES: [ExpectedPolicy; 18] = [
+const POLICIES: [ExpectedPolicy; 30] = [
     (VAULTS, "encryption_vaults_user_isolation", "r", OWNER, ISOLATION, "", true),
     (VAULTS, "encryption_vaults_user_isolation_insert", "a", OWNER, "", ISOLATION, true),
     (VAULTS, "encryption_vaults_user_isolation_update", "w", OWNER, ISOLATION, ISOLATION, true),
     (VAULTS, "encryption_vaults_vault_maintenance", "r", OWNER, MAINTENANCE, "", false),
+    (VAULTS, INSERT_SINCE_0_3, "a", OWNER, "", MAINTENANCE, false),
     (VAULTS, "encryption_vaults_vault_maintenance_update", "w", OWNER, MAINTENANCE, MAINTENANCE, false),
     (VAULTS, "encryption_vaults_vault_maintenance_delete", "d", OWNER, MAINTENANCE, "", false),
     (TRAIL, "encryption_vault_audit_user_isolation", "r", OWNER, ISOLATION, "", true),
@@ -101,6 +108,17 @@ const POLICIES: [ExpectedPolicy; 18] = [
     (GRANTS, "grants_vault_maintenance", "r", OWNER, MAINTENANCE, "", true),
     (GRANTS, "grants_vault_maintenance_insert", "a", OWNER, "", MAINTENANCE, true),
     (GRANTS, "grants_vault_maintenance_update", "w", OWNER, MAINTENANCE, MAINTENANCE, true),
+    (OLD_KEYS, "old_keys_user_isolation", "r", OWNER, ISOLATION, "", true),
+    (OLD_KEYS, "old_keys_user_isolation_insert", "a", OWNER, "", ISOLATION, true),
+    (OLD_KEYS, "old_keys_user_isolation_update", "w", OWNER, ISOLATION, ISOLATION, true),
+    (OLD_KEYS, "old_keys_vault_maintenance", "r", OWNER, MAINTENANCE, "", true),
+    (OLD_KEYS, "old_keys_vault_maintenance_insert", "a", OWNER, "", MAINTENANCE, true),
+    (OLD_KEYS, "old_keys_vault_maintenance_update", "w", OWNER, MAINTENANCE, MAINTENANCE, true),
+    (OLD_KEYS, "old_keys_vault_maintenance_delete", "d", OWNER, MAINTENANCE, "", true),
+    (ERASURES, "erasures_vault_maintenance", "r", OWNER, MAINTENANCE, "", true),
+    (ERASURES, "erasures_vault_maintenance_insert", "a", OWNER, "", MAINTENANCE, true),
+    (ERASURES, "erasures_vault_maintenance_update", "w", OWNER, MAINTENANCE, MAINTENANCE, true),
+    (ERASURES, "erasures_reader", "r", "vault_ext_admin,vault_ext_auditor", "true", "", false),
     (GRANTS, "grants_reader", "r", "vault_ext_admin,vault_ext_auditor,vault_ext_grantor", "true", "", false),
 ];
 
@@ -109,7 +127,8 @@ fn columns(table: &str) -> &'static [&'static str] {
     match table {
         VAULTS => &[
             "user_id wrapped_mk wrap_iv format_version kek_id key_version created_at rotated_at",
-            "user_id wrapped_mk wrap_iv format_version kek_id key_version created_at rotated_at tokens_valid_from",
+            "user_id wrapped_mk wrap_iv format_version kek_id key_version created_at rotated_at tokens_valid_from \
+             recovery_wrapped_mk recovery_iv recovery_format_version recovery_set_at zero_knowledge key_check erase_after",
         ],
         TRAIL => &[
             "id user_id action status kek_id key_version db_role ip_address user_agent request_id context created_at",
@@ -118,6 +137,12 @@ fn columns(table: &str) -> &'static [&'static str] {
         ],
         GRANTS => &[
             "id user_id grantee not_before expires_at max_uses reason granted_by approved_by revoked_at revoked_by created_at",
+        ],
+        OLD_KEYS => &[
+            "user_id key_version wrapped_mk wrap_iv format_version kek_id state superseded_at destroy_after destroyed_at",
+        ],
+        ERASURES => &[
+            "id user_id reason scheduled_by scheduled_at erase_after vault_created_at cancelled_by cancelled_at erased_at",
         ],
         _ => &["kek_id check_value first_seen retired_at"],
     }
@@ -133,11 +158,11 @@ pub fn trail_has_identity(facts: &[Fact]) -> bool {
 /// What is not as it was made, the worst first. `facts` are those of a database that has the extension.
 pub fn problems(facts: &[Fact]) -> Vec<Problem> {
     let mut found = Vec::new();
-    let has_grants = trail_has_identity(facts);
+    let is_of_0_3 = trail_has_identity(facts);
     let mut report = |voids: bool, what: String, hint: String| found.push(Problem { what, hint, voids });
     for table in TABLES.map(|name| name.to_str().expect("ASCII")) {
         let is_this = |fact: &&Fact| matches!(fact, Fact::Table { name, .. } if name == table);
-        if table == GRANTS && !has_grants {
+        if SINCE_0_3.contains(&table) && !is_of_0_3 {
             continue;
         }
         let Some(Fact::Table { kind, owner, .. }) = facts.iter().find(is_this) else {
@@ -160,8 +185,8 @@ pub fn problems(facts: &[Fact]) -> Vec<Problem> {
                     "Keep such values in a table of your own that refers to {}: pg_restore cannot load a dump of \
                      vault_ext.{table} with another set of columns, and restores none of its rows.",
                     match table.as_str() {
-                        VAULTS => "user_id",
-                        TRAIL | GRANTS => "id",
+                        VAULTS | OLD_KEYS => "user_id",
+                        TRAIL | GRANTS | ERASURES => "id",
                         _ => "kek_id",
                     }
                 ),
@@ -181,11 +206,16 @@ pub fn problems(facts: &[Fact]) -> Vec<Problem> {
             ),
         }
     }
-    for expected in POLICIES.iter().filter(|expected| expected.0 != GRANTS || has_grants) {
+    for expected in POLICIES.iter().filter(|expected| is_of_0_3 || !is_new(expected)) {
         missing_policy(expected, facts, &mut report);
     }
     found.sort_by_key(|problem| !problem.voids);
     found
+}
+
+/// Whether 0.2.0 did not have this policy.
+fn is_new(expected: &ExpectedPolicy) -> bool {
+    SINCE_0_3.contains(&expected.0) || expected.1 == INSERT_SINCE_0_3
 }
 
 fn table_problems(table: &str, kind: Kind, owner: &str, report: &mut impl FnMut(bool, String, String)) {
@@ -288,8 +318,8 @@ mod tests {
     }
 
     fn as_installed() -> Vec<Fact> {
-        let mut facts: Vec<_> = ["encryption_vaults", "encryption_vault_audit", "keks", "grants"].map(table).into();
-        facts.extend(["encryption_vaults", "encryption_vault_audit", "keks", "grants"].map(|name| Fact::Columns {
+        let mut facts: Vec<_> = TABLES.map(|name| table(name.to_str().expect("ASCII"))).into();
+        facts.extend(TABLES.map(|name| name.to_str().expect("ASCII")).map(|name| Fact::Columns {
             table: name.into(),
             names: columns(name).last().copied().unwrap_or_default().into(),
         }));
@@ -339,7 +369,7 @@ mod tests {
     #[test]
     fn another_column_endangers_dumps_and_voids_nothing_yet() {
         let mut facts = as_installed();
-        let Fact::Columns { names, .. } = &mut facts[5] else { panic!("columns") };
+        let Fact::Columns { names, .. } = &mut facts[TABLES.len() + 1] else { panic!("columns") };
         names.push_str(" note");
         let found = worst(&facts);
         assert!(!found.voids && found.what.contains("encryption_vault_audit") && found.hint.contains("refers to id"));

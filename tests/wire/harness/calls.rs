@@ -86,22 +86,27 @@ impl AuditRow {
     }
 }
 
-fn call(client: &mut impl GenericClient, function: &str) -> Result<VaultKey, Error> {
-    let sql = format!("SELECT {} FROM {function}()", VaultKey::COLUMNS);
+fn call(client: &mut impl GenericClient, call: &str) -> Result<VaultKey, Error> {
+    let sql = format!("SELECT {} FROM {call}", VaultKey::COLUMNS);
     let row = client.query_one(&sql, &[])?;
     Ok(VaultKey { master_key: row.get(0), format_version: row.get(1), kek_id: row.get(2), key_version: row.get(3) })
 }
 
 pub fn init(client: &mut impl GenericClient) -> Result<VaultKey, Error> {
-    call(client, "vault_init")
+    call(client, "vault_init()")
 }
 
 pub fn fetch(client: &mut impl GenericClient) -> Result<VaultKey, Error> {
-    call(client, "vault_get_master_key")
+    call(client, "vault_get_master_key()")
 }
 
 pub fn rotate(client: &mut impl GenericClient) -> Result<VaultKey, Error> {
-    call(client, "vault_rotate")
+    call(client, "vault_rotate()")
+}
+
+/// A rotation that leaves no old key.
+pub fn rotate_and_destroy(client: &mut impl GenericClient) -> Result<VaultKey, Error> {
+    call(client, "vault_rotate(destroy_old => true)")
 }
 
 pub fn status(client: &mut impl GenericClient) -> Result<Status, Error> {

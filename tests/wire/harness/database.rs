@@ -47,7 +47,7 @@ DECLARE member record;
 BEGIN
     FOR member IN SELECT * FROM (VALUES ('wire_app', 'vault_ext_user'), ('wire_app2', 'vault_ext_user'),
         ('wire_admin', 'vault_ext_admin'), ('wire_auditor', 'vault_ext_auditor'), ('wire_grantor', 'vault_ext_grantor'),
-        ('wire_grantor2', 'vault_ext_grantor'), ('wire_service', 'vault_ext_service'), ('wire_stranger', NULL)) v(login, grp)
+        ('wire_grantor2', 'vault_ext_grantor'), ('wire_service', 'vault_ext_service'), ('wire_crypt', 'vault_ext_crypt'), ('wire_stranger', NULL)) v(login, grp)
     LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = member.login) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', member.login);

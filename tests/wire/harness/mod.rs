@@ -18,7 +18,7 @@ mod search;
 mod secrets;
 
 pub use builder::Builder;
-pub use calls::{AuditRow, VaultKey, fetch, forget_user, init, rotate, set_user, status};
+pub use calls::{AuditRow, VaultKey, fetch, forget_user, init, rotate, rotate_and_destroy, set_user, status};
 #[cfg(feature = "upgrade")]
 pub use cluster::bindir_of;
 pub use cluster::{Cluster, Stop, bindir, kill9};

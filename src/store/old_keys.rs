@@ -1,0 +1,212 @@
+//! The table of old keys: what a rotation has replaced and a user may still open.
+
+use vault_core::crypto::wrap::StoredWrap;
+
+use super::maintenance;
+use super::vaults::{NewWrap, Vault};
+use crate::pg::spi::{Arg, Rows, Statement};
+
+/// What an old version of a key is good for (NIST SP 800-57 part 1, 7.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Opens what it has encrypted and encrypts nothing new.
+    DecryptOnly,
+    /// Closed until it is restored.
+    Disabled,
+    /// Closed, and destroyed when its time has come.
+    DestroyScheduled,
+    /// The wrap is gone.
+    Destroyed,
+}
+
+impl State {
+    const ALL: [Self; 4] = [Self::DecryptOnly, Self::Disabled, Self::DestroyScheduled, Self::Destroyed];
+
+    /// The text of the column `state`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DecryptOnly => "decrypt_only",
+            Self::Disabled => "disabled",
+            Self::DestroyScheduled => "destroy_scheduled",
+            Self::Destroyed => "destroyed",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// An old version of a user's key.
+pub struct OldKey {
+    pub key_version: i32,
+    pub state: State,
+    pub format_version: i16,
+    pub kek_id: String,
+    /// The wrap and its nonce; None once it is destroyed.
+    pub wrap: Option<(String, String)>,
+    /// Microseconds since 2000-01-01 00:00 UTC, like the two others.
+    pub superseded_at: i64,
+    pub destroy_after: Option<i64>,
+    pub destroyed_at: Option<i64>,
+}
+
+impl OldKey {
+    /// The wrap, if there still is one.
+    pub fn stored<'a>(&'a self, user_id: &'a str) -> Option<StoredWrap<'a>> {
+        let (wrapped_mk, wrap_iv) = self.wrap.as_ref()?;
+        Some(StoredWrap {
+            user_id,
+            wrapped_mk,
+            wrap_iv,
+            format_version: self.format_version,
+            kek_id: &self.kek_id,
+            key_version: self.key_version,
+        })
+    }
+}
+
+macro_rules! columns {
+    () => {
+        "key_version, state, format_version, kek_id, wrapped_mk, wrap_iv, superseded_at, destroy_after, destroyed_at"
+    };
+}
+
+thread_local! {
+    static INSERT: Statement = const { Statement::planned_once(
+        "INSERT INTO vault_ext.old_keys (user_id, key_version, wrapped_mk, wrap_iv, format_version, kek_id, state, superseded_at, \
+            destroy_after, destroyed_at) \
+         VALUES ($1, $2, NULLIF($3, ''), NULLIF($4, ''), $5::pg_catalog.int2, $6, $7, pg_catalog.clock_timestamp(), $8, \
+            CASE WHEN $7 OPERATOR(pg_catalog.=) 'destroyed' THEN pg_catalog.clock_timestamp() END)"
+    ) };
+    static FIND: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", columns!(), " FROM vault_ext.old_keys \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $2"
+    )) };
+    static LOCK: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", columns!(), " FROM vault_ext.old_keys \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $2 FOR UPDATE"
+    )) };
+    static LIST: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", columns!(), " FROM vault_ext.old_keys \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 ORDER BY key_version DESC"
+    )) };
+    static LOCK_ALL: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", columns!(), " FROM vault_ext.old_keys \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 ORDER BY key_version DESC FOR UPDATE"
+    )) };
+    static SET_STATE: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.old_keys SET state = $3, destroy_after = $4 \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $2 AND state OPERATOR(pg_catalog.<>) 'destroyed'"
+    ) };
+    static DESTROY: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.old_keys SET state = 'destroyed', wrapped_mk = NULL, wrap_iv = NULL, \
+            destroyed_at = pg_catalog.clock_timestamp() \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $2 AND state OPERATOR(pg_catalog.<>) 'destroyed'"
+    ) };
+    static REMOVE: Statement = const { Statement::planned_once(
+        "DELETE FROM vault_ext.old_keys WHERE user_id OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $2"
+    ) };
+    static ERASE: Statement = const { Statement::planned_once(
+        "DELETE FROM vault_ext.old_keys WHERE user_id OPERATOR(pg_catalog.=) $1"
+    ) };
+    static RENAME: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.old_keys SET user_id = $2, wrapped_mk = NULLIF($4, ''), wrap_iv = NULLIF($5, ''), \
+            format_version = CASE WHEN $4 OPERATOR(pg_catalog.=) '' THEN format_version ELSE 2 END, kek_id = $6 \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $3"
+    ) };
+}
+
+fn old_key(rows: &Rows, row: u64) -> Option<OldKey> {
+    Some(OldKey {
+        key_version: rows.get(row, 0)?,
+        state: State::from_name(rows.text(row, 1)?)?,
+        format_version: rows.get(row, 2)?,
+        kek_id: rows.get(row, 3)?,
+        wrap: rows.get(row, 4).zip(rows.get(row, 5)),
+        superseded_at: rows.get(row, 6)?,
+        destroy_after: rows.get(row, 7),
+        destroyed_at: rows.get(row, 8),
+    })
+}
+
+fn first(rows: &Rows) -> Option<OldKey> {
+    if rows.count() == 0 { None } else { old_key(rows, 0) }
+}
+
+fn args<'a>(user: &'a str, key_version: i32) -> [Arg<'a>; 2] {
+    [Arg::Text(user), Arg::Int4(key_version)]
+}
+
+/// Keeps the wrap of a vault as an old key. `destroy_after` (microseconds since 2000-01-01 00:00 UTC) goes with the state
+/// `DestroyScheduled`. In the state `Destroyed` only the version is kept.
+pub fn insert(user: &str, old: &Vault, state: State, destroy_after: Option<i64>) {
+    let (wrapped_mk, wrap_iv) =
+        if state == State::Destroyed { ("", "") } else { (old.wrapped_mk.as_str(), old.wrap_iv.as_str()) };
+    let args = [
+        Arg::Text(user),
+        Arg::Int4(old.key_version),
+        Arg::Text(wrapped_mk),
+        Arg::Text(wrap_iv),
+        Arg::Int4(old.format_version.into()),
+        Arg::Text(&old.kek_id),
+        Arg::Text(state.name()),
+        Arg::MaybeTimestamp(destroy_after),
+    ];
+    INSERT.with(|statement| statement.run(&args, |_| ()));
+}
+
+/// One old version of a user's key.
+pub fn find(user: &str, key_version: i32) -> Option<OldKey> {
+    FIND.with(|statement| statement.run(&args(user, key_version), first))
+}
+
+/// The same, locked until the transaction ends.
+pub fn lock(user: &str, key_version: i32) -> Option<OldKey> {
+    LOCK.with(|statement| statement.run(&args(user, key_version), first))
+}
+
+/// All old versions of a user's key, the newest first.
+pub fn list(user: &str) -> Vec<OldKey> {
+    LIST.with(|statement| statement.run(&[Arg::Text(user)], |rows| rows.collect(|row| old_key(rows, row))))
+}
+
+/// The same, locked until the transaction ends.
+pub fn lock_all(user: &str) -> Vec<OldKey> {
+    LOCK_ALL.with(|statement| statement.run(&[Arg::Text(user)], |rows| rows.collect(|row| old_key(rows, row))))
+}
+
+/// Changes the state of a version that is not destroyed. False if there is none.
+pub fn set_state(user: &str, key_version: i32, state: State, destroy_after: Option<i64>) -> bool {
+    let args = [Arg::Text(user), Arg::Int4(key_version), Arg::Text(state.name()), Arg::MaybeTimestamp(destroy_after)];
+    SET_STATE.with(|statement| statement.run(&args, Rows::count)) == 1
+}
+
+/// Destroys the wrap of a version and keeps the rest. False if there is none.
+pub fn destroy(user: &str, key_version: i32) -> bool {
+    DESTROY.with(|statement| statement.run(&args(user, key_version), Rows::count)) == 1
+}
+
+/// Removes the row of a version whose wrap is the current one again. Only in maintenance.
+pub fn remove(user: &str, key_version: i32) -> bool {
+    REMOVE.with(|statement| statement.run(&args(user, key_version), Rows::count)) == 1
+}
+
+/// Deletes all old keys of a user. Only in maintenance.
+pub fn erase(user: &str) {
+    maintenance::run(|| ERASE.with(|statement| statement.run(&[Arg::Text(user)], |_| ())));
+}
+
+/// Gives an old version to another user, with the wrap that is bound to that one; without a wrap where it is destroyed. Only in
+/// maintenance.
+pub fn rename(old_user: &str, new_user: &str, old: &OldKey, new: Option<&NewWrap<'_>>) {
+    let args = [
+        Arg::Text(old_user),
+        Arg::Text(new_user),
+        Arg::Int4(old.key_version),
+        Arg::Text(new.map_or("", |new| new.wrap.wrapped_mk())),
+        Arg::Text(new.map_or("", |new| new.wrap.wrap_iv())),
+        Arg::Text(new.map_or(&old.kek_id, |new| new.kek_id)),
+    ];
+    RENAME.with(|statement| statement.run(&args, |_| ()));
+}

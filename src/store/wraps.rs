@@ -1,0 +1,236 @@
+//! Every wrap of a database, of vaults and of old keys: what the functions on KEKs count, open and rewrap.
+
+use std::collections::BTreeMap;
+
+use vault_core::crypto::wrap::{StoredWrap, Wrap};
+
+use super::{catalog, maintenance};
+use crate::error::VaultError;
+use crate::pg::spi::{Arg, Rows, Statement, Tid};
+
+/// The tables that have wraps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    Vaults,
+    OldKeys,
+}
+
+/// The tables that this database has: the old keys are new in 0.3.0.
+pub fn tables() -> &'static [Table] {
+    const ALL: [Table; 2] = [Table::Vaults, Table::OldKeys];
+    if catalog::is_of_0_3() { &ALL } else { &ALL[..1] }
+}
+
+/// The statements on one of the tables.
+struct Statements {
+    by_kek: Statement,
+    every: Statement,
+    count_to_rewrap: Statement,
+    lock_to_rewrap: Statement,
+    rewrap: Statement,
+    why_hidden: Statement,
+}
+
+macro_rules! statements {
+    ($table:literal) => {
+        Statements {
+            by_kek: Statement::new(concat!(
+                "SELECT kek_id, pg_catalog.count(*) FROM vault_ext.", $table, " \
+                 WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1) AND wrapped_mk IS NOT NULL GROUP BY kek_id ORDER BY kek_id"
+            )),
+            every: Statement::new(concat!(
+                "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.", $table, " \
+                 WHERE wrapped_mk IS NOT NULL"
+            )),
+            count_to_rewrap: Statement::new(concat!(
+                "SELECT pg_catalog.count(*) FROM vault_ext.", $table, " \
+                 WHERE (kek_id OPERATOR(pg_catalog.<>) $1 OR format_version OPERATOR(pg_catalog.<>) 2) AND wrapped_mk IS NOT NULL"
+            )),
+            lock_to_rewrap: Statement::new(concat!(
+                "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version, ctid FROM vault_ext.", $table, " \
+                 WHERE user_id OPERATOR(pg_catalog.>=) $1 AND ROW(user_id, key_version) OPERATOR(pg_catalog.>) ROW($1, $2) \
+                 AND (kek_id OPERATOR(pg_catalog.<>) $3 OR format_version OPERATOR(pg_catalog.<>) 2) AND wrapped_mk IS NOT NULL \
+                 ORDER BY user_id, key_version LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED"
+            )),
+            rewrap: Statement::planned_once(concat!(
+                "UPDATE vault_ext.", $table, " AS v \
+                 SET wrapped_mk = n.wrapped_mk, wrap_iv = n.wrap_iv, format_version = 2, kek_id = $1 \
+                 FROM (SELECT pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) \
+                 AS n (place, old_wrapped_mk, wrapped_mk, wrap_iv) \
+                 WHERE v.ctid OPERATOR(pg_catalog.=) n.place AND v.wrapped_mk OPERATOR(pg_catalog.=) n.old_wrapped_mk"
+            )),
+            // What may hide rows from the owner in maintenance: a restrictive policy, or the lack of the permissive one. The text
+            // of an expression has quotes where the session has set quote_all_identifiers.
+            why_hidden: Statement::new(concat!(
+                "WITH policies AS ( \
+                    SELECT p.polname, p.polcmd, p.polpermissive, pg_catalog.replace(pg_catalog.pg_get_expr(p.polqual, p.polrelid), '\"', '') AS qual \
+                    FROM pg_catalog.pg_policy p \
+                    WHERE p.polrelid OPERATOR(pg_catalog.=) 'vault_ext.", $table, "'::pg_catalog.regclass \
+                    AND p.polcmd OPERATOR(pg_catalog.=) ANY ('{r,w,*}'::pg_catalog.\"char\"[]) \
+                    AND p.polroles OPERATOR(pg_catalog.&&) ARRAY[0::pg_catalog.oid, 'vault_ext_owner'::pg_catalog.regrole::pg_catalog.oid]) \
+                 SELECT CASE \
+                    WHEN NOT (SELECT c.relrowsecurity FROM pg_catalog.pg_class c \
+                        WHERE c.oid OPERATOR(pg_catalog.=) 'vault_ext.", $table, "'::pg_catalog.regclass) THEN NULL \
+                    WHEN EXISTS (SELECT FROM policies WHERE NOT polpermissive) THEN 'the policy \"' \
+                        OPERATOR(pg_catalog.||) (SELECT pg_catalog.min(polname::pg_catalog.text) FROM policies WHERE NOT polpermissive) \
+                        OPERATOR(pg_catalog.||) '\" is restrictive' \
+                    WHEN NOT vault_ext.in_maintenance() THEN 'vault_ext.in_maintenance() was replaced' \
+                    WHEN (SELECT pg_catalog.count(DISTINCT polcmd) FROM policies \
+                        WHERE polcmd OPERATOR(pg_catalog.<>) '*' AND qual OPERATOR(pg_catalog.=) ANY \
+                        (ARRAY['vault_ext.in_maintenance()', 'in_maintenance()', 'true'])) OPERATOR(pg_catalog.<) 2 \
+                        THEN 'a policy for maintenance is missing or changed' \
+                 END"
+            )),
+        }
+    };
+}
+
+thread_local! {
+    static OF_VAULTS: Statements = const { statements!("encryption_vaults") };
+    static OF_OLD_KEYS: Statements = const { statements!("old_keys") };
+    static OF_KEK: Statement = const { Statement::new(
+        "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.encryption_vaults \
+         WHERE kek_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk IS NOT NULL LIMIT 8"
+    ) };
+    static OF_KEK_AND_OLD: Statement = const { Statement::new(
+        "(SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.encryption_vaults \
+         WHERE kek_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk IS NOT NULL LIMIT 8) \
+         UNION ALL \
+         (SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.old_keys \
+         WHERE kek_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk IS NOT NULL LIMIT 8) LIMIT 8"
+    ) };
+    static EXCLUDE_WRITERS: Statement = const { Statement::new(
+        "LOCK TABLE vault_ext.encryption_vaults IN SHARE MODE"
+    ) };
+}
+
+impl Table {
+    fn with<T>(self, work: impl FnOnce(&Statements) -> T) -> T {
+        match self {
+            Self::Vaults => OF_VAULTS.with(work),
+            Self::OldKeys => OF_OLD_KEYS.with(work),
+        }
+    }
+}
+
+/// Shows up to eight wraps under a KEK to `look`, until it says true; whether it did, or None if there is no wrap.
+pub fn any_of_kek(kek_id: &str, look: impl FnMut(StoredWrap<'_>) -> bool) -> Option<bool> {
+    let statement = if catalog::is_of_0_3() { &OF_KEK_AND_OLD } else { &OF_KEK };
+    let look_at =
+        |rows: &Rows| (rows.count() > 0).then(|| (0..rows.count()).filter_map(|row| stored_wrap(rows, row)).any(look));
+    maintenance::run(|| statement.with(|statement| statement.run(&[Arg::Text(kek_id)], look_at)))
+}
+
+/// Waits until all transactions that have begun to write have ended, and blocks new ones. Whoever writes an old key takes the lock
+/// of `vaults::begin_write` first, too.
+pub fn exclude_writers() {
+    EXCLUDE_WRITERS.with(|statement| statement.run(&[], |_| ()));
+}
+
+/// Fails if row-level security would hide wraps from maintenance: a count of the rest would be wrong.
+pub fn all_are_visible(call: &'static str) -> Result<(), VaultError> {
+    for table in tables() {
+        let why: Option<String> = maintenance::run(|| table.with(|of| of.why_hidden.run(&[], |rows| rows.get(0, 0))));
+        if let Some(why) = why {
+            return Err(VaultError::HiddenVaults(call, why));
+        }
+    }
+    Ok(())
+}
+
+/// How many wraps are under each of these KEKs; those without any are left out.
+pub fn count_by_kek(kek_ids: &[String]) -> Vec<(String, i64)> {
+    let kek_ids: Vec<_> = kek_ids.iter().map(String::as_str).collect();
+    let mut counts = BTreeMap::new();
+    for table in tables() {
+        let found: Vec<(String, i64)> = maintenance::run(|| {
+            table.with(|of| {
+                of.by_kek.run(&[Arg::TextArray(&kek_ids)], |rows| {
+                    rows.collect(|row| Some((rows.get(row, 0)?, rows.get(row, 1)?)))
+                })
+            })
+        });
+        for (kek_id, count) in found {
+            *counts.entry(kek_id).or_insert(0) += count;
+        }
+    }
+    counts.into_iter().collect()
+}
+
+fn stored_wrap(rows: &Rows, row: u64) -> Option<StoredWrap<'_>> {
+    Some(StoredWrap {
+        user_id: rows.text(row, 0)?,
+        wrapped_mk: rows.text(row, 1)?,
+        wrap_iv: rows.text(row, 2)?,
+        format_version: rows.get(row, 3)?,
+        kek_id: rows.text(row, 4)?,
+        key_version: rows.get(row, 5)?,
+    })
+}
+
+/// Shows every wrap of a table to `look`.
+pub fn for_each(table: Table, mut look: impl FnMut(StoredWrap<'_>)) {
+    let look_at = |rows: &Rows| (0..rows.count()).filter_map(|row| stored_wrap(rows, row)).for_each(&mut look);
+    maintenance::run(|| table.with(|of| of.every.scan(look_at)));
+}
+
+/// How many wraps are not under that KEK in the newest format.
+pub fn count_to_rewrap(kek_id: &str) -> i64 {
+    let count = |table: &Table| {
+        table.with(|of| of.count_to_rewrap.run(&[Arg::Text(kek_id)], |rows| rows.get(0, 0).unwrap_or(0)))
+    };
+    maintenance::run(|| tables().iter().map(count).sum())
+}
+
+/// A wrap that nobody else changes until the transaction ends.
+pub struct LockedWrap<'a> {
+    pub wrap: StoredWrap<'a>,
+    place: Tid,
+}
+
+/// Where a run through a table stands: the last user and version that it has seen.
+#[derive(Default, Clone)]
+pub struct Position {
+    pub user_id: String,
+    pub key_version: i32,
+}
+
+/// Hands over the next wraps of a table, in the order of their users and versions, that are not under that KEK in the newest
+/// format, locked until the transaction ends. Those that others have locked are left out. Only in maintenance.
+pub fn lock_to_rewrap<T>(
+    table: Table,
+    after: &Position,
+    kek_id: &str,
+    limit: i32,
+    work: impl FnOnce(&[LockedWrap<'_>]) -> T,
+) -> T {
+    let args = [Arg::Text(&after.user_id), Arg::Int4(after.key_version), Arg::Text(kek_id), Arg::Int4(limit)];
+    table.with(|of| {
+        of.lock_to_rewrap.run(&args, |rows| {
+            let locked = |row| Some(LockedWrap { wrap: stored_wrap(rows, row)?, place: rows.tid(row, 6)? });
+            work(&rows.collect(locked))
+        })
+    })
+}
+
+/// A new wrap of the same key.
+pub struct Rewrapped<'a> {
+    pub old: &'a LockedWrap<'a>,
+    pub wrap: Wrap,
+}
+
+/// Replaces wraps of a table where the row is still as it was read, and says in how many. Only in maintenance, and in the
+/// transaction that locked them.
+pub fn rewrap(table: Table, kek_id: &str, rewrapped: &[Rewrapped<'_>]) -> i64 {
+    fn texts<'a>(rewrapped: &'a [Rewrapped<'a>], of: impl Fn(&'a Rewrapped<'a>) -> &'a str) -> Vec<&'a str> {
+        rewrapped.iter().map(of).collect()
+    }
+    let args = [
+        Arg::Text(kek_id),
+        Arg::TidArray(&rewrapped.iter().map(|row| row.old.place).collect::<Vec<_>>()),
+        Arg::TextArray(&texts(rewrapped, |row| row.old.wrap.wrapped_mk)),
+        Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrapped_mk())),
+        Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrap_iv())),
+    ];
+    table.with(|of| of.rewrap.run(&args, Rows::count)) as i64
+}
