@@ -57,15 +57,17 @@ function hpkeOpen(privateKey, info, aad, sealed, keyLength = 32) {
   return Buffer.concat([decipher.update(body), decipher.final()]);
 }
 
-function part(text) {
-  const bytes = Buffer.from(text);
-  return Buffer.concat([u16(bytes.length), bytes]);
-}
+const part = (bytes) => Buffer.concat([u16(bytes.length), bytes]);
 
 function binding(kind, userId, version, purpose) {
   const number = Buffer.alloc(4);
   number.writeUInt32BE(Number(version));
-  return Buffer.concat([part(`${kind}-key`), part(userId), number, part(purpose)]);
+  let parts = [Buffer.from(purpose)];
+  if (kind === "hkdf") {
+    const colon = purpose.indexOf(":");
+    parts = [Buffer.from(purpose.slice(0, colon), "hex"), Buffer.from(purpose.slice(colon + 1))];
+  }
+  return Buffer.concat([part(Buffer.from(`${kind}-key`)), part(Buffer.from(userId)), number, ...parts.map(part)]);
 }
 
 async function rsaOpen(pem, sealed) {

@@ -4,8 +4,8 @@
     open_sealed.py KEY.pem SEALED KIND USER_ID VERSION PURPOSE
     open_sealed.py --check
 
-KEY.pem is the private key (PKCS #8), SEALED the sealed bytes in base64, KIND "master" or "derived", and PURPOSE "" for
-a master key. An X25519 key opens HPKE. An RSA key opens RSA-OAEP with SHA-256, which binds none of the arguments after
+KEY.pem is the private key (PKCS #8), SEALED the sealed bytes in base64, KIND "master", "derived" or "hkdf", and PURPOSE
+"" for a master key, and the salt in hexadecimal, a colon and the info for KIND "hkdf". An X25519 key opens HPKE. An RSA key opens RSA-OAEP with SHA-256, which binds none of the arguments after
 SEALED.
 --check opens the vector of RFC 9180, appendix A.1.1.
 
@@ -71,14 +71,17 @@ def hpke_open(private_key, info, aad, sealed, key_len=32):
     return AESGCM(key).decrypt(nonce, ciphertext, aad)
 
 
-def part(text):
-    data = text.encode()
+def part(data):
     return struct.pack(">H", len(data)) + data
 
 
 def binding(kind, user_id, version, purpose):
-    name = {"master": "master-key", "derived": "derived-key"}[kind]
-    return part(name) + part(user_id) + struct.pack(">I", int(version)) + part(purpose)
+    parts = [purpose.encode()]
+    if kind == "hkdf":
+        salt, info = purpose.split(":", 1)
+        parts = [bytes.fromhex(salt), info.encode()]
+    before = part(kind.encode() + b"-key") + part(user_id.encode()) + struct.pack(">I", int(version))
+    return before + b"".join(map(part, parts))
 
 
 def check():

@@ -3,13 +3,20 @@
 //! HPKE takes it as AAD, so what was sealed as one key does not open as another. All lengths and numbers are
 //! big-endian:
 //! ```text
-//! u16        length of the kind, 10 or 11
-//!            "master-key" or "derived-key"
+//! u16        length of the kind, 8, 10 or 11
+//!            "master-key", "derived-key" or "hkdf-key"
 //! u16        length of user_id in bytes, 1 to 255
 //!            user_id, UTF-8
 //! u32        key_version, 1 to 2147483647
 //! u16        length of the purpose in bytes: 0 for a master key, 1 to 65535 for a derived key
 //!            purpose, UTF-8
+//! ```
+//! A key that was derived from the caller's salt and info (`hkdf-key`) has these two in the place of the purpose:
+//! ```text
+//! u16        length of the salt in bytes, 0 to 65535
+//!            salt
+//! u16        length of the info in bytes, 0 to 65535
+//!            info, UTF-8
 //! ```
 //! The format's own name is HPKE's `info`, [`INFO`].
 
@@ -18,7 +25,7 @@ use crate::crypto::wrap::USER_ID_MAX;
 /// HPKE's `info`: it separates sealed keys from all else that is encrypted to the same public key.
 pub const INFO: &[u8] = b"vault_ext.seal.v1";
 
-/// The most bytes that a purpose may have.
+/// The most bytes that a purpose, a salt or an info may have.
 pub const PURPOSE_MAX: usize = u16::MAX as usize;
 
 /// Which key of the user was sealed.
@@ -28,6 +35,11 @@ pub enum KeyKind<'a> {
     Derived {
         /// 1 to [`PURPOSE_MAX`] bytes.
         purpose: &'a str,
+    },
+    /// Derived with a salt and an info of the caller's, each of at most [`PURPOSE_MAX`] bytes.
+    General {
+        salt: &'a [u8],
+        info: &'a str,
     },
 }
 
@@ -52,27 +64,29 @@ impl Binding<'_> {
     /// # Errors
     /// [`BadBinding`] if a part is out of its bounds.
     pub fn aad(&self) -> Result<Vec<u8>, BadBinding> {
-        let (kind, purpose, purpose_lengths) = match self.kind {
-            KeyKind::Master => ("master-key", "", 0..=0),
-            KeyKind::Derived { purpose } => ("derived-key", purpose, 1..=PURPOSE_MAX),
+        let (kind, parts, are_there): (&str, &[&[u8]], bool) = match self.kind {
+            KeyKind::Master => ("master-key", &[b""], true),
+            KeyKind::Derived { purpose } => ("derived-key", &[purpose.as_bytes()], !purpose.is_empty()),
+            KeyKind::General { salt, info } => ("hkdf-key", &[salt, info.as_bytes()], true),
         };
         let key_version = u32::try_from(self.key_version).ok().filter(|&version| version >= 1).ok_or(BadBinding)?;
-        let user_id_fits = (1..=USER_ID_MAX).contains(&self.user_id.len());
-        if !user_id_fits || !purpose_lengths.contains(&purpose.len()) {
+        if !are_there || !(1..=USER_ID_MAX).contains(&self.user_id.len()) {
             return Err(BadBinding);
         }
-        let mut aad = Vec::with_capacity(2 + kind.len() + 2 + self.user_id.len() + 4 + 2 + purpose.len());
-        push_part(&mut aad, kind)?;
-        push_part(&mut aad, self.user_id)?;
+        let mut aad = Vec::new();
+        push_part(&mut aad, kind.as_bytes())?;
+        push_part(&mut aad, self.user_id.as_bytes())?;
         aad.extend_from_slice(&key_version.to_be_bytes());
-        push_part(&mut aad, purpose)?;
+        for part in parts {
+            push_part(&mut aad, part)?;
+        }
         Ok(aad)
     }
 }
 
-fn push_part(aad: &mut Vec<u8>, part: &str) -> Result<(), BadBinding> {
+fn push_part(aad: &mut Vec<u8>, part: &[u8]) -> Result<(), BadBinding> {
     aad.extend_from_slice(&u16::try_from(part.len()).map_err(|_| BadBinding)?.to_be_bytes());
-    aad.extend_from_slice(part.as_bytes());
+    aad.extend_from_slice(part);
     Ok(())
 }
 
@@ -88,6 +102,11 @@ mod tests {
         assert_eq!(master.aad().expect("an AAD"), b"\x00\x0amaster-key\x00\x02\xc3\xbc\x01\x02\x03\x04\x00\x00");
         let derived = Binding { kind: KeyKind::Derived { purpose: "files" }, user_id: "u", key_version: 1 };
         assert_eq!(derived.aad().expect("an AAD"), b"\x00\x0bderived-key\x00\x01u\x00\x00\x00\x01\x00\x05files");
+        let general = Binding { kind: KeyKind::General { salt: b"\xff", info: "files" }, user_id: "u", key_version: 1 };
+        assert_eq!(
+            general.aad().expect("an AAD"),
+            b"\x00\x08hkdf-key\x00\x01u\x00\x00\x00\x01\x00\x01\xff\x00\x05files"
+        );
     }
 
     #[test]
@@ -107,6 +126,10 @@ mod tests {
         ] {
             assert_eq!(derived(purpose, user_id, key_version).aad(), Err(BadBinding));
         }
+        let general = |salt, info| Binding { kind: KeyKind::General { salt, info }, user_id: "u", key_version: 1 };
+        assert!(general(b"", "").aad().is_ok());
+        assert_eq!(general(&[0; PURPOSE_MAX + 1], "").aad(), Err(BadBinding));
+        assert_eq!(general(b"", &(longest.clone() + "p")).aad(), Err(BadBinding));
     }
 
     proptest! {
