@@ -37,6 +37,8 @@ GRANT EXECUTE ON FUNCTION vault_status() TO vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_rotate(boolean), vault_rotate(text, boolean), vault_get_key_version(integer) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_key_versions(), vault_retire_key_version(integer, interval), vault_disable_key_version(integer),
     vault_restore_key_version(integer) TO vault_ext_user, vault_ext_crypt;
+GRANT EXECUTE ON FUNCTION vault_seal_master_key(text, integer), vault_seal_derived_key(text, text, integer),
+    vault_seal_derived_key(text, bytea, text) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user, vault_ext_crypt;
 GRANT SELECT ON vault_ext.own_audit TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) TO vault_ext_user;
@@ -55,6 +57,7 @@ GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vau
 GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance(), vault_ext.current_user_id() TO vault_ext_user, vault_ext_crypt;
 
 GRANT EXECUTE ON FUNCTION vault_erase(text), vault_rename_user(text, text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_import_key(), vault_export(text, text, text), vault_import(text) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_kek(boolean), vault_retire_kek(text), vault_kek_status(), vault_check(integer) TO vault_ext_admin;
 GRANT EXECUTE ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;

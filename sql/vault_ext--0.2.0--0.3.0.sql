@@ -29,6 +29,24 @@ BEGIN
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_disable_key_version_wrapper';
     CREATE FUNCTION vault_restore_key_version(key_version integer) RETURNS boolean
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_restore_key_version_wrapper';
+    CREATE FUNCTION vault_seal_master_key(
+        public_key text, key_version integer DEFAULT NULL,
+        OUT sealed bytea, OUT algorithm text, OUT fingerprint text, OUT key_version integer, OUT kek_id text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_seal_master_key_wrapper';
+    CREATE FUNCTION vault_seal_derived_key(
+        public_key text, purpose text, key_version integer DEFAULT NULL,
+        OUT sealed bytea, OUT algorithm text, OUT fingerprint text, OUT key_version integer, OUT kek_id text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_seal_derived_key_wrapper';
+    CREATE FUNCTION vault_seal_derived_key(
+        public_key text, salt bytea, info text,
+        OUT sealed bytea, OUT algorithm text, OUT fingerprint text, OUT key_version integer, OUT kek_id text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_seal_derived_key_with_salt_wrapper';
+    CREATE FUNCTION vault_import_key(OUT kek_id text, OUT public_key text, OUT fingerprint text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_import_key_wrapper';
+    CREATE FUNCTION vault_export(user_id text, kek_id text, public_key text) RETURNS text
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_export_wrapper';
+    CREATE FUNCTION vault_import(bundle text) RETURNS text
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_import_wrapper';
     CREATE FUNCTION vault_user_id() RETURNS text
         LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_user_id_wrapper';
     CREATE FUNCTION vault_claims() RETURNS jsonb
@@ -120,6 +138,12 @@ COMMENT ON FUNCTION vault_get_key_version(integer) IS 'one version of the user''
 COMMENT ON FUNCTION vault_retire_key_version(integer, interval) IS 'closes an old version at once, to be destroyed after the wait; gives that time';
 COMMENT ON FUNCTION vault_disable_key_version(integer) IS 'closes an old version until it is restored; false if it was disabled before';
 COMMENT ON FUNCTION vault_restore_key_version(integer) IS 'opens an old version again that is disabled or to be destroyed; false if it is open';
+COMMENT ON FUNCTION vault_seal_master_key(text, integer) IS 'the user''s master key, encrypted to a public key (X25519 or RSA): only the private key opens it; without a version, the current one';
+COMMENT ON FUNCTION vault_seal_derived_key(text, text, integer) IS 'the same for the key that vault_derive_key() gives for a purpose';
+COMMENT ON FUNCTION vault_seal_derived_key(text, bytea, text) IS 'the same for a key that existing clients derive: HKDF-SHA256 of the current master key with this salt and this info';
+COMMENT ON FUNCTION vault_import_key() IS 'the public key to which other servers seal vaults for this one, and the KEK that opens them; no secret; not audited';
+COMMENT ON FUNCTION vault_export(text, text, text) IS 'the vault of one user as a bundle that only the server with this import key opens; refused unless vault_ext.export_recipients lists its fingerprint';
+COMMENT ON FUNCTION vault_import(text) IS 'takes in the vault of a bundle that was made for this server, and gives its user; the same vault again changes nothing, another one is refused';
 COMMENT ON FUNCTION vault_user_id() IS 'the user, as vault_ext.identity says; NULL where nobody has said who it is; for row-level security of the application''s own tables';
 COMMENT ON FUNCTION vault_claims() IS 'the claims of the user''s verified token; NULL without one';
 COMMENT ON FUNCTION vault_whoami() IS 'the user and what established that; never the token';
@@ -155,6 +179,12 @@ ALTER ROUTINE vault_get_key_version(integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_retire_key_version(integer, interval) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_disable_key_version(integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_restore_key_version(integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_seal_master_key(text, integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_seal_derived_key(text, text, integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_seal_derived_key(text, bytea, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_import_key() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_export(text, text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_import(text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_user_id() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_claims() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_whoami() OWNER TO vault_ext_owner;
@@ -393,6 +423,12 @@ BEGIN
             'vault_retire_key_version(integer, interval)',
             'vault_disable_key_version(integer)',
             'vault_restore_key_version(integer)',
+            'vault_seal_master_key(text, integer)',
+            'vault_seal_derived_key(text, text, integer)',
+            'vault_seal_derived_key(text, bytea, text)',
+            'vault_import_key()',
+            'vault_export(text, text, text)',
+            'vault_import(text)',
             'vault_user_id()',
             'vault_claims()',
             'vault_whoami()',
@@ -443,6 +479,8 @@ GRANT EXECUTE ON FUNCTION vault_status() TO vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_rotate(boolean), vault_rotate(text, boolean), vault_get_key_version(integer) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_key_versions(), vault_retire_key_version(integer, interval), vault_disable_key_version(integer),
     vault_restore_key_version(integer) TO vault_ext_user, vault_ext_crypt;
+GRANT EXECUTE ON FUNCTION vault_seal_master_key(text, integer), vault_seal_derived_key(text, text, integer),
+    vault_seal_derived_key(text, bytea, text) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user, vault_ext_crypt;
 GRANT SELECT ON vault_ext.own_audit TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) TO vault_ext_user;
@@ -458,6 +496,7 @@ GRANT SELECT ON vault_ext.identity_modes TO vault_ext_admin, vault_ext_auditor;
 GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vault_ext_auditor, pg_monitor;
 GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance(), vault_ext.current_user_id() TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_erase(text), vault_rename_user(text, text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_import_key(), vault_export(text, text, text), vault_import(text) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_kek(boolean), vault_retire_kek(text), vault_kek_status(), vault_check(integer) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;
 

@@ -49,6 +49,7 @@ static ISSUERS_COMMAND_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000)
 static GRANT_APPROVALS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static GRANT_MAX_LIFETIME: GucSetting<i32> = GucSetting::<i32>::new(30 * 86_400);
 static MIN_DESTROY_WAIT: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
+static EXPORT_RECIPIENTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOW_ALTER: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -225,6 +226,15 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::UNIT_S,
     );
+    // Whoever receives a vault has its keys, so an administrator of the vault must not be able to name himself.
+    GucRegistry::define_string_guc(
+        c"vault_ext.export_recipients",
+        c"Fingerprints of the import keys that vault_export() may seal vaults to, separated by commas.",
+        c"Empty: nothing can be exported. vault_import_key() shows the fingerprint on the server that is to receive them.",
+        &EXPORT_RECIPIENTS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     guc::define_token();
     // PostgreSQL decides who may drop. These two only ask whether the statement is intended, so everybody may set them.
     GucRegistry::define_bool_guc(
@@ -334,6 +344,11 @@ pub fn grant_max_lifetime() -> Duration {
 
 pub fn min_destroy_wait() -> Duration {
     Duration::from_secs(MIN_DESTROY_WAIT.get().max(0) as u64)
+}
+
+/// The list as it was written; None where it is empty.
+pub fn export_recipients() -> Option<String> {
+    text(&EXPORT_RECIPIENTS).filter(|recipients| !recipients.trim().is_empty())
 }
 
 /// The same number as before stands for the same token as before.

@@ -8,6 +8,8 @@ pub mod keys;
 mod micro_benchmarks;
 pub mod monitor;
 pub mod policy;
+pub mod seal;
+pub mod transfer;
 pub mod user;
 
 use crate::error::VaultError;

@@ -1,4 +1,5 @@
-//! What users' keys go through: the service ([`service`], [`versions`], [`rename`]), the audited call ([`call`]), wraps ([`wrapping`]), calls that a
+//! What users' keys go through: the service ([`service`], [`versions`], [`rename`]), keys that leave sealed
+//! ([`mod@seal`], [`transfer`]), the audited call ([`call`]), wraps ([`wrapping`]), calls that a
 //! statement repeats ([`repeat`]), whether keys can be released at all ([`health`]), and the issuers as an
 //! administrator sees them ([`issuers`]). What an administrator does with KEKs
 //! is in `kek`.
@@ -10,6 +11,8 @@ pub mod issuers;
 pub mod key;
 pub mod rename;
 mod repeat;
+pub mod seal;
 pub mod service;
+pub mod transfer;
 pub mod versions;
 pub mod wrapping;
