@@ -13,7 +13,7 @@ fn master_key() -> Vec<u8> {
     (0xa0..=0xbf).collect()
 }
 
-fn insert_predecessor_row(db: &Db, user: &str, wrapped: &str, iv: &str) {
+pub fn insert_predecessor_row(db: &Db, user: &str, wrapped: &str, iv: &str) {
     db.superuser()
         .execute(
             "INSERT INTO vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id)
@@ -38,7 +38,8 @@ fn open(key: &[u8], iv: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     cipher(key).decrypt_inout_detached(&nonce(iv), b"", buffer.as_mut_slice().into(), &tag).ok().map(|()| buffer)
 }
 
-fn seal(key: &[u8], iv: &[u8], plaintext: &[u8]) -> Vec<u8> {
+/// A wrap of format 1, or a blob of the predecessor's clients.
+pub fn seal(key: &[u8], iv: &[u8], plaintext: &[u8]) -> Vec<u8> {
     let mut buffer = plaintext.to_vec();
     let tag =
         cipher(key).encrypt_inout_detached(&nonce(iv), b"", buffer.as_mut_slice().into()).expect("a short plaintext");
