@@ -26,6 +26,7 @@ mod databases;
 mod default_privileges;
 #[cfg(feature = "mounts")]
 mod disk_full;
+mod documented;
 mod dropping;
 mod extension_dumps;
 mod extension_upgrade;
