@@ -173,6 +173,24 @@ COMMENT ON FUNCTION vault_open_client_blob(text, integer) IS 'opens what the pre
 
 -- sealed release -------------------------------------------------------------------------------------------------------
 
+CREATE FUNCTION vault_seal_master_key(
+    public_key text, key_version integer DEFAULT NULL,
+    OUT sealed bytea, OUT algorithm text, OUT fingerprint text, OUT key_version integer, OUT kek_id text)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_seal_master_key_wrapper';
+COMMENT ON FUNCTION vault_seal_master_key(text, integer) IS 'the user''s master key, encrypted to a public key (X25519 or RSA): only the private key opens it; without a version, the current one';
+
+CREATE FUNCTION vault_seal_derived_key(
+    public_key text, purpose text, key_version integer DEFAULT NULL,
+    OUT sealed bytea, OUT algorithm text, OUT fingerprint text, OUT key_version integer, OUT kek_id text)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_seal_derived_key_wrapper';
+COMMENT ON FUNCTION vault_seal_derived_key(text, text, integer) IS 'the same for the key that vault_derive_key() gives for a purpose';
+
+CREATE FUNCTION vault_seal_derived_key(
+    public_key text, salt bytea, info text,
+    OUT sealed bytea, OUT algorithm text, OUT fingerprint text, OUT key_version integer, OUT kek_id text)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_seal_derived_key_with_salt_wrapper';
+COMMENT ON FUNCTION vault_seal_derived_key(text, bytea, text) IS 'the same for a key that existing clients derive: HKDF-SHA256 of the current master key with this salt and this info';
+
 -- erasure of a person --------------------------------------------------------------------------------------------------
 
 -- Not STRICT: a NULL must not pass for a refusal that nobody notices.
@@ -198,6 +216,18 @@ CREATE PROCEDURE vault_destroy_due(
 COMMENT ON PROCEDURE vault_destroy_due(integer, bigint, bigint) IS 'erases the vaults and destroys the old keys whose time has come, in batches that are committed separately; to be called regularly';
 
 -- moving vaults between servers ----------------------------------------------------------------------------------------
+
+CREATE FUNCTION vault_import_key(OUT kek_id text, OUT public_key text, OUT fingerprint text)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_import_key_wrapper';
+COMMENT ON FUNCTION vault_import_key() IS 'the public key to which other servers seal vaults for this one, and the KEK that opens them; no secret; not audited';
+
+CREATE FUNCTION vault_export(user_id text, kek_id text, public_key text) RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_export_wrapper';
+COMMENT ON FUNCTION vault_export(text, text, text) IS 'the vault of one user as a bundle that only the server with this import key opens; refused unless vault_ext.export_recipients lists its fingerprint';
+
+CREATE FUNCTION vault_import(bundle text) RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_import_wrapper';
+COMMENT ON FUNCTION vault_import(text) IS 'takes in the vault of a bundle that was made for this server, and gives its user; the same vault again changes nothing, another one is refused';
 
 -- who the user is ------------------------------------------------------------------------------------------------------
 
@@ -387,6 +417,8 @@ BEGIN
         'vault_open_client_blob(text, integer)',
         'vault_set_recovery(text, text)', 'vault_clear_recovery()', 'vault_recovery_challenge()', 'vault_enable_zero_knowledge(bytea)',
         'vault_disable_zero_knowledge(text)',
+        'vault_seal_master_key(text, integer)', 'vault_seal_derived_key(text, text, integer)', 'vault_seal_derived_key(text, bytea, text)',
+        'vault_import_key()', 'vault_export(text, text, text)', 'vault_import(text)',
         'vault_init(text)', 'vault_get_master_key(text)', 'vault_rotate(text)', 'vault_status(text)', 'vault_user_id()', 'vault_claims()',
         'vault_whoami()', 'vault_login(text)', 'vault_session()', 'vault_challenge()',
         'vault_grant(text, regrole, interval, text, integer, timestamptz)', 'vault_grant_for(text, regrole, interval, text, integer, timestamptz)',

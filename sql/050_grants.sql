@@ -45,6 +45,8 @@ GRANT EXECUTE ON FUNCTION vault_create(), vault_create_key_version(), vault_key_
     vault_restore_key_version(integer) TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_set_recovery(text, text), vault_clear_recovery(), vault_recovery_challenge(),
     vault_enable_zero_knowledge(bytea), vault_disable_zero_knowledge(text) TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_seal_master_key(text, integer), vault_seal_derived_key(text, text, integer),
+    vault_seal_derived_key(text, bytea, text) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user, vault_ext_crypt;
 GRANT SELECT ON vault_ext.own_audit TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) TO vault_ext_user;
@@ -66,6 +68,7 @@ GRANT EXECUTE ON FUNCTION vault_erase(text), vault_rename_user(text, text), vaul
 GRANT EXECUTE ON FUNCTION vault_schedule_erase(text, interval, text), vault_cancel_erase(text) TO vault_ext_admin;
 GRANT EXECUTE ON PROCEDURE vault_destroy_due(integer, bigint, bigint) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_erasure_status(text) TO vault_ext_admin, vault_ext_auditor;
+GRANT EXECUTE ON FUNCTION vault_import_key(), vault_export(text, text, text), vault_import(text) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_kek(boolean), vault_retire_kek(text), vault_kek_status(), vault_check(integer) TO vault_ext_admin;
 GRANT EXECUTE ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;

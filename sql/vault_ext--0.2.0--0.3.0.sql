@@ -69,6 +69,18 @@ BEGIN
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_client_blob_wrapper';
     CREATE FUNCTION vault_open_client_blob(blob text, key_version integer DEFAULT NULL) RETURNS jsonb
         LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_open_client_blob_wrapper';
+    CREATE FUNCTION vault_seal_master_key(
+        public_key text, key_version integer DEFAULT NULL,
+        OUT sealed bytea, OUT algorithm text, OUT fingerprint text, OUT key_version integer, OUT kek_id text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_seal_master_key_wrapper';
+    CREATE FUNCTION vault_seal_derived_key(
+        public_key text, purpose text, key_version integer DEFAULT NULL,
+        OUT sealed bytea, OUT algorithm text, OUT fingerprint text, OUT key_version integer, OUT kek_id text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_seal_derived_key_wrapper';
+    CREATE FUNCTION vault_seal_derived_key(
+        public_key text, salt bytea, info text,
+        OUT sealed bytea, OUT algorithm text, OUT fingerprint text, OUT key_version integer, OUT kek_id text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_seal_derived_key_with_salt_wrapper';
     CREATE FUNCTION vault_schedule_erase(user_id text, wait interval DEFAULT '30 days', reason text DEFAULT NULL) RETURNS timestamptz
         LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_schedule_erase_wrapper';
     CREATE FUNCTION vault_cancel_erase(user_id text) RETURNS boolean
@@ -81,6 +93,12 @@ BEGIN
     CREATE PROCEDURE vault_destroy_due(
         batch_size integer DEFAULT 1000, INOUT keys bigint DEFAULT NULL, INOUT vaults bigint DEFAULT NULL)
         LANGUAGE c AS 'MODULE_PATHNAME', 'vault_destroy_due_wrapper';
+    CREATE FUNCTION vault_import_key(OUT kek_id text, OUT public_key text, OUT fingerprint text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_import_key_wrapper';
+    CREATE FUNCTION vault_export(user_id text, kek_id text, public_key text) RETURNS text
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_export_wrapper';
+    CREATE FUNCTION vault_import(bundle text) RETURNS text
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_import_wrapper';
     CREATE FUNCTION vault_user_id() RETURNS text
         LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'vault_user_id_wrapper';
     CREATE FUNCTION vault_claims() RETURNS jsonb
@@ -192,10 +210,16 @@ COMMENT ON FUNCTION vault_derive_key(bytea, text) IS 'HKDF-SHA256 of the user''s
 COMMENT ON FUNCTION vault_blind_index(text, text, integer, integer) IS 'finds equal values of one user without opening them: the same for the same text, purpose and version of the key';
 COMMENT ON FUNCTION vault_client_blob(jsonb) IS 'encrypts as the predecessor''s clients do (enc:1:), with the user''s current key itself';
 COMMENT ON FUNCTION vault_open_client_blob(text, integer) IS 'opens what the predecessor''s clients have encrypted; the blob does not say under which version of the key';
+COMMENT ON FUNCTION vault_seal_master_key(text, integer) IS 'the user''s master key, encrypted to a public key (X25519 or RSA): only the private key opens it; without a version, the current one';
+COMMENT ON FUNCTION vault_seal_derived_key(text, text, integer) IS 'the same for the key that vault_derive_key() gives for a purpose';
+COMMENT ON FUNCTION vault_seal_derived_key(text, bytea, text) IS 'the same for a key that existing clients derive: HKDF-SHA256 of the current master key with this salt and this info';
 COMMENT ON FUNCTION vault_schedule_erase(text, interval, text) IS 'locks the vault of one user at once, to be erased after the wait; gives that time; a reason is required';
 COMMENT ON FUNCTION vault_cancel_erase(text) IS 'opens a vault again whose erasure is scheduled; false if none is';
 COMMENT ON FUNCTION vault_erasure_status(text) IS 'the erasures of one user, the newest first, each with every KEK that may have wrapped the user''s keys: copies of the wraps open as long as one of these exists anywhere';
 COMMENT ON PROCEDURE vault_destroy_due(integer, bigint, bigint) IS 'erases the vaults and destroys the old keys whose time has come, in batches that are committed separately; to be called regularly';
+COMMENT ON FUNCTION vault_import_key() IS 'the public key to which other servers seal vaults for this one, and the KEK that opens them; no secret; not audited';
+COMMENT ON FUNCTION vault_export(text, text, text) IS 'the vault of one user as a bundle that only the server with this import key opens; refused unless vault_ext.export_recipients lists its fingerprint';
+COMMENT ON FUNCTION vault_import(text) IS 'takes in the vault of a bundle that was made for this server, and gives its user; the same vault again changes nothing, another one is refused';
 COMMENT ON FUNCTION vault_user_id() IS 'the user, as vault_ext.identity says; NULL where nobody has said who it is; for row-level security of the application''s own tables';
 COMMENT ON FUNCTION vault_claims() IS 'the claims of the user''s verified token; NULL without one';
 COMMENT ON FUNCTION vault_whoami() IS 'the user and what established that; never the token';
@@ -251,10 +275,16 @@ ALTER ROUTINE vault_derive_key(bytea, text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_blind_index(text, text, integer, integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_client_blob(jsonb) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_open_client_blob(text, integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_seal_master_key(text, integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_seal_derived_key(text, text, integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_seal_derived_key(text, bytea, text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_schedule_erase(text, interval, text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_cancel_erase(text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_erasure_status(text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_destroy_due(integer, bigint, bigint) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_import_key() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_export(text, text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_import(text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_user_id() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_claims() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_whoami() OWNER TO vault_ext_owner;
@@ -516,10 +546,16 @@ BEGIN
             'vault_blind_index(text, text, integer, integer)',
             'vault_client_blob(jsonb)',
             'vault_open_client_blob(text, integer)',
+            'vault_seal_master_key(text, integer)',
+            'vault_seal_derived_key(text, text, integer)',
+            'vault_seal_derived_key(text, bytea, text)',
             'vault_schedule_erase(text, interval, text)',
             'vault_cancel_erase(text)',
             'vault_erasure_status(text)',
             'vault_destroy_due(integer, bigint, bigint)',
+            'vault_import_key()',
+            'vault_export(text, text, text)',
+            'vault_import(text)',
             'vault_user_id()',
             'vault_claims()',
             'vault_whoami()',
@@ -578,6 +614,8 @@ GRANT EXECUTE ON FUNCTION vault_create(), vault_create_key_version(), vault_key_
     vault_restore_key_version(integer) TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_set_recovery(text, text), vault_clear_recovery(), vault_recovery_challenge(),
     vault_enable_zero_knowledge(bytea), vault_disable_zero_knowledge(text) TO vault_ext_user;
+GRANT EXECUTE ON FUNCTION vault_seal_master_key(text, integer), vault_seal_derived_key(text, text, integer),
+    vault_seal_derived_key(text, bytea, text) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user, vault_ext_crypt;
 GRANT SELECT ON vault_ext.own_audit TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) TO vault_ext_user;
@@ -596,6 +634,7 @@ GRANT EXECUTE ON FUNCTION vault_erase(text), vault_rename_user(text, text), vaul
 GRANT EXECUTE ON FUNCTION vault_schedule_erase(text, interval, text), vault_cancel_erase(text) TO vault_ext_admin;
 GRANT EXECUTE ON PROCEDURE vault_destroy_due(integer, bigint, bigint) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_erasure_status(text) TO vault_ext_admin, vault_ext_auditor;
+GRANT EXECUTE ON FUNCTION vault_import_key(), vault_export(text, text, text), vault_import(text) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_kek(boolean), vault_retire_kek(text), vault_kek_status(), vault_check(integer) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;
 

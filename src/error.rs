@@ -9,6 +9,8 @@ use vault_core::crypto::wrap::USER_ID_MAX;
 use vault_core::data::value::Type;
 use vault_core::identity::token::TokenError;
 use vault_core::integrity::Problem;
+use vault_core::seal::PublicKeyError;
+use vault_core::transfer::{BadBundle, BadRecord, TargetError};
 
 use crate::pg::subxact::unpack_sqlstate;
 
@@ -369,6 +371,88 @@ impl RecoveryError {
     }
 }
 
+/// Why a vault does not leave for another server, or does not arrive.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    #[error("{0}")]
+    Target(#[from] TargetError),
+    #[error("this server exports no vaults")]
+    NoRecipients,
+    #[error("this server exports no vaults to the import key {0}")]
+    NotRecipient(String),
+    #[error("{0}")]
+    Bundle(#[from] BadBundle),
+    #[error("the bundle was made for the KEK \"{0}\", which is not loaded")]
+    OtherKek(String),
+    #[error("the bundle does not open")]
+    DoesNotOpen,
+    #[error("{0}")]
+    Record(#[from] BadRecord),
+    #[error("the bundle holds no vault that could be: {0}")]
+    Invalid(&'static str),
+    #[error("old keys of a vault of \"{0}\" that was deleted are left")]
+    OldKeysLeft(String),
+}
+
+impl TransferError {
+    /// What the audit row says.
+    pub fn context(&self) -> &'static str {
+        match self {
+            Self::Target(_) => "bad-import-key",
+            Self::NoRecipients => "no-recipients",
+            Self::NotRecipient(_) => "not-a-recipient",
+            Self::Bundle(_) => "bad-bundle",
+            Self::OtherKek(_) => "kek-not-loaded",
+            Self::DoesNotOpen => "bundle-does-not-open",
+            Self::Record(_) | Self::Invalid(_) => "bad-record",
+            Self::OldKeysLeft(_) => "old-keys-left",
+        }
+    }
+
+    /// HTTP-like, for the audit row.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::NoRecipients | Self::NotRecipient(_) => 403,
+            Self::OtherKek(_) => 503,
+            Self::OldKeysLeft(_) => 409,
+            _ => 400,
+        }
+    }
+
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        match self {
+            Self::Target(_) | Self::Bundle(_) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::NoRecipients | Self::NotRecipient(_) | Self::OtherKek(_) => {
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Self::DoesNotOpen | Self::Record(_) | Self::Invalid(_) => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            Self::OldKeysLeft(_) => PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Target(error) => error.hint(),
+            Self::NoRecipients | Self::NotRecipient(_) => {
+                "Let a superuser add the fingerprint to vault_ext.export_recipients, after comparing it with what vault_import_key() shows on the target server."
+            }
+            Self::Bundle(error) => error.hint(),
+            Self::OtherKek(_) => {
+                "Import it on the server that it was made for, or put that KEK back into the keyring, behind the first line."
+            }
+            Self::DoesNotOpen => {
+                "Export the vault again, for the import key that this server shows now: the bundle was changed, cut off or made for another server."
+            }
+            Self::Record(_) | Self::Invalid(_) => {
+                "Export the vault again, with the version of vault_ext that this server has; import nothing of unknown origin."
+            }
+            Self::OldKeysLeft(_) => {
+                "Let a superuser delete them from vault_ext.old_keys if nobody needs them, and import the vault again."
+            }
+        }
+    }
+}
+
 /// Why the trail could not be written. Nothing was released.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuditFailure {
@@ -440,6 +524,10 @@ pub enum VaultError {
     Key(#[from] KeyError),
     #[error("{0}")]
     Recovery(#[from] RecoveryError),
+    #[error("{0}")]
+    PublicKey(#[from] PublicKeyError),
+    #[error("{0}")]
+    Transfer(#[from] TransferError),
     #[error("{0}")]
     Data(#[from] DataError),
     #[error("the system gave no memory for a key")]
@@ -531,6 +619,7 @@ impl VaultError {
             Self::Grant(error) => error.sqlstate(),
             Self::Key(error) => error.sqlstate(),
             Self::Recovery(error) => error.sqlstate(),
+            Self::Transfer(error) => error.sqlstate(),
             Self::Data(error) => error.sqlstate(),
             Self::NoMemory => PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
@@ -548,7 +637,9 @@ impl VaultError {
             }
             Self::OpenWriters => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::NotOnItsOwn(_) | Self::OldSnapshot(_) => PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            Self::KekUnknown(_) | Self::BadArgument(..) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::KekUnknown(_) | Self::PublicKey(_) | Self::BadArgument(..) => {
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+            }
         }
     }
 
@@ -589,6 +680,8 @@ impl VaultError {
             Self::Grant(error) => error.hint().into(),
             Self::Key(error) => error.hint().into(),
             Self::Recovery(error) => error.hint().into(),
+            Self::PublicKey(error) => error.hint().into(),
+            Self::Transfer(error) => error.hint().into(),
             Self::Data(error) => error.hint().into(),
             Self::NoMemory => "Free some memory; mmap(2) failed.".into(),
             Self::RowSecurityOff => {

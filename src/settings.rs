@@ -63,6 +63,7 @@ static MIN_DESTROY_WAIT: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
 static AUDIT_DECRYPTS: GucSetting<AuditDecrypts> = GucSetting::<AuditDecrypts>::new(AuditDecrypts::Transaction);
 static MAX_DECRYPTS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static REQUIRE_RECOVERY_PROOF: GucSetting<bool> = GucSetting::<bool>::new(true);
+static EXPORT_RECIPIENTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOW_ALTER: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -266,6 +267,15 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    // Whoever receives a vault has its keys, so an administrator of the vault must not be able to name himself.
+    GucRegistry::define_string_guc(
+        c"vault_ext.export_recipients",
+        c"Fingerprints of the import keys that vault_export() may seal vaults to, separated by commas.",
+        c"Empty: nothing can be exported. vault_import_key() shows the fingerprint on the server that is to receive them.",
+        &EXPORT_RECIPIENTS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     guc::define_token();
     // PostgreSQL decides who may drop. These two only ask whether the statement is intended, so everybody may set them.
     GucRegistry::define_bool_guc(
@@ -384,6 +394,11 @@ pub fn max_decrypts() -> u32 {
 
 pub fn require_recovery_proof() -> bool {
     REQUIRE_RECOVERY_PROOF.get()
+}
+
+/// The list as it was written; None where it is empty.
+pub fn export_recipients() -> Option<String> {
+    text(&EXPORT_RECIPIENTS).filter(|recipients| !recipients.trim().is_empty())
 }
 
 pub fn min_destroy_wait() -> Duration {

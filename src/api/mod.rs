@@ -11,6 +11,8 @@ mod micro_benchmarks;
 pub mod monitor;
 pub mod policy;
 pub mod recovery;
+pub mod seal;
+pub mod transfer;
 pub mod user;
 
 use crate::error::VaultError;

@@ -8,6 +8,7 @@ use vault_core::crypto::secret::{KekBytes, MasterKey};
 use vault_core::crypto::wrap::{Kek, StoredWrap};
 use vault_core::keyring::Entry;
 use vault_core::keyring::text::{KekId, Keyring, MAX_KEKS};
+use vault_core::transfer::ImportKey;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::VaultError;
@@ -146,6 +147,21 @@ fn expand(shared: &SharedRing) -> Result<Ring, VaultError> {
     secret::scrub_stack();
     let keks = keks.ok_or_else(|| VaultError::NoKek("the system gave no memory for it".into()))?;
     Ok(Ring { generation, entries, keks })
+}
+
+/// The import key of a KEK of the newest ring; None if the ring has no KEK with that id.
+pub fn import_key(kek_id: &str) -> Result<Option<ImportKey>, VaultError> {
+    let shared = SHARED.get().ok_or(VaultError::NotPreloaded)?;
+    let mut bytes = Zeroizing::new([0; RING_BYTES]);
+    shared.read(&mut bytes);
+    let mut rooms = bytes[1..].chunks_exact(ENTRY_BYTES).take(usize::from(bytes[0]));
+    let room = rooms.find(|room| kek_id.as_bytes() == &room[1..=usize::from(room[0])]);
+    let kek = room.and_then(|room| KekBytes::from_slice(&room[1 + KekId::MAX..]));
+    let import_key = kek.as_ref().map(ImportKey::derive);
+    drop(kek);
+    bytes.zeroize();
+    secret::scrub_stack();
+    Ok(import_key)
 }
 
 impl Ring {

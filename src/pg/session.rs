@@ -205,6 +205,11 @@ pub fn now() -> i64 {
 /// The last time that is surely a valid one, in the same unit.
 pub const LAST: i64 = 9_000_000_000_000_000_000;
 
+/// Whether it is a time at all, in the same unit; infinity is.
+pub fn is_time(time: i64) -> bool {
+    pgrx::datum::TimestampWithTimeZone::try_from(time).is_ok()
+}
+
 /// A time in that unit, as the session shows it.
 pub fn time_as_text(time: i64) -> String {
     // SAFETY: the function takes a number and gives a static buffer with a NUL-terminated text, which is copied at once.

@@ -245,7 +245,7 @@ unsafe fn prepare(sql: &str, options: u32, args: &[Arg<'_>]) -> pg_sys::SPIPlanP
 }
 
 /// The most columns of a statement that gives rows back.
-const MOST_COLUMNS: usize = 10;
+const MOST_COLUMNS: usize = 24;
 
 /// What a statement gave back, while it is being read.
 pub struct Rows {

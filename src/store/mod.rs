@@ -9,6 +9,7 @@ pub mod maintenance;
 pub mod old_keys;
 pub mod rewraps;
 pub mod trail;
+pub mod transfers;
 pub mod vaults;
 pub mod version;
 pub mod wraps;

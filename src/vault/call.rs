@@ -4,6 +4,7 @@ use vault_core::audit::claims::Claims;
 use vault_core::audit::record::{Action, Evidence, IdentityKind, Record};
 use vault_core::identity::issuers::Purpose;
 use vault_core::identity::token::TokenError;
+use vault_core::seal::PublicKeyError;
 
 use super::key::{KeyId, UserKey};
 use crate::audit::{memory, rolled_back, submit};
@@ -258,7 +259,7 @@ struct Service {
 fn purpose(action: Action) -> Purpose {
     match action {
         Action::Init => Purpose::Init,
-        Action::Fetch => Purpose::Fetch,
+        Action::Fetch | Action::Seal => Purpose::Fetch,
         Action::Rotate | Action::RetireVersion | Action::DisableVersion | Action::RestoreVersion => Purpose::Rotate,
         Action::Grant | Action::RevokeGrant => Purpose::Grant,
         Action::Encrypt | Action::Decrypt | Action::Reencrypt | Action::Index | Action::Derive => Purpose::Use,
@@ -276,6 +277,9 @@ pub fn describe(error: &VaultError) -> (u16, &'static str) {
         VaultError::Key(error) => (error.status(), error.context()),
         VaultError::Data(error) => (error.status(), error.context()),
         VaultError::Recovery(error) => (error.status(), error.context()),
+        VaultError::PublicKey(PublicKeyError::PrivateKey) => (400, "private-key"),
+        VaultError::PublicKey(_) => (400, "bad-public-key"),
+        VaultError::Transfer(error) => (error.status(), error.context()),
         VaultError::BadArgument(..) => (400, "bad-argument"),
         VaultError::NoVault => (404, "not-initialised"),
         VaultError::UserHasVault(_) => (409, "vault-exists"),

@@ -1,6 +1,7 @@
 //! What users' keys go through: the service ([`service`], [`versions`], [`rename`]), the recovery code ([`recovery`]), the end of a key
 //! and of a vault ([`destruction`], [`erasure`]), the audited call ([`call`]), wraps ([`wrapping`]), calls that a statement repeats
-//! ([`repeat`]), whether keys can be released at all ([`health`]), grants ([`grants`]), and the issuers as an administrator sees them
+//! ([`repeat`]), whether keys can be released at all ([`health`]), grants ([`grants`]), keys that leave sealed ([`mod@seal`],
+//! [`transfer`]), and the issuers as an administrator sees them
 //! ([`issuers`]). What an administrator does with KEKs is in `kek`.
 
 pub mod call;
@@ -13,6 +14,8 @@ pub mod key;
 pub mod recovery;
 pub mod rename;
 pub mod repeat;
+pub mod seal;
 pub mod service;
+pub mod transfer;
 pub mod versions;
 pub mod wrapping;

@@ -1,9 +1,13 @@
 //! The predecessor's rows and clients keep working; new rows are format 2.
 
+use std::process::Command;
+
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 
-use crate::harness::{Db, PREDECESSOR_KEK, base64, decode, expect_vault_error, fetch, init, rotate, shared_db, status};
+use crate::harness::{
+    Db, PREDECESSOR_KEK, base64, decode, expect_vault_error, fetch, init, rotate, shared_db, status, succeed,
+};
 
 const IV: &str = "EBESExQVFhcYGRob";
 const WRAPPED: &str = "EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/";
@@ -13,7 +17,7 @@ fn master_key() -> Vec<u8> {
     (0xa0..=0xbf).collect()
 }
 
-fn insert_predecessor_row(db: &Db, user: &str, wrapped: &str, iv: &str) {
+pub fn insert_predecessor_row(db: &Db, user: &str, wrapped: &str, iv: &str) {
     db.superuser()
         .execute(
             "INSERT INTO vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id)
@@ -38,7 +42,8 @@ fn open(key: &[u8], iv: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     cipher(key).decrypt_inout_detached(&nonce(iv), b"", buffer.as_mut_slice().into(), &tag).ok().map(|()| buffer)
 }
 
-fn seal(key: &[u8], iv: &[u8], plaintext: &[u8]) -> Vec<u8> {
+/// A wrap of format 1, or a blob of the predecessor's clients.
+pub fn seal(key: &[u8], iv: &[u8], plaintext: &[u8]) -> Vec<u8> {
     let mut buffer = plaintext.to_vec();
     let tag =
         cipher(key).encrypt_inout_detached(&nonce(iv), b"", buffer.as_mut_slice().into()).expect("a short plaintext");
@@ -172,22 +177,94 @@ fn a_format_1_wrap_with_any_changed_character_does_not_open() {
     }
 }
 
-#[test]
-fn the_readme_s_snippet_loads_the_predecessor_s_table() {
+/// The table of the predecessor's last version, with its checks.
+const NEWEST_TABLE: &str = "
+    CREATE SCHEMA auth;
+    CREATE TABLE auth.encryption_vaults (user_id text PRIMARY KEY, wrapped_mk text, wrap_iv text,
+        format_version smallint NOT NULL DEFAULT 1, kek_id text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(),
+        rotated_at timestamptz, recovery_wrapped_mk text, recovery_iv text,
+        recovery_format_version smallint NOT NULL DEFAULT 1, recovery_set_at timestamptz,
+        zero_knowledge boolean NOT NULL DEFAULT false,
+        CHECK (wrapped_mk IS NOT NULL OR recovery_wrapped_mk IS NOT NULL),
+        CHECK ((wrapped_mk IS NULL) = (wrap_iv IS NULL)), CHECK ((recovery_wrapped_mk IS NULL) = (recovery_iv IS NULL)),
+        CHECK (NOT zero_knowledge OR (wrapped_mk IS NULL AND recovery_wrapped_mk IS NOT NULL)))";
+
+const ROWS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/independent/predecessor_rows.py");
+
+/// Runs a script with Debian's own Python, for which python3-cryptography is installed.
+fn rows(argument: &str) -> String {
+    succeed(Command::new("/usr/bin/python3").arg(ROWS).arg(argument))
+}
+
+fn move_in(db: &Db) {
     let readme = include_str!("../../README.md");
     let start = readme.find("INSERT INTO vault_ext.encryption_vaults").expect("the README has the snippet");
-    let snippet = readme[start..].split("```").next().unwrap();
+    db.force(readme[start..].split("```").next().unwrap());
+}
+
+fn sha256(text: &str) -> Vec<u8> {
+    ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref().to_vec()
+}
+
+#[test]
+fn the_readme_s_snippet_loads_the_predecessor_s_newest_table() {
+    const USERS: usize = 30;
+    assert_eq!(rows("--check"), "ok\n", "the script computes the predecessor's vectors");
+    let db = shared_db();
+    db.force(NEWEST_TABLE);
+    let mut superuser = db.superuser();
+    let mut writer = superuser.copy_in("COPY auth.encryption_vaults FROM STDIN").unwrap();
+    std::io::Write::write_all(&mut writer, rows(&USERS.to_string()).as_bytes()).unwrap();
+    assert_eq!(writer.finish().unwrap(), USERS as u64);
+    move_in(&db);
+    let differences: i64 = db.value(
+        "SELECT count(*) FROM (SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, created_at, rotated_at,
+             recovery_wrapped_mk, recovery_iv, recovery_format_version, recovery_set_at, zero_knowledge
+             FROM vault_ext.encryption_vaults EXCEPT TABLE auth.encryption_vaults) d",
+    );
+    assert_eq!(differences, 0);
+    let sql = "SELECT k.master_key, k.recovery_wrapped_mk, k.recovery_iv, s.has_recovery_wrap, s.zero_knowledge
+        FROM vault_get_master_key() k, vault_status() s";
+    for number in 0..USERS {
+        let user = format!("user-{number}");
+        let row = db.app_for(&user).query_one(sql, &[]).unwrap();
+        let master_key = sha256(&format!("key of {user}"));
+        let in_mode = number % 3 == 2;
+        assert_eq!((row.get::<_, bool>(3), row.get::<_, bool>(4)), (number % 3 != 0, in_mode), "{user}");
+        if !in_mode {
+            assert_eq!(decode(row.get(0)), master_key, "{user}");
+            continue;
+        }
+        assert_eq!(row.get::<_, Option<&str>>(0), None);
+        let key = recovery_key(&sha256(&format!("code of {user}")));
+        assert_eq!(open(&key, &decode(row.get(2)), &decode(row.get(1))), Some(master_key), "{user}");
+    }
+    let sql = "SELECT sum(vaults)::bigint FROM vault_check() WHERE outcome = 'opens'";
+    let opened: i64 = db.conn("wire_admin").query_one(sql, &[]).unwrap().get(0);
+    assert_eq!(opened, 20);
+}
+
+/// The key of a recovery code's secret.
+fn recovery_key(secret: &[u8]) -> Vec<u8> {
+    let salt = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[]);
+    let prk = ring::hmac::sign(&salt, secret);
+    let block = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, prk.as_ref());
+    ring::hmac::sign(&block, b"mana-recovery-v1\x01").as_ref().to_vec()
+}
+
+#[test]
+fn a_row_of_the_predecessor_without_a_time_of_its_recovery_code_moves_in() {
     let db = shared_db();
     db.force(&format!(
-        "CREATE SCHEMA auth;
-         CREATE TABLE auth.encryption_vaults (user_id text PRIMARY KEY, wrapped_mk text NOT NULL, wrap_iv text NOT NULL,
-             format_version smallint NOT NULL, kek_id text NOT NULL, created_at timestamptz NOT NULL, rotated_at timestamptz);
-         INSERT INTO auth.encryption_vaults VALUES ('alice', '{WRAPPED}', '{IV}', 1, 'env-v1', '2024-05-06 07:08:09+00', NULL);
-         {snippet}"
+        "{NEWEST_TABLE};
+         INSERT INTO auth.encryption_vaults (user_id, wrapped_mk, wrap_iv, kek_id, created_at, recovery_wrapped_mk, recovery_iv)
+         VALUES ('alice', '{WRAPPED}', '{IV}', 'env-v1', '2024-05-06 07:08:09+00',
+             'iOIMVYY5oxAgyY1xS9PzDB36R+7sHkTPY48aHDcsGkLSONC4KYNsAkSdmpTB3S9g', '{IV}')"
     ));
-    let key = fetch(&mut db.app_for("alice")).unwrap();
-    assert_eq!(decode(&key.master_key), master_key());
-    let created: bool = db
-        .value("SELECT created_at = '2024-05-06 07:08:09+00' FROM vault_ext.encryption_vaults WHERE user_id = 'alice'");
-    assert!(created);
+    move_in(&db);
+    assert_eq!(decode(&fetch(&mut db.app_for("alice")).unwrap().master_key), master_key());
+    let kept: bool = db.value(
+        "SELECT created_at = '2024-05-06 07:08:09+00' AND recovery_set_at = created_at FROM vault_ext.encryption_vaults",
+    );
+    assert!(kept);
 }

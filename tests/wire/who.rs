@@ -60,6 +60,20 @@ fn call_of(name: &str) -> &'static str {
         "vault_recovery_challenge()" => "SELECT vault_recovery_challenge()",
         "vault_enable_zero_knowledge(bytea)" => "SELECT vault_enable_zero_knowledge()",
         "vault_disable_zero_knowledge(text)" => "SELECT vault_disable_zero_knowledge('x')",
+        "vault_seal_master_key(text,integer)" => {
+            "SELECT vault_seal_master_key('W97SEWH7RyiC/6n1DwmsIKgFu8v1ZVuAfKy2ITNX+XY=')"
+        }
+        "vault_seal_derived_key(text,text,integer)" => {
+            "SELECT vault_seal_derived_key('W97SEWH7RyiC/6n1DwmsIKgFu8v1ZVuAfKy2ITNX+XY=', 'files')"
+        }
+        "vault_seal_derived_key(text,bytea,text)" => {
+            "SELECT vault_seal_derived_key('W97SEWH7RyiC/6n1DwmsIKgFu8v1ZVuAfKy2ITNX+XY=', ''::bytea, 'files')"
+        }
+        "vault_import_key()" => "SELECT * FROM vault_import_key()",
+        "vault_export(text,text,text)" => {
+            "SELECT vault_export('carol', 'wire-1', 'W97SEWH7RyiC/6n1DwmsIKgFu8v1ZVuAfKy2ITNX+XY=')"
+        }
+        "vault_import(text)" => "SELECT vault_import('x')",
         "vault_user_id()" => "SELECT vault_user_id()",
         "vault_claims()" => "SELECT vault_claims()",
         "vault_whoami()" => "SELECT vault_whoami()",
