@@ -18,6 +18,67 @@ fn commands(document: &str) -> String {
     commands
 }
 
+const KEYS: &str = include_str!("../../docs/keys.md");
+
+/// The part of a document that begins with this heading.
+fn section<'a>(document: &'a str, heading: &str) -> &'a str {
+    let start = document.find(&format!("\n## {heading}")).expect("the heading") + 1;
+    let rest = &document[start..];
+    rest[3..].find("\n## ").map_or(rest, |end| &rest[..end + 3])
+}
+
+/// The blocks of SQL and what stands behind their `sql`.
+fn sql_blocks(document: &str) -> Vec<(String, String)> {
+    let mut blocks: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for line in document.lines() {
+        match (line.strip_prefix("```"), inside) {
+            (Some(kind), false) if kind.starts_with("sql") => {
+                blocks.push((kind[3..].trim().to_owned(), String::new()));
+                inside = true;
+            }
+            (Some(_), _) => inside = false,
+            (None, true) => blocks.last_mut().expect("a block").1 += &format!("{line}\n"),
+            (None, false) => {}
+        }
+    }
+    blocks
+}
+
+#[test]
+fn the_documented_way_leads_from_the_first_column_to_a_finished_rotation() {
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
+    let db = cluster.database("d");
+    let psql = |role: &str, sql: &str| {
+        let mut psql = cluster.program("psql", role);
+        succeed(psql.args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", "d", "-c", sql]))
+    };
+    let blocks = sql_blocks(section(KEYS, "Encryption in SQL"));
+    assert_eq!(blocks.len(), 6, "{blocks:?}");
+    for (kind, sql) in blocks {
+        match kind.as_str() {
+            "superuser" => drop(psql("postgres", &sql)),
+            "repeat" => while !psql("notes_app", &sql).contains("UPDATE 0") {},
+            _ => {
+                let printed = psql("notes_app", &sql);
+                if sql.contains("vault_decrypt_text") {
+                    assert!(printed.contains("Buy milk\n2500"), "{printed}");
+                }
+            }
+        }
+    }
+    let versions: Vec<(i32, i64)> = db
+        .superuser()
+        .query("SELECT vault_ciphertext_version(body), count(*) FROM notes GROUP BY 1", &[])
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    assert_eq!(versions, [(2, 2500)]);
+    let state: String = db.value("SELECT state FROM vault_ext.old_keys");
+    assert_eq!(state, "destroy_scheduled");
+}
+
 /// Bash in a folder of its own, from which the tests' scripts can be called as from the clone.
 fn bash(commands: &str) -> Command {
     let dir = scratch_dir();
@@ -31,7 +92,7 @@ fn bash(commands: &str) -> Command {
 
 #[test]
 fn the_documented_recipient_opens_what_was_sealed() {
-    let commands = commands(include_str!("../../docs/seal-section.md"));
+    let commands = commands(section(KEYS, "Sealed release"));
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let key = init(&mut cluster.database("d").app_for("alice")).unwrap();
     let mut bash = bash(&commands);
@@ -44,7 +105,7 @@ fn the_documented_recipient_opens_what_was_sealed() {
 
 #[test]
 fn the_documented_move_brings_every_vault_over() {
-    let commands = commands(include_str!("../../docs/transfer-section.md"));
+    let commands = commands(section(KEYS, "Moving vaults"));
     let start = |seed| {
         let keyring = keyring_line(&format!("k{seed}"), &kek(seed));
         Cluster::builder().keyring(&keyring).without_fsync().start()

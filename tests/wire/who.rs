@@ -10,9 +10,10 @@ use crate::harness::{Db, init, rotate, set_user, shared_db};
 const SECURITY: &str = include_str!("../../SECURITY.md");
 
 /// The columns of the table, each with a login role or a role that a superuser switches to.
-const ROLES: [(&str, &str); 8] = [
+const ROLES: [(&str, &str); 9] = [
     ("nobody", "wire_stranger"),
     ("`vault_ext_user`", "wire_app"),
+    ("`vault_ext_crypt`", "wire_crypt"),
     ("`vault_ext_admin`", "wire_admin"),
     ("`vault_ext_auditor`", "wire_auditor"),
     ("`vault_ext_grantor`", "wire_grantor"),
@@ -97,6 +98,21 @@ fn call_of(name: &str) -> &'static str {
         "vault_retire_kek(text)" => "SELECT vault_retire_kek('gone')",
         "vault_kek_status()" => "SELECT * FROM vault_kek_status()",
         "vault_check(integer)" => "SELECT * FROM vault_check()",
+        "vault_create()" => "SELECT vault_create()",
+        "vault_create_key_version()" => "SELECT vault_create_key_version()",
+        "vault_encrypt(bytea,text,text)" => "SELECT vault_encrypt('x'::bytea, 'x')",
+        "vault_encrypt(text,text,text)" => "SELECT vault_encrypt('x'::text, 'x')",
+        "vault_encrypt(jsonb,text,text)" => "SELECT vault_encrypt('1'::jsonb, 'x')",
+        "vault_decrypt(bytea,text,text)" => "SELECT vault_decrypt('x', 'x')",
+        "vault_decrypt_text(bytea,text,text)" => "SELECT vault_decrypt_text('x', 'x')",
+        "vault_decrypt_json(bytea,text,text)" => "SELECT vault_decrypt_json('x', 'x')",
+        "vault_reencrypt(bytea,text,text)" => "SELECT vault_reencrypt('x', 'x')",
+        "vault_ciphertext_version(bytea)" => "SELECT vault_ciphertext_version('x')",
+        "vault_derive_key(text,integer)" => "SELECT vault_derive_key('x'::text)",
+        "vault_derive_key(bytea,text)" => "SELECT vault_derive_key('x'::bytea, 'x')",
+        "vault_blind_index(text,text,integer,integer)" => "SELECT vault_blind_index('x', 'x')",
+        "vault_client_blob(jsonb)" => "SELECT vault_client_blob('1')",
+        "vault_open_client_blob(text,integer)" => "SELECT vault_open_client_blob('x')",
         "vault_rotate(boolean)" => "SELECT vault_rotate(false)",
         "vault_rotate(text,boolean)" => "SELECT vault_rotate('x', false)",
         "vault_key_versions()" => "SELECT * FROM vault_key_versions()",
