@@ -56,17 +56,17 @@ pub fn export(user: String, kek_id: &str, public_key: &str) -> Result<String, Va
         call.record(403, None, Some(&format!("{} {fingerprint}", error.context())))?;
         return Err(error.into());
     }
-    let (bundle, current) = call.attempt(|user| {
+    let exported = call.attempt(|user| {
         let (record, current) = with_newest_ring(|ring| record_of(ring, user))?;
-        let bundle = target.seal(&record);
-        drop(record);
-        secret::scrub_after_cipher();
-        let bundle = bundle.map_err(|error| match error {
+        let bundle = target.seal(&record).map_err(|error| match error {
             ExportError::Record(error) => TransferError::Record(error).into(),
             ExportError::Rng(_) => VaultError::NoRandomness,
         })?;
         Ok((bundle, current))
-    })?;
+    });
+    // All that had keys has returned: a move leaves the old place as it was.
+    secret::scrub_stack();
+    let (bundle, current) = exported?;
     let key = KeyId { kek_id: &current.kek_id, key_version: current.key_version };
     call.record(200, Some(key), Some(&fingerprint))?;
     Ok(bundle)
@@ -136,9 +136,10 @@ pub fn import(bundle: &str) -> Result<String, VaultError> {
     let mut call = Call::without_user(Action::Import)?;
     let (record, fingerprint) = call.attempt(|_| open(bundle))?;
     call.concern(record.user_id.clone());
-    let placed = call.attempt(|_| place(&Vault::new(&record)?))?;
+    let placed = call.attempt(|_| place(&Vault::new(&record)?));
     drop(record);
-    match placed {
+    secret::scrub_stack();
+    match placed? {
         Placed::New(Place { kek_id, key_version }) => {
             repeat::note_change(call.user());
             call.record_change(201, Some(KeyId { kek_id: &kek_id, key_version }), Some(&fingerprint))?;
