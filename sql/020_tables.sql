@@ -149,6 +149,24 @@ COMMENT ON TABLE vault_ext.erasures IS 'each erasure of a user''s vault: schedul
 CREATE INDEX erasures_by_user ON vault_ext.erasures (user_id, id);
 CREATE INDEX erasures_due ON vault_ext.erasures (erase_after) WHERE cancelled_at IS NULL AND erased_at IS NULL;
 
+-- Keys that belong to no single user, wrapped like those of users.
+CREATE TABLE vault_ext.database_keys (
+    name           text COLLATE "C" NOT NULL PRIMARY KEY,
+    key_version    integer     NOT NULL DEFAULT 1,
+    wrapped_mk     text        NOT NULL,
+    wrap_iv        text        NOT NULL,
+    format_version smallint    NOT NULL,
+    kek_id         text COLLATE "C" NOT NULL,
+    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT database_keys_name_known CHECK (name IN ('lookup-index')),
+    CONSTRAINT database_keys_wrapped_mk_length CHECK (octet_length(wrapped_mk) = 64),
+    CONSTRAINT database_keys_wrap_iv_length CHECK (octet_length(wrap_iv) = 32),
+    CONSTRAINT database_keys_format_version_known CHECK (format_version = 2),
+    CONSTRAINT database_keys_kek_id_length CHECK (octet_length(kek_id) BETWEEN 1 AND 64)
+);
+ALTER TABLE vault_ext.database_keys ALTER wrapped_mk SET STATISTICS 0, ALTER wrap_iv SET STATISTICS 0;
+COMMENT ON TABLE vault_ext.database_keys IS 'keys of the database itself, wrapped: that of vault_lookup_index()';
+
 -- pg_dump leaves out these rows: they describe runs on this server only.
 CREATE TABLE vault_ext.rewraps (
     started_at timestamptz NOT NULL,
@@ -172,6 +190,7 @@ ALTER TABLE vault_ext.keks OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.grants OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.old_keys OWNER TO vault_ext_owner;
 ALTER TABLE vault_ext.erasures OWNER TO vault_ext_owner;
+ALTER TABLE vault_ext.database_keys OWNER TO vault_ext_owner;
 
 -- Without these calls pg_dump leaves out the rows. Without the sequence, the first insert after a restore would fail with a
 -- duplicate key.
@@ -183,5 +202,6 @@ SELECT pg_catalog.pg_extension_config_dump('vault_ext.keks', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.grants', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) grantee::pg_catalog.oid)');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.grants_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.old_keys', '');
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.database_keys', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.erasures', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.erasures_id_seq', '');

@@ -163,6 +163,10 @@ CREATE FUNCTION vault_blind_index(value text, purpose text, bits integer DEFAULT
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_blind_index_wrapper';
 COMMENT ON FUNCTION vault_blind_index(text, text, integer, integer) IS 'finds equal values of one user without opening them: the same for the same text, purpose and version of the key';
 
+CREATE FUNCTION vault_lookup_index(value text, purpose text, bits integer DEFAULT 256) RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_lookup_index_wrapper';
+COMMENT ON FUNCTION vault_lookup_index(text, text, integer) IS 'the same for every user, under a key of the database: to find a user by an e-mail address';
+
 CREATE FUNCTION vault_client_blob(value jsonb) RETURNS text
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_client_blob_wrapper';
 COMMENT ON FUNCTION vault_client_blob(jsonb) IS 'encrypts as the predecessor''s clients do (enc:1:), with the user''s current key itself';
@@ -413,7 +417,7 @@ BEGIN
         'vault_encrypt(bytea, text, text)', 'vault_encrypt(text, text, text)', 'vault_encrypt(jsonb, text, text)',
         'vault_decrypt(bytea, text, text)', 'vault_decrypt_text(bytea, text, text)', 'vault_decrypt_json(bytea, text, text)',
         'vault_reencrypt(bytea, text, text)', 'vault_ciphertext_version(bytea)', 'vault_derive_key(text, integer)',
-        'vault_derive_key(bytea, text)', 'vault_blind_index(text, text, integer, integer)', 'vault_client_blob(jsonb)',
+        'vault_derive_key(bytea, text)', 'vault_blind_index(text, text, integer, integer)', 'vault_lookup_index(text, text, integer)', 'vault_client_blob(jsonb)',
         'vault_open_client_blob(text, integer)',
         'vault_set_recovery(text, text)', 'vault_clear_recovery()', 'vault_recovery_challenge()', 'vault_enable_zero_knowledge(bytea)',
         'vault_disable_zero_knowledge(text)',

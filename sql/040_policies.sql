@@ -68,6 +68,14 @@ CREATE POLICY old_keys_vault_maintenance_update ON vault_ext.old_keys
 CREATE POLICY old_keys_vault_maintenance_delete ON vault_ext.old_keys
     FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
 
+ALTER TABLE vault_ext.database_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY database_keys_vault_maintenance ON vault_ext.database_keys
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY database_keys_vault_maintenance_insert ON vault_ext.database_keys
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY database_keys_vault_maintenance_update ON vault_ext.database_keys
+    FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
+
 ALTER TABLE vault_ext.erasures ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY erasures_vault_maintenance ON vault_ext.erasures
     FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());

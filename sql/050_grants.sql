@@ -38,7 +38,7 @@ GRANT EXECUTE ON FUNCTION vault_rotate(boolean), vault_rotate(text, boolean), va
 GRANT EXECUTE ON FUNCTION vault_encrypt(bytea, text, text), vault_encrypt(text, text, text), vault_encrypt(jsonb, text, text),
     vault_decrypt(bytea, text, text), vault_decrypt_text(bytea, text, text), vault_decrypt_json(bytea, text, text),
     vault_reencrypt(bytea, text, text), vault_derive_key(text, integer), vault_derive_key(bytea, text),
-    vault_blind_index(text, text, integer, integer), vault_client_blob(jsonb), vault_open_client_blob(text, integer)
+    vault_blind_index(text, text, integer, integer), vault_lookup_index(text, text, integer), vault_client_blob(jsonb), vault_open_client_blob(text, integer)
     TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_ciphertext_version(bytea) TO vault_ext_user, vault_ext_crypt, vault_ext_admin, vault_ext_auditor;
 GRANT EXECUTE ON FUNCTION vault_create(), vault_create_key_version(), vault_key_versions(), vault_retire_key_version(integer, interval), vault_disable_key_version(integer),

@@ -65,6 +65,8 @@ BEGIN
         LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_derive_key_from_wrapper';
     CREATE FUNCTION vault_blind_index(value text, purpose text, bits integer DEFAULT 256, key_version integer DEFAULT NULL) RETURNS bytea
         LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_blind_index_wrapper';
+    CREATE FUNCTION vault_lookup_index(value text, purpose text, bits integer DEFAULT 256) RETURNS bytea
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_lookup_index_wrapper';
     CREATE FUNCTION vault_client_blob(value jsonb) RETURNS text
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_client_blob_wrapper';
     CREATE FUNCTION vault_open_client_blob(blob text, key_version integer DEFAULT NULL) RETURNS jsonb
@@ -208,6 +210,7 @@ COMMENT ON FUNCTION vault_ciphertext_version(bytea) IS 'the version of the key t
 COMMENT ON FUNCTION vault_derive_key(text, integer) IS '32 bytes that are derived from the user''s key for one purpose (HKDF-SHA256)';
 COMMENT ON FUNCTION vault_derive_key(bytea, text) IS 'HKDF-SHA256 of the user''s key with this salt and info, 32 bytes, for keys that existing clients derive';
 COMMENT ON FUNCTION vault_blind_index(text, text, integer, integer) IS 'finds equal values of one user without opening them: the same for the same text, purpose and version of the key';
+COMMENT ON FUNCTION vault_lookup_index(text, text, integer) IS 'the same for every user, under a key of the database: to find a user by an e-mail address';
 COMMENT ON FUNCTION vault_client_blob(jsonb) IS 'encrypts as the predecessor''s clients do (enc:1:), with the user''s current key itself';
 COMMENT ON FUNCTION vault_open_client_blob(text, integer) IS 'opens what the predecessor''s clients have encrypted; the blob does not say under which version of the key';
 COMMENT ON FUNCTION vault_seal_master_key(text, integer) IS 'the user''s master key, encrypted to a public key (X25519 or RSA): only the private key opens it; without a version, the current one';
@@ -273,6 +276,7 @@ ALTER ROUTINE vault_ciphertext_version(bytea) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_derive_key(text, integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_derive_key(bytea, text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_blind_index(text, text, integer, integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_lookup_index(text, text, integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_client_blob(jsonb) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_open_client_blob(text, integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_seal_master_key(text, integer) OWNER TO vault_ext_owner;
@@ -439,10 +443,30 @@ ALTER TABLE vault_ext.erasures OWNER TO vault_ext_owner;
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.erasures', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.erasures_id_seq', '');
 
+CREATE TABLE vault_ext.database_keys (
+    name           text COLLATE "C" NOT NULL PRIMARY KEY,
+    key_version    integer     NOT NULL DEFAULT 1,
+    wrapped_mk     text        NOT NULL,
+    wrap_iv        text        NOT NULL,
+    format_version smallint    NOT NULL,
+    kek_id         text COLLATE "C" NOT NULL,
+    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT database_keys_name_known CHECK (name IN ('lookup-index')),
+    CONSTRAINT database_keys_wrapped_mk_length CHECK (octet_length(wrapped_mk) = 64),
+    CONSTRAINT database_keys_wrap_iv_length CHECK (octet_length(wrap_iv) = 32),
+    CONSTRAINT database_keys_format_version_known CHECK (format_version = 2),
+    CONSTRAINT database_keys_kek_id_length CHECK (octet_length(kek_id) BETWEEN 1 AND 64)
+);
+ALTER TABLE vault_ext.database_keys ALTER wrapped_mk SET STATISTICS 0, ALTER wrap_iv SET STATISTICS 0;
+COMMENT ON TABLE vault_ext.database_keys IS 'keys of the database itself, wrapped: that of vault_lookup_index()';
+ALTER TABLE vault_ext.database_keys OWNER TO vault_ext_owner;
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.database_keys', '');
+
 CREATE INDEX encryption_vault_audit_by_grant ON vault_ext.encryption_vault_audit (grant_id) WHERE grant_id IS NOT NULL;
 ALTER TABLE vault_ext.grants ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE vault_ext.old_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE vault_ext.erasures ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE vault_ext.database_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY encryption_vaults_vault_maintenance_insert ON vault_ext.encryption_vaults
     FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
 CREATE POLICY grants_user_isolation ON vault_ext.grants
@@ -473,6 +497,12 @@ CREATE POLICY old_keys_vault_maintenance_update ON vault_ext.old_keys
     FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
 CREATE POLICY old_keys_vault_maintenance_delete ON vault_ext.old_keys
     FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY database_keys_vault_maintenance ON vault_ext.database_keys
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY database_keys_vault_maintenance_insert ON vault_ext.database_keys
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY database_keys_vault_maintenance_update ON vault_ext.database_keys
+    FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
 CREATE POLICY erasures_vault_maintenance ON vault_ext.erasures
     FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
 CREATE POLICY erasures_vault_maintenance_insert ON vault_ext.erasures
@@ -544,6 +574,7 @@ BEGIN
             'vault_derive_key(text, integer)',
             'vault_derive_key(bytea, text)',
             'vault_blind_index(text, text, integer, integer)',
+            'vault_lookup_index(text, text, integer)',
             'vault_client_blob(jsonb)',
             'vault_open_client_blob(text, integer)',
             'vault_seal_master_key(text, integer)',
@@ -589,6 +620,7 @@ BEGIN
         WHERE c.oid OPERATOR(pg_catalog.=) ANY (ARRAY['vault_ext.grants',
             'vault_ext.old_keys',
             'vault_ext.erasures',
+            'vault_ext.database_keys',
             'vault_ext.grants_id_seq',
             'vault_ext.erasures_id_seq',
             'vault_ext.own_grants',
@@ -607,7 +639,7 @@ GRANT EXECUTE ON FUNCTION vault_rotate(boolean), vault_rotate(text, boolean), va
 GRANT EXECUTE ON FUNCTION vault_encrypt(bytea, text, text), vault_encrypt(text, text, text), vault_encrypt(jsonb, text, text),
     vault_decrypt(bytea, text, text), vault_decrypt_text(bytea, text, text), vault_decrypt_json(bytea, text, text),
     vault_reencrypt(bytea, text, text), vault_derive_key(text, integer), vault_derive_key(bytea, text),
-    vault_blind_index(text, text, integer, integer), vault_client_blob(jsonb), vault_open_client_blob(text, integer)
+    vault_blind_index(text, text, integer, integer), vault_lookup_index(text, text, integer), vault_client_blob(jsonb), vault_open_client_blob(text, integer)
     TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_ciphertext_version(bytea) TO vault_ext_user, vault_ext_crypt, vault_ext_admin, vault_ext_auditor;
 GRANT EXECUTE ON FUNCTION vault_create(), vault_create_key_version(), vault_key_versions(), vault_retire_key_version(integer, interval), vault_disable_key_version(integer),

@@ -115,6 +115,13 @@ fn vault_blind_index(
     value.map(|value| Varlena::copy(&or_raise(values::blind_index(value, purpose, bits, key_version))))
 }
 
+/// The same under a key of the database: to find a user by an e-mail address, say. NULL stays NULL.
+#[pg_extern(sql = false)]
+fn vault_lookup_index(value: Option<&str>, of: Option<&str>, bits: Option<i32>) -> Option<Varlena> {
+    let (purpose, bits) = (purpose(of), number_of_bits(bits));
+    value.map(|value| Varlena::copy(&or_raise(values::lookup_index(value, purpose, bits))))
+}
+
 fn number_of_bits(bits: Option<i32>) -> Bits {
     bits.and_then(|bits| Bits::new(bits).ok()).unwrap_or_else(|| {
         VaultError::BadArgument("bits must be from 8 to 256", "Leave it out, or give fewer for more chance hits.")

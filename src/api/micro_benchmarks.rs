@@ -9,7 +9,7 @@ use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::AeadInOut;
 use pgrx::prelude::*;
 use vault_core::crypto::secret::{KekBytes, MasterKey};
-use vault_core::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, Nonce, WrapContext};
+use vault_core::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, Kind, Nonce, WrapContext};
 use vault_core::identity::issuers::Purpose;
 
 use crate::identity::Caller;
@@ -35,7 +35,12 @@ fn bench_lookup() -> Row<4> {
 fn bench_nanoseconds(what: &str, rounds: i32) -> f64 {
     let bytes: [u8; 32] = std::array::from_fn(|i| i as u8 + 1);
     let kek = Kek::new(&KekBytes::from_slice(&bytes).expect("32 bytes"));
-    let row = WrapContext { user_id: "0f8fad5b-d9cb-469f-a165-70867728950e", key_version: 1, kek_id: "bench-1" };
+    let row = WrapContext {
+        kind: Kind::MasterKey,
+        user_id: "0f8fad5b-d9cb-469f-a165-70867728950e",
+        key_version: 1,
+        kek_id: "bench-1",
+    };
     match what {
         // The vector of formats.md: a wrap of the predecessor under the KEK 01 02 .. 20.
         "unwrap of format 1" => time(rounds, || {

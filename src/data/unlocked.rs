@@ -20,9 +20,10 @@ use crate::pg::session::{self, Statement};
 use crate::pg::xact::{self, Callbacks};
 use crate::settings::{self, AuditDecrypts};
 use crate::store;
+use crate::store::database_keys::LOOKUP_INDEX;
 use crate::vault::call::Call;
 use crate::vault::key::{KeyId, UserKey};
-use crate::vault::{repeat, service, versions};
+use crate::vault::{database_key, repeat, service, versions};
 
 /// The most keys that a transaction has unlocked at a time. The one that was not used for longest makes room.
 const MOST: usize = 64;
@@ -35,6 +36,8 @@ pub enum Use {
     /// Decrypt and encrypt without giving the plaintext to anybody.
     Reencrypt,
     Index,
+    /// The same across users, under a key of the database.
+    Lookup,
     /// Write and read what the predecessor's clients encrypt.
     WriteBlob,
     ReadBlob,
@@ -46,7 +49,7 @@ impl Use {
             Self::Encrypt | Self::WriteBlob => Action::Encrypt,
             Self::Decrypt | Self::ReadBlob => Action::Decrypt,
             Self::Reencrypt => Action::Reencrypt,
-            Self::Index => Action::Index,
+            Self::Index | Self::Lookup => Action::Index,
         }
     }
 
@@ -143,9 +146,12 @@ static CALLBACKS: Callbacks = Callbacks {
             keys.iter_mut().filter(|key| key.level >= level).for_each(|key| key.level = level - 1);
         });
     },
-    // The lock on the vault is gone with the level.
+    // The lock on the vault is gone with the level, and so may be a key of the database.
     level_aborted: |level| {
-        with_keys(|keys| keys.iter_mut().filter(|key| key.level >= level).for_each(|key| key.current_in = None));
+        with_keys(|keys| {
+            keys.extract_if(.., |key| key.level >= level && key.by == Use::Lookup).for_each(|key| end(&key));
+            keys.iter_mut().filter(|key| key.level >= level).for_each(|key| key.current_in = None);
+        });
     },
     before_prepare: forget,
 };
@@ -200,6 +206,31 @@ pub fn with_key<T>(
                 None => key.current_in == Some(repeat::changes()),
             }
     };
+    use_or_unlock(is_it, || unlock(by, key_version, purpose), work)
+}
+
+/// Does `work` with the key of lookup indexes, which belongs to no user.
+pub fn with_lookup_key<T>(
+    purpose: Purpose<'_>,
+    work: impl FnOnce(&Unlocked) -> Result<T, VaultError>,
+) -> Result<T, VaultError> {
+    let is_it = |key: &Unlocked| key.by == Use::Lookup && key.purpose == purpose.as_str();
+    let unlock = || {
+        xact::listen(&CALLBACKS);
+        let call = Call::without_user(Action::Index)?;
+        let open = || session::as_role(store::OWNER, || database_key::open_or_create(LOOKUP_INDEX));
+        let key = call.attempt(|_| open())?;
+        finish(call, Use::Lookup, None, purpose, &key)
+    };
+    use_or_unlock(is_it, unlock, work)
+}
+
+/// Does `work` with the key that is unlocked already, or is now.
+fn use_or_unlock<T>(
+    is_it: impl Fn(&Unlocked) -> bool,
+    unlock: impl FnOnce() -> Result<Unlocked, VaultError>,
+    work: impl FnOnce(&Unlocked) -> Result<T, VaultError>,
+) -> Result<T, VaultError> {
     KEYS.with_borrow_mut(|keys| {
         match keys.iter().rposition(is_it) {
             Some(at) if at + 1 == keys.len() => {}
@@ -208,7 +239,7 @@ pub fn with_key<T>(
                 keys.push(key);
             }
             None => {
-                let key = unlock(by, key_version, purpose)?;
+                let key = unlock()?;
                 if keys.len() == MOST {
                     end(&keys.remove(0));
                 }
@@ -231,8 +262,19 @@ fn unlock(by: Use, key_version: Option<i32>, purpose: Purpose<'_>) -> Result<Unl
             None => service::open_existing(&call, user)?.ok_or(VaultError::NoVault),
         })
     })?;
+    finish(call, by, key_version, purpose, &key)
+}
+
+/// Records the first use of a key, and gives what the transaction keeps of it.
+fn finish(
+    call: Call,
+    by: Use,
+    key_version: Option<i32>,
+    purpose: Purpose<'_>,
+    key: &UserKey,
+) -> Result<Unlocked, VaultError> {
     let current_in = key_version.is_none().then(repeat::changes);
-    let (id, material) = match material(by, purpose, &key) {
+    let (id, material) = match material(by, purpose, key) {
         Ok(material) => (key.id(), material),
         Err(error) => return Err(call.failed(error)),
     };
@@ -258,7 +300,7 @@ fn material(by: Use, purpose: Purpose<'_>, key: &UserKey) -> Result<Material, Va
         Use::Encrypt | Use::Decrypt | Use::Reencrypt => {
             SecretPages::build(1, |_| Cipher::new(&derive::data_key(master_key, purpose))).map(Material::Values)
         }
-        Use::Index => {
+        Use::Index | Use::Lookup => {
             SecretPages::build(1, |_| BlindIndex::new(&derive::index_key(master_key, purpose))).map(Material::Index)
         }
         Use::WriteBlob | Use::ReadBlob => SecretPages::build(1, |_| {

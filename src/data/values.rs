@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use vault_core::audit::record::Action;
 use vault_core::data::client_blob;
 use vault_core::data::derive::Purpose;
-use vault_core::data::index::Bits;
+use vault_core::data::index::{Bits, BlindIndex};
 use vault_core::data::value::{self, BadBinding, Binding, CONTEXT_MAX, MAX_VALUE, SealError, Type};
 use zeroize::Zeroizing;
 
-use super::unlocked::{Material, Unlocked, Use, with_key};
+use super::unlocked::{Material, Unlocked, Use, with_key, with_lookup_key};
 use crate::error::{DataError, VaultError};
 use crate::identity::Caller;
 use crate::pg::varlena::Varlena;
@@ -118,10 +118,19 @@ pub fn blind_index(
     bits: Bits,
     key_version: Option<i32>,
 ) -> Result<Vec<u8>, VaultError> {
-    with_key(Use::Index, key_version, purpose, |key| match &key.material {
-        Material::Index(index) => Ok(index[0].of(text.as_bytes(), bits)),
+    with_key(Use::Index, key_version, purpose, |key| Ok(index(key).of(text.as_bytes(), bits)))
+}
+
+/// The index of a text under a key of the database, the same for every user.
+pub fn lookup_index(text: &str, purpose: Purpose<'_>, bits: Bits) -> Result<Vec<u8>, VaultError> {
+    with_lookup_key(purpose, |key| Ok(index(key).of(text.as_bytes(), bits)))
+}
+
+fn index(key: &Unlocked) -> &BlindIndex {
+    match &key.material {
+        Material::Index(index) => &index[0],
         _ => unreachable!("a key for indexes"),
-    })
+    }
 }
 
 /// Writes a blob as the predecessor's clients do.

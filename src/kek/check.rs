@@ -75,7 +75,7 @@ fn open_all(max_user_ids: usize) -> Result<Vec<Finding>, VaultError> {
         let finding = &mut findings[last];
         match table {
             Table::Vaults => finding.vaults += 1,
-            Table::OldKeys => finding.old_keys += 1,
+            Table::OldKeys | Table::DatabaseKeys => finding.old_keys += 1,
         }
         let is_named = finding.user_ids.iter().any(|user| user == wrap.user_id);
         if outcome != OPENS && finding.user_ids.len() < max_user_ids && !is_named {

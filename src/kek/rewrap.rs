@@ -172,7 +172,8 @@ fn batch(table: Table, after: &Position, size: i32) -> Result<Batch, VaultError>
         let nonces = Nonce::random_batch(locked.len()).map_err(|_| VaultError::NoRandomness)?;
         for (row, nonce) in locked.iter().zip(nonces) {
             let old = &row.wrap;
-            let context = WrapContext { user_id: old.user_id, key_version: old.key_version, kek_id: &active.id };
+            let context =
+                WrapContext { kind: old.kind, user_id: old.user_id, key_version: old.key_version, kek_id: &active.id };
             let sealed = wrapping::ring_opens(&ring, old)
                 .and_then(|master_key| wrapping::seal(kek, &context, &master_key, nonce));
             match sealed {

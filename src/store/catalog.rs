@@ -20,7 +20,7 @@ thread_local! {
             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
                 AND n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name \
             WHERE c.relname OPERATOR(pg_catalog.=) ANY \
-                ('{encryption_vaults,encryption_vault_audit,keks,grants,old_keys,erasures}'::pg_catalog.name[])) \
+                ('{encryption_vaults,encryption_vault_audit,keks,grants,old_keys,erasures,database_keys}'::pg_catalog.name[])) \
          SELECT 'table', c.relname::pg_catalog.text, c.oid::pg_catalog.text, pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text, \
             pg_catalog.concat(c.relkind, c.relpersistence), \
             pg_catalog.concat_ws(' ', CASE WHEN c.relrowsecurity THEN 'row-security' END, \

@@ -53,7 +53,10 @@ thread_local! {
                 FROM vault_ext.encryption_vaults WHERE wrapped_mk IS NOT NULL GROUP BY kek_id \
                 UNION ALL \
                 SELECT kek_id, 0, pg_catalog.count(*), pg_catalog.min(superseded_at) \
-                FROM vault_ext.old_keys WHERE wrapped_mk IS NOT NULL GROUP BY kek_id) w \
+                FROM vault_ext.old_keys WHERE wrapped_mk IS NOT NULL GROUP BY kek_id \
+                UNION ALL \
+                SELECT kek_id, 0, pg_catalog.count(*), pg_catalog.min(created_at) \
+                FROM vault_ext.database_keys GROUP BY kek_id) w \
             GROUP BY w.kek_id) u ON u.kek_id OPERATOR(pg_catalog.=) k.kek_id \
          ORDER BY k.first_seen DESC, 1"
     ) };

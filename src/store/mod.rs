@@ -2,6 +2,7 @@
 //! named: a caller's search_path cannot lead it elsewhere, and row-level security, triggers and partitioning all apply.
 
 pub mod catalog;
+pub mod database_keys;
 pub mod erasures;
 pub mod grants;
 pub mod keks;

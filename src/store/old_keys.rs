@@ -1,6 +1,6 @@
 //! The table of old keys: what a rotation has replaced and a user may still open.
 
-use vault_core::crypto::wrap::StoredWrap;
+use vault_core::crypto::wrap::{Kind, StoredWrap};
 
 use super::maintenance;
 use super::vaults::{NewWrap, Vault};
@@ -56,6 +56,7 @@ impl OldKey {
     pub fn stored<'a>(&'a self, user_id: &'a str) -> Option<StoredWrap<'a>> {
         let (wrapped_mk, wrap_iv) = self.wrap.as_ref()?;
         Some(StoredWrap {
+            kind: Kind::MasterKey,
             user_id,
             wrapped_mk,
             wrap_iv,

@@ -1,6 +1,6 @@
 //! Whole vaults, on their way to another server or from one. Only in maintenance.
 
-use vault_core::crypto::wrap::{StoredWrap, Wrap};
+use vault_core::crypto::wrap::{Kind, StoredWrap, Wrap};
 use vault_core::transfer::Recovery;
 
 use super::old_keys::State;
@@ -46,6 +46,7 @@ impl StoredKey {
     pub fn stored<'a>(&'a self, user_id: &'a str) -> Option<StoredWrap<'a>> {
         let (wrapped_mk, wrap_iv) = self.wrap.as_ref()?;
         Some(StoredWrap {
+            kind: Kind::MasterKey,
             user_id,
             wrapped_mk,
             wrap_iv,

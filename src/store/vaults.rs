@@ -1,6 +1,6 @@
 //! The table of vaults: one wrapped master key for each user.
 
-use vault_core::crypto::wrap::{StoredWrap, Wrap};
+use vault_core::crypto::wrap::{Kind, StoredWrap, Wrap};
 
 use super::{catalog, maintenance};
 use crate::pg::spi::{Arg, Rows, Statement};
@@ -87,6 +87,7 @@ impl Vault {
     /// The wrap of this row.
     pub fn stored<'a>(&'a self, user_id: &'a str) -> StoredWrap<'a> {
         StoredWrap {
+            kind: Kind::MasterKey,
             user_id,
             wrapped_mk: &self.wrapped_mk,
             wrap_iv: &self.wrap_iv,

@@ -1,6 +1,6 @@
 //! Every wrap of a database, of vaults and of old keys: what the functions on KEKs count, open and rewrap.
 
-use vault_core::crypto::wrap::{StoredWrap, Wrap};
+use vault_core::crypto::wrap::{Kind, StoredWrap, Wrap};
 
 use super::{catalog, maintenance};
 use crate::error::VaultError;
@@ -11,11 +11,13 @@ use crate::pg::spi::{Arg, Rows, Statement, Tid};
 pub enum Table {
     Vaults,
     OldKeys,
+    /// The keys of the database itself.
+    DatabaseKeys,
 }
 
 /// The tables that this database has: the old keys are new in 0.3.0.
 pub fn tables() -> &'static [Table] {
-    const ALL: [Table; 2] = [Table::Vaults, Table::OldKeys];
+    const ALL: [Table; 3] = [Table::Vaults, Table::OldKeys, Table::DatabaseKeys];
     if catalog::is_of_0_3() { &ALL } else { &ALL[..1] }
 }
 
@@ -29,10 +31,10 @@ struct Statements {
 }
 
 macro_rules! statements {
-    ($table:literal) => {
+    ($table:literal, $owner:literal) => {
         Statements {
             every: Statement::new(concat!(
-                "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.", $table, " \
+                "SELECT ", $owner, ", wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.", $table, " \
                  WHERE wrapped_mk IS NOT NULL"
             )),
             count_to_rewrap: Statement::new(concat!(
@@ -40,10 +42,10 @@ macro_rules! statements {
                  WHERE (kek_id OPERATOR(pg_catalog.<>) $1 OR format_version OPERATOR(pg_catalog.<>) 2) AND wrapped_mk IS NOT NULL"
             )),
             lock_to_rewrap: Statement::new(concat!(
-                "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version, ctid FROM vault_ext.", $table, " \
-                 WHERE user_id OPERATOR(pg_catalog.>=) $1 AND ROW(user_id, key_version) OPERATOR(pg_catalog.>) ROW($1, $2) \
+                "SELECT ", $owner, ", wrapped_mk, wrap_iv, format_version, kek_id, key_version, ctid FROM vault_ext.", $table, " \
+                 WHERE ", $owner, " OPERATOR(pg_catalog.>=) $1 AND ROW(", $owner, ", key_version) OPERATOR(pg_catalog.>) ROW($1, $2) \
                  AND (kek_id OPERATOR(pg_catalog.<>) $3 OR format_version OPERATOR(pg_catalog.<>) 2) AND wrapped_mk IS NOT NULL \
-                 ORDER BY user_id, key_version LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED"
+                 ORDER BY ", $owner, ", key_version LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED"
             )),
             rewrap: Statement::planned_once(concat!(
                 "UPDATE vault_ext.", $table, " AS v \
@@ -79,8 +81,8 @@ macro_rules! statements {
 }
 
 thread_local! {
-    static OF_VAULTS: Statements = const { statements!("encryption_vaults") };
-    static OF_OLD_KEYS: Statements = const { statements!("old_keys") };
+    static OF_VAULTS: Statements = const { statements!("encryption_vaults", "user_id") };
+    static OF_OLD_KEYS: Statements = const { statements!("old_keys", "user_id") };
     static BY_KEK: Statement = const { Statement::new(
         "SELECT kek_id, pg_catalog.count(*) FROM vault_ext.encryption_vaults \
          WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1) AND wrapped_mk IS NOT NULL GROUP BY kek_id ORDER BY kek_id"
@@ -90,9 +92,12 @@ thread_local! {
         "SELECT w.kek_id, pg_catalog.count(*) FROM ( \
             SELECT kek_id FROM vault_ext.encryption_vaults WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1) AND wrapped_mk IS NOT NULL \
             UNION ALL \
-            SELECT kek_id FROM vault_ext.old_keys WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1) AND wrapped_mk IS NOT NULL) w \
+            SELECT kek_id FROM vault_ext.old_keys WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1) AND wrapped_mk IS NOT NULL \
+            UNION ALL \
+            SELECT kek_id FROM vault_ext.database_keys WHERE kek_id OPERATOR(pg_catalog.=) ANY ($1)) w \
          GROUP BY w.kek_id ORDER BY w.kek_id"
     ) };
+    static OF_DATABASE_KEYS: Statements = const { statements!("database_keys", "name") };
     static OF_KEK: Statement = const { Statement::new(
         "SELECT user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.encryption_vaults \
          WHERE kek_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk IS NOT NULL LIMIT 8"
@@ -110,10 +115,19 @@ thread_local! {
 }
 
 impl Table {
+    /// What kind of keys it has.
+    fn kind(self) -> Kind {
+        match self {
+            Self::Vaults | Self::OldKeys => Kind::MasterKey,
+            Self::DatabaseKeys => Kind::DatabaseKey,
+        }
+    }
+
     fn with<T>(self, work: impl FnOnce(&Statements) -> T) -> T {
         match self {
             Self::Vaults => OF_VAULTS.with(work),
             Self::OldKeys => OF_OLD_KEYS.with(work),
+            Self::DatabaseKeys => OF_DATABASE_KEYS.with(work),
         }
     }
 }
@@ -121,8 +135,10 @@ impl Table {
 /// Shows up to eight wraps under a KEK to `look`, until it says true; whether it did, or None if there is no wrap.
 pub fn any_of_kek(kek_id: &str, look: impl FnMut(StoredWrap<'_>) -> bool) -> Option<bool> {
     let statement = if catalog::is_of_0_3() { &OF_KEK_AND_OLD } else { &OF_KEK };
-    let look_at =
-        |rows: &Rows| (rows.count() > 0).then(|| (0..rows.count()).filter_map(|row| stored_wrap(rows, row)).any(look));
+    let look_at = |rows: &Rows| {
+        (rows.count() > 0)
+            .then(|| (0..rows.count()).filter_map(|row| stored_wrap(Kind::MasterKey, rows, row)).any(look))
+    };
     maintenance::run(|| statement.with(|statement| statement.run(&[Arg::Text(kek_id)], look_at)))
 }
 
@@ -151,8 +167,9 @@ pub fn count_by_kek(kek_ids: &[String]) -> Vec<(String, i64)> {
     maintenance::run(|| statement.with(|statement| statement.run(&[Arg::TextArray(&kek_ids)], counts)))
 }
 
-fn stored_wrap(rows: &Rows, row: u64) -> Option<StoredWrap<'_>> {
+fn stored_wrap(kind: Kind, rows: &Rows, row: u64) -> Option<StoredWrap<'_>> {
     Some(StoredWrap {
+        kind,
         user_id: rows.text(row, 0)?,
         wrapped_mk: rows.text(row, 1)?,
         wrap_iv: rows.text(row, 2)?,
@@ -164,7 +181,8 @@ fn stored_wrap(rows: &Rows, row: u64) -> Option<StoredWrap<'_>> {
 
 /// Shows every wrap of a table to `look`.
 pub fn for_each(table: Table, mut look: impl FnMut(StoredWrap<'_>)) {
-    let look_at = |rows: &Rows| (0..rows.count()).filter_map(|row| stored_wrap(rows, row)).for_each(&mut look);
+    let look_at =
+        |rows: &Rows| (0..rows.count()).filter_map(|row| stored_wrap(table.kind(), rows, row)).for_each(&mut look);
     maintenance::run(|| table.with(|of| of.every.scan(look_at)));
 }
 
@@ -201,7 +219,8 @@ pub fn lock_to_rewrap<T>(
     let args = [Arg::Text(&after.user_id), Arg::Int4(after.key_version), Arg::Text(kek_id), Arg::Int4(limit)];
     table.with(|of| {
         of.lock_to_rewrap.run(&args, |rows| {
-            let locked = |row| Some(LockedWrap { wrap: stored_wrap(rows, row)?, place: rows.tid(row, 6)? });
+            let locked =
+                |row| Some(LockedWrap { wrap: stored_wrap(table.kind(), rows, row)?, place: rows.tid(row, 6)? });
             work(&rows.collect(locked))
         })
     })

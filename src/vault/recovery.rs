@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use vault_core::audit::record::Action;
 use vault_core::crypto::check::CheckValue;
 use vault_core::crypto::secret::MasterKey;
-use vault_core::crypto::wrap::{Nonce, WrapContext};
+use vault_core::crypto::wrap::{Kind, Nonce, WrapContext};
 use vault_core::data::recovery::{self, Challenges, NONCE_LEN, PROOF_LEN};
 use vault_core::identity::issuers::Purpose;
 
@@ -150,7 +150,8 @@ fn take_back(user: &str, vault: &RecoveryState, master_key: &MasterKey) -> Resul
     let (entry, kek) = ring.active();
     confirm(entry)?;
     let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
-    let context = WrapContext { user_id: user, key_version: vault.key_version, kek_id: &entry.id };
+    let context =
+        WrapContext { kind: Kind::MasterKey, user_id: user, key_version: vault.key_version, kek_id: &entry.id };
     let wrap = seal(kek, &context, master_key, nonce)?;
     done(vaults::take_back(user, &NewWrap { wrap: &wrap, kek_id: &entry.id, key_version: vault.key_version }))?;
     Ok(entry.id.clone())

@@ -62,7 +62,8 @@ fn try_to_move(ring: &Ring, old_user: &str, new_user: &str) -> Result<Option<Mov
     let bind_anew = |wrap: &StoredWrap<'_>| {
         let master_key = ring_opens(ring, wrap)?;
         let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
-        let context = WrapContext { user_id: new_user, key_version: wrap.key_version, kek_id: &entry.id };
+        let context =
+            WrapContext { kind: wrap.kind, user_id: new_user, key_version: wrap.key_version, kek_id: &entry.id };
         seal(kek, &context, &master_key, nonce)
     };
     let (key_version, wrap) = match &vault {

@@ -49,12 +49,13 @@ pub fn seal(public_key: &str, wanted: Wanted<'_>, key_version: Option<i32>) -> R
             Some(key_version) => open_version(&call, user, key_version)?,
             None => open_existing(&call, user)?.ok_or(VaultError::NoVault)?,
         };
-        let sealed = seal_to(&recipient, wanted, user, &key);
-        secret::scrub_after_cipher();
-        let Sealed { bytes, algorithm } = sealed?;
+        let Sealed { bytes, algorithm } = seal_to(&recipient, wanted, user, &key)?;
         let fingerprint = recipient.fingerprint().to_string();
         Ok(SealedKey { sealed: bytes, algorithm, fingerprint, key_version: key.key_version, kek_id: key.kek_id })
-    })?;
+    });
+    // All that had the key has returned: a move leaves the old place as it was.
+    secret::scrub_stack();
+    let sealed = sealed?;
     let context = match wanted {
         Wanted::Master => sealed.fingerprint.clone(),
         Wanted::Derived { purpose } => format!("{} {purpose}", sealed.fingerprint),

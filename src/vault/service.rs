@@ -2,6 +2,7 @@
 
 use pgrx::datum::Interval;
 use vault_core::audit::record::Action;
+use vault_core::crypto::wrap::Kind;
 use vault_core::identity::issuers::Purpose;
 
 use super::call::Call;
@@ -191,7 +192,7 @@ fn replace(call: &Call, ring: &Ring, user: &str, vault: &Vault, old: OldKey) -> 
     call.refuse_revoked(vault.tokens_valid_from.flatten())?;
     ring_opens(ring, &vault.stored(user))?;
     let version = vault.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?;
-    let (key, wrap) = mint(ring, user, version)?;
+    let (key, wrap) = mint(ring, Kind::MasterKey, user, version)?;
     let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: version };
     if !vaults::replace(user, vault, &new) {
         return Ok(None);
@@ -208,7 +209,7 @@ fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
     vaults::begin_write();
     let ring = ring::current()?;
     let insert = |version| {
-        let (key, wrap) = mint(&ring, user, version)?;
+        let (key, wrap) = mint(&ring, Kind::MasterKey, user, version)?;
         let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: key.key_version };
         Ok(vaults::insert(user, &new).then_some(key))
     };

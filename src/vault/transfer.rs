@@ -3,7 +3,7 @@
 
 use vault_core::audit::record::Action;
 use vault_core::crypto::secret::MasterKey;
-use vault_core::crypto::wrap::{Nonce, Wrap, WrapContext};
+use vault_core::crypto::wrap::{Kind, Nonce, Wrap, WrapContext};
 use vault_core::transfer::{Bundle, ExportError, KeyVersion, OpenError, Target, VaultRecord};
 
 use super::call::Call;
@@ -56,17 +56,17 @@ pub fn export(user: String, kek_id: &str, public_key: &str) -> Result<String, Va
         call.record(403, None, Some(&format!("{} {fingerprint}", error.context())))?;
         return Err(error.into());
     }
-    let (bundle, current) = call.attempt(|user| {
+    let exported = call.attempt(|user| {
         let (record, current) = with_newest_ring(|ring| record_of(ring, user))?;
-        let bundle = target.seal(&record);
-        drop(record);
-        secret::scrub_after_cipher();
-        let bundle = bundle.map_err(|error| match error {
+        let bundle = target.seal(&record).map_err(|error| match error {
             ExportError::Record(error) => TransferError::Record(error).into(),
             ExportError::Rng(_) => VaultError::NoRandomness,
         })?;
         Ok((bundle, current))
-    })?;
+    });
+    // All that had keys has returned: a move leaves the old place as it was.
+    secret::scrub_stack();
+    let (bundle, current) = exported?;
     let key = KeyId { kek_id: &current.kek_id, key_version: current.key_version };
     call.record(200, Some(key), Some(&fingerprint))?;
     Ok(bundle)
@@ -136,9 +136,10 @@ pub fn import(bundle: &str) -> Result<String, VaultError> {
     let mut call = Call::without_user(Action::Import)?;
     let (record, fingerprint) = call.attempt(|_| open(bundle))?;
     call.concern(record.user_id.clone());
-    let placed = call.attempt(|_| place(&Vault::new(&record)?))?;
+    let placed = call.attempt(|_| place(&Vault::new(&record)?));
     drop(record);
-    match placed {
+    secret::scrub_stack();
+    match placed? {
         Placed::New(Place { kek_id, key_version }) => {
             repeat::note_change(call.user());
             call.record_change(201, Some(KeyId { kek_id: &kek_id, key_version }), Some(&fingerprint))?;
@@ -269,7 +270,12 @@ fn try_to_place(ring: &Ring, vault: &Vault<'_>) -> Result<Option<Placed>, VaultE
     confirm(entry)?;
     let wrap = |key_version, master_key: &MasterKey| -> Result<Wrap, VaultError> {
         let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
-        seal(kek, &WrapContext { user_id: user, key_version, kek_id: &entry.id }, master_key, nonce)
+        seal(
+            kek,
+            &WrapContext { kind: Kind::MasterKey, user_id: user, key_version, kek_id: &entry.id },
+            master_key,
+            nonce,
+        )
     };
     let key_version = vault.current.number;
     let current = vault.current.master_key.as_ref().map(|key| wrap(key_version, key)).transpose()?;

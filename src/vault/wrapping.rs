@@ -3,7 +3,7 @@
 use vault_core::audit::kek_registration::{Candidate, Known};
 use vault_core::crypto::secret::MasterKey;
 use vault_core::crypto::wrap::StoredWrap;
-use vault_core::crypto::wrap::{FORMAT_2, Kek, Nonce, Wrap, WrapContext};
+use vault_core::crypto::wrap::{FORMAT_2, Kek, Kind, Nonce, Wrap, WrapContext};
 use vault_core::keyring::Entry;
 
 use super::key::{Released, UserKey};
@@ -37,12 +37,12 @@ pub fn ring_opens(ring: &Ring, wrap: &StoredWrap<'_>) -> Result<MasterKey, Vault
 }
 
 /// A fresh key and its wrap under the active KEK. Only after `vaults::begin_write` and with a ring taken after that.
-pub(super) fn mint(ring: &Ring, user: &str, key_version: i32) -> Result<(UserKey, Wrap), VaultError> {
+pub(super) fn mint(ring: &Ring, kind: Kind, user: &str, key_version: i32) -> Result<(UserKey, Wrap), VaultError> {
     let (entry, kek) = ring.active();
     confirm(entry)?;
     let master_key = MasterKey::random().map_err(|_| VaultError::NoRandomness)?;
     let nonce = Nonce::random().map_err(|_| VaultError::NoRandomness)?;
-    let context = WrapContext { user_id: user, key_version, kek_id: &entry.id };
+    let context = WrapContext { kind, user_id: user, key_version, kek_id: &entry.id };
     let wrap = seal(kek, &context, &master_key, nonce)?;
     let released = Released::MasterKey(master_key);
     Ok((UserKey { released, format_version: FORMAT_2, kek_id: entry.id.clone(), key_version }, wrap))

@@ -10,8 +10,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{
-    Cluster, Db, assert_no_secrets_in_files, eventually, expect_vault_error, fetch, init, kek, keyring_line, rotate,
-    server_command,
+    Cluster, Db, assert_no_secrets_in_files, decode, eventually, expect_vault_error, fetch, init, kek, keyring_line,
+    rotate, server_command,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -243,6 +243,55 @@ fn the_core_of_an_administrator_s_backend_holds_no_kek() {
         allow_cores(&cluster);
         assert_no_kek(&kill_and_take_core(&cluster, process, Signal::ABORT), "marker-of-the-session", &keks());
     }
+}
+
+/// The import key of a KEK, and what HKDF computes it from.
+fn import_secrets(kek: &[u8]) -> [Vec<u8>; 2] {
+    let sign = |key: &[u8], message: &[u8]| {
+        ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), message).as_ref().to_vec()
+    };
+    let extracted = sign(&[], kek);
+    let import_key = sign(&extracted, b"vault_ext.import-key.v1\x01");
+    [extracted, import_key]
+}
+
+#[test]
+fn the_core_of_a_backend_that_sealed_and_moved_keys_holds_none() {
+    let cluster = server(|cluster| {
+        let path = cluster.write_kek("keyring", keyring(), 0o600);
+        cluster.configure(&format!("vault_ext.kek_file = '{}'", path.display()));
+    });
+    let db = cluster.database("d");
+    let mut app = db.app_for("alice");
+    let keys = [init(&mut app).unwrap(), rotate(&mut app).unwrap()].map(|key| decode(&key.master_key));
+    let import_key = db.conn("wire_admin").query_one("SELECT * FROM vault_import_key()", &[]).unwrap();
+    let (kek_id, public_key): (String, String) = (import_key.get(0), import_key.get(1));
+    let fingerprint: String = import_key.get(2);
+    db.force(&format!("ALTER DATABASE d SET vault_ext.export_recipients = '{fingerprint}'"));
+    let rsa = include_str!("../../crates/vault_core/src/seal/keys/rsa_2048_public.pem");
+    // A superuser may be the user and the administrator in one session.
+    let mut client = db.superuser();
+    client.batch_execute("SET application_name = 'marker-of-the-session'; SET app.current_user_id = 'alice'").unwrap();
+    client.query("SELECT * FROM vault_import_key()", &[]).unwrap();
+    for recipient in [public_key.as_str(), rsa] {
+        client.query("SELECT vault_seal_master_key($1)", &[&recipient]).unwrap();
+        client.query("SELECT vault_seal_master_key($1, 1)", &[&recipient]).unwrap();
+        client.query("SELECT vault_seal_derived_key($1, 'files'::text)", &[&recipient]).unwrap();
+        client.query("SELECT vault_seal_derived_key($1, ''::bytea, 'info')", &[&recipient]).unwrap();
+    }
+    let sql = "SELECT vault_export('alice', $1, $2)";
+    let bundle: String = client.query_one(sql, &[&kek_id, &public_key]).unwrap().get(0);
+    for _ in 0..2 {
+        client.query("SELECT vault_import($1)", &[&bundle]).unwrap();
+        client.query("SELECT vault_erase('alice')", &[]).unwrap();
+    }
+    let process = backend_pid(&mut client);
+    assert!(in_memory(process, &kek(KEKS[0])));
+    allow_cores(&cluster);
+    let core = kill_and_take_core(&cluster, process, Signal::ABORT);
+    let secrets: Vec<_> = keys.into_iter().chain(import_secrets(&kek(KEKS[0]))).collect();
+    assert_no_secrets_in_files(&[&core], &secrets);
+    assert_no_kek(&core, "marker-of-the-session", &keks());
 }
 
 #[test]

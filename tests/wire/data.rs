@@ -544,3 +544,54 @@ fn a_token_needs_the_scope_of_use() {
     db.conn("wire_admin").execute("SELECT vault_revoke_tokens('u-alice')", &[]).unwrap();
     expect_vault_error(decrypt(&mut app, &value, PLACE), "28000");
 }
+
+#[test]
+fn a_lookup_index_is_the_same_for_all_users_and_outlives_a_rewrap() {
+    let cluster = crate::keyring::cluster(&[("k1", 1)]);
+    let db = cluster.database("d");
+    let index = |app: &mut Client, value: &str| -> Vec<u8> {
+        get(app, "SELECT vault_lookup_index($1, 'users.email')", &[&value]).unwrap()
+    };
+    // The first call makes the key. A rollback takes it back, in the session that has used it, too.
+    let mut nobody = db.conn("wire_crypt");
+    let mut tx = nobody.transaction().unwrap();
+    let mut savepoint = tx.savepoint("s").unwrap();
+    let lost: Vec<u8> = get(&mut savepoint, "SELECT vault_lookup_index('a@example.org', 'users.email')", &[]).unwrap();
+    savepoint.rollback().unwrap();
+    let kept: Vec<u8> = get(&mut tx, "SELECT vault_lookup_index('a@example.org', 'users.email')", &[]).unwrap();
+    tx.commit().unwrap();
+    assert_ne!(lost, kept);
+    for mut app in [db.conn("wire_crypt"), crypt_for(&db, "alice"), db.app_for("bob")] {
+        assert_eq!(index(&mut app, "a@example.org"), kept);
+        assert_ne!(index(&mut app, "b@example.org"), kept);
+    }
+    let other: Vec<u8> = get(&mut nobody, "SELECT vault_lookup_index('a@example.org', 'other', 64)", &[]).unwrap();
+    assert!(other.len() == 8 && other[..] != kept[..8]);
+    let rows = db.audit_where("action = 'index'");
+    assert!(rows.iter().all(|row| row.user_id.is_none() && row.status == 200), "{rows:?}");
+    // Its KEK counts, and a rewrap takes it along.
+    crate::keyring::switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
+    let of = |kek: &str| -> (i64, bool) {
+        let sql = "SELECT old_keys, safe_to_remove FROM vault_kek_status() WHERE kek_id = $1";
+        let row = db.conn("wire_admin").query_one(sql, &[&kek]).unwrap();
+        (row.get(0), row.get(1))
+    };
+    assert_eq!(of("k1"), (1, false));
+    assert_eq!(crate::keyring::rewrap(&db, 10).unwrap(), (1, 0, 0));
+    assert_eq!((of("k1"), of("k2")), ((0, true), (1, false)));
+    crate::keyring::switch(&db, &[("k2", 2)]).unwrap();
+    assert_eq!(index(&mut db.conn("wire_crypt"), "a@example.org"), kept);
+    let checked: i64 = db
+        .conn("wire_admin")
+        .query_one("SELECT sum(old_keys)::bigint FROM vault_check() WHERE outcome = 'opens'", &[])
+        .unwrap()
+        .get(0);
+    assert_eq!(checked, 1);
+    // Nobody gets the key itself: a user of that name has another one.
+    init(&mut db.app_for("lookup-index")).unwrap();
+    db.force(
+        "UPDATE vault_ext.encryption_vaults v SET wrapped_mk = k.wrapped_mk, wrap_iv = k.wrap_iv FROM vault_ext.database_keys k
+         WHERE v.user_id = 'lookup-index'",
+    );
+    expect_vault_error(fetch(&mut db.app_for("lookup-index")), "XX001");
+}

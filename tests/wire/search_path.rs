@@ -66,6 +66,8 @@ fn no_call_reaches_a_twin_in_the_callers_search_path() {
         "CREATE TABLE users (id text); GRANT ALL ON users TO wire_app; INSERT INTO users VALUES ('alice');
          CREATE TRIGGER erase AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION vault_erase_on_delete('id')",
     );
+    let fingerprint: String = db.value("SELECT fingerprint FROM vault_import_key()");
+    db.force(&format!("ALTER DATABASE {} SET vault_ext.export_recipients = '{fingerprint}'", db.name));
     make_twins(&db);
     // This applies to every session of the database, including the audit writer.
     db.force(&format!("ALTER DATABASE \"{}\" SET search_path = evil, pg_catalog, public", db.name));
@@ -87,6 +89,12 @@ fn no_call_reaches_a_twin_in_the_callers_search_path() {
         "SELECT vault_revoke_grant(1)",
         "SELECT vault_grant(NULL, 'wire_service', '1 day', 'a test', 3)",
         "SELECT * FROM vault_ext.own_grants",
+        "SELECT vault_seal_master_key('W97SEWH7RyiC/6n1DwmsIKgFu8v1ZVuAfKy2ITNX+XY=', 1)",
+        "SELECT vault_seal_derived_key('W97SEWH7RyiC/6n1DwmsIKgFu8v1ZVuAfKy2ITNX+XY=', 'files')",
+        "SELECT vault_decrypt_text(vault_encrypt('x', 'c'), 'c')",
+        "SELECT vault_reencrypt(vault_encrypt('x', 'c'), 'c')",
+        "SELECT vault_blind_index('x', 'y')",
+        "SELECT vault_derive_key('x', 2)",
         "SELECT * FROM vault_ext.own_audit",
         "DELETE FROM public.users",
         "SELECT vault_init()",
@@ -115,6 +123,10 @@ fn no_call_reaches_a_twin_in_the_callers_search_path() {
         "SELECT * FROM vault_ext.keks",
         "SELECT * FROM vault_health()",
         "SELECT vault_rename_user('alice', 'alicia')",
+        "CREATE TEMP TABLE moving AS SELECT vault_export('alicia', kek_id, public_key) AS bundle FROM vault_import_key()",
+        "SELECT vault_import(bundle) FROM moving",
+        "SELECT vault_erase('alicia')",
+        "SELECT vault_import(bundle) FROM moving",
         "SELECT vault_erase('alicia')",
         "SELECT vault_purge_audit('1 day')",
     ] {
@@ -124,7 +136,7 @@ fn no_call_reaches_a_twin_in_the_callers_search_path() {
     db.force(&format!("ALTER DATABASE \"{}\" RESET search_path", db.name));
     let format: i16 = db.value("SELECT format_version FROM vault_ext.encryption_vaults WHERE user_id = 'old'");
     assert_eq!(format, 2, "the rewrap converted the row");
-    assert_eq!(db.audit_of("alice").len(), 17);
+    assert_eq!(db.audit_of("alice").len(), 25);
 }
 
 #[test]

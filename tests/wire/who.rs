@@ -111,6 +111,7 @@ fn call_of(name: &str) -> &'static str {
         "vault_derive_key(text,integer)" => "SELECT vault_derive_key('x'::text)",
         "vault_derive_key(bytea,text)" => "SELECT vault_derive_key('x'::bytea, 'x')",
         "vault_blind_index(text,text,integer,integer)" => "SELECT vault_blind_index('x', 'x')",
+        "vault_lookup_index(text,text,integer)" => "SELECT vault_lookup_index('x', 'x')",
         "vault_client_blob(jsonb)" => "SELECT vault_client_blob('1')",
         "vault_open_client_blob(text,integer)" => "SELECT vault_open_client_blob('x')",
         "vault_rotate(boolean)" => "SELECT vault_rotate(false)",
@@ -155,6 +156,11 @@ fn uses_of(relation: &str) -> Vec<(&'static str, String)> {
         "vault_ext.old_keys" => (
             "(user_id, key_version, wrapped_mk, wrap_iv, format_version, kek_id, state, superseded_at) VALUES ('alice', 7,
                 repeat('A', 64), repeat('A', 32), 2, 'wire-1', 'decrypt_only', now()) ON CONFLICT DO NOTHING",
+            "wrapped_mk = repeat('A', 64)",
+        ),
+        "vault_ext.database_keys" => (
+            "(name, wrapped_mk, wrap_iv, format_version, kek_id)
+                VALUES ('lookup-index', repeat('A', 64), repeat('A', 32), 2, 'wire-1') ON CONFLICT DO NOTHING",
             "wrapped_mk = repeat('A', 64)",
         ),
         "vault_ext.erasures" => (

@@ -2,16 +2,17 @@
 //! extension reads the facts.
 
 /// The tables that the promises rest on.
-pub const TABLES: [&std::ffi::CStr; 6] =
-    [c"encryption_vaults", c"encryption_vault_audit", c"keks", c"grants", c"old_keys", c"erasures"];
+pub const TABLES: [&std::ffi::CStr; 7] =
+    [c"encryption_vaults", c"encryption_vault_audit", c"keks", c"grants", c"old_keys", c"erasures", c"database_keys"];
 
 const VAULTS: &str = "encryption_vaults";
 const TRAIL: &str = "encryption_vault_audit";
-/// Since 0.3.0, like the two after it.
+/// Since 0.3.0, like the three after it.
 const GRANTS: &str = "grants";
 const OLD_KEYS: &str = "old_keys";
 const ERASURES: &str = "erasures";
-const SINCE_0_3: [&str; 3] = [GRANTS, OLD_KEYS, ERASURES];
+const DATABASE_KEYS: &str = "database_keys";
+const SINCE_0_3: [&str; 4] = [GRANTS, OLD_KEYS, ERASURES, DATABASE_KEYS];
 const OWNER: &str = "vault_ext_owner";
 
 /// A fact of the catalogs, as `store::catalog` reads it.
@@ -89,7 +90,7 @@ type ExpectedPolicy = (&'static str, &'static str, &'static str, &'static str, &
 const INSERT_SINCE_0_3: &str = "encryption_vaults_vault_maintenance_insert";
 
 /// The policies of sql/040_policies.sql. Maintenance looks for its own policies by itself (`store::all_vaults_are_visible`).
-const POLICIES: [ExpectedPolicy; 30] = [
+const POLICIES: [ExpectedPolicy; 33] = [
     (VAULTS, "encryption_vaults_user_isolation", "r", OWNER, ISOLATION, "", true),
     (VAULTS, "encryption_vaults_user_isolation_insert", "a", OWNER, "", ISOLATION, true),
     (VAULTS, "encryption_vaults_user_isolation_update", "w", OWNER, ISOLATION, ISOLATION, true),
@@ -115,6 +116,9 @@ const POLICIES: [ExpectedPolicy; 30] = [
     (OLD_KEYS, "old_keys_vault_maintenance_insert", "a", OWNER, "", MAINTENANCE, true),
     (OLD_KEYS, "old_keys_vault_maintenance_update", "w", OWNER, MAINTENANCE, MAINTENANCE, true),
     (OLD_KEYS, "old_keys_vault_maintenance_delete", "d", OWNER, MAINTENANCE, "", true),
+    (DATABASE_KEYS, "database_keys_vault_maintenance", "r", OWNER, MAINTENANCE, "", true),
+    (DATABASE_KEYS, "database_keys_vault_maintenance_insert", "a", OWNER, "", MAINTENANCE, true),
+    (DATABASE_KEYS, "database_keys_vault_maintenance_update", "w", OWNER, MAINTENANCE, MAINTENANCE, true),
     (ERASURES, "erasures_vault_maintenance", "r", OWNER, MAINTENANCE, "", true),
     (ERASURES, "erasures_vault_maintenance_insert", "a", OWNER, "", MAINTENANCE, true),
     (ERASURES, "erasures_vault_maintenance_update", "w", OWNER, MAINTENANCE, MAINTENANCE, true),
@@ -141,6 +145,7 @@ fn columns(table: &str) -> &'static [&'static str] {
         OLD_KEYS => &[
             "user_id key_version wrapped_mk wrap_iv format_version kek_id state superseded_at destroy_after destroyed_at",
         ],
+        DATABASE_KEYS => &["name key_version wrapped_mk wrap_iv format_version kek_id created_at"],
         ERASURES => &[
             "id user_id reason scheduled_by scheduled_at erase_after vault_created_at cancelled_by cancelled_at erased_at kek_ids",
         ],
@@ -187,6 +192,7 @@ pub fn problems(facts: &[Fact]) -> Vec<Problem> {
                     match table.as_str() {
                         VAULTS | OLD_KEYS => "user_id",
                         TRAIL | GRANTS | ERASURES => "id",
+                        DATABASE_KEYS => "name",
                         _ => "kek_id",
                     }
                 ),

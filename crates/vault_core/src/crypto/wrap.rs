@@ -12,8 +12,8 @@
 //! All lengths and numbers are big-endian:
 //! ```text
 //! 17 bytes   "vault_ext.wrap.v2"                      FORMAT_TAG
-//! u16        10
-//! 10 bytes   "master-key"                             the purpose of the wrap
+//! u16        length of the purpose in bytes
+//!            "master-key" or "database-key"           the kind of key in the wrap
 //! u16        length of user_id in bytes, 1 to 255
 //!            user_id, UTF-8
 //! u32        key_version, 1 to 2147483647
@@ -48,14 +48,34 @@ pub const USER_ID_MAX: usize = 255;
 /// The most bytes that a `kek_id` may have.
 pub const KEK_ID_MAX: usize = 64;
 
-const PURPOSE: &str = "master-key";
+/// The longest purpose.
+const PURPOSE_MAX: usize = 12;
 const KEY_LEN: usize = 32;
 const TAG_LEN: usize = 16;
 const NONCE_LEN: usize = 24;
 
+/// What kind of key is in a wrap; none can be taken for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A user's.
+    MasterKey,
+    /// The database's own, for what concerns no single user. Its name stands in the place of the user's id.
+    DatabaseKey,
+}
+
+impl Kind {
+    fn purpose(self) -> &'static str {
+        match self {
+            Self::MasterKey => "master-key",
+            Self::DatabaseKey => "database-key",
+        }
+    }
+}
+
 /// The row that a wrap is bound to.
 #[derive(Clone, Copy)]
 pub struct WrapContext<'a> {
+    pub kind: Kind,
     /// 1 to 255 bytes.
     pub user_id: &'a str,
     /// 1 or more.
@@ -136,7 +156,7 @@ impl Kek {
     /// # Errors
     /// [`BadContext`] if `context` is out of bounds.
     pub fn wrap(&self, master_key: &MasterKey, nonce: Nonce, context: &WrapContext<'_>) -> Result<Wrap, BadContext> {
-        let aad = aad(PURPOSE, context).ok_or(BadContext)?;
+        let aad = aad(context.kind.purpose(), context).ok_or(BadContext)?;
         Ok(self.seal(master_key, &nonce.0, &aad))
     }
 
@@ -168,7 +188,7 @@ impl Kek {
         wrap_iv: &str,
         context: &WrapContext<'_>,
     ) -> Result<MasterKey, DoesNotOpen> {
-        let aad = aad(PURPOSE, context).ok_or(DoesNotOpen)?;
+        let aad = aad(context.kind.purpose(), context).ok_or(DoesNotOpen)?;
         let sealed: [u8; KEY_LEN + TAG_LEN] = decode(wrapped_mk)?;
         let (body, tag) = sealed.split_at(KEY_LEN);
         let tag = tag.try_into().map_err(|_| DoesNotOpen)?;
@@ -198,14 +218,14 @@ fn decode<const N: usize>(text: &str) -> Result<[u8; N], DoesNotOpen> {
     if len == N { Ok(bytes) } else { Err(DoesNotOpen) }
 }
 
-const AAD_MAX: usize = FORMAT_TAG.len() + 2 + PURPOSE.len() + 2 + USER_ID_MAX + 4 + 2 + KEK_ID_MAX;
+const AAD_MAX: usize = FORMAT_TAG.len() + 2 + PURPOSE_MAX + 2 + USER_ID_MAX + 4 + 2 + KEK_ID_MAX;
 
 /// The AAD of format 2; `None` if a part is out of its bounds.
 fn aad(purpose: &str, context: &WrapContext<'_>) -> Option<Aad<AAD_MAX>> {
     let key_version = u32::try_from(context.key_version).ok().filter(|&version| version >= 1)?;
     let mut aad = Aad::new();
     aad.push(FORMAT_TAG);
-    aad.push_part(purpose, PURPOSE.len())?;
+    aad.push_part(purpose, PURPOSE_MAX)?;
     aad.push_part(context.user_id, USER_ID_MAX)?;
     aad.push(&key_version.to_be_bytes());
     aad.push_part(context.kek_id, KEK_ID_MAX)?;
@@ -215,6 +235,7 @@ fn aad(purpose: &str, context: &WrapContext<'_>) -> Option<Aad<AAD_MAX>> {
 /// A wrap in place, with all that it is bound to.
 #[derive(Clone, Copy)]
 pub struct StoredWrap<'a> {
+    pub kind: Kind,
     pub user_id: &'a str,
     pub wrapped_mk: &'a str,
     pub wrap_iv: &'a str,
@@ -225,7 +246,7 @@ pub struct StoredWrap<'a> {
 
 impl<'a> StoredWrap<'a> {
     pub fn context(&self) -> WrapContext<'a> {
-        WrapContext { user_id: self.user_id, key_version: self.key_version, kek_id: self.kek_id }
+        WrapContext { kind: self.kind, user_id: self.user_id, key_version: self.key_version, kek_id: self.kek_id }
     }
 }
 

@@ -3,10 +3,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+const PURPOSE: &str = "master-key";
+
 const CONTEXT: WrapContext<'_> = row("user-1", 1, "env-v1");
 
 const fn row<'a>(user_id: &'a str, key_version: i32, kek_id: &'a str) -> WrapContext<'a> {
-    WrapContext { user_id, key_version, kek_id }
+    WrapContext { kind: Kind::MasterKey, user_id, key_version, kek_id }
 }
 
 fn counting(first: u8) -> [u8; 32] {
@@ -254,4 +256,15 @@ proptest! {
         };
         prop_assert_eq!(a == b, bytes(&a) == bytes(&b));
     }
+}
+
+#[test]
+fn a_key_of_one_kind_is_not_taken_for_another() {
+    let kek = Kek::new(&KekBytes::from_slice(&[7; 32]).expect("32 bytes"));
+    let key = MasterKey::from_slice(&[9; 32]).expect("32 bytes");
+    let of_database = WrapContext { kind: Kind::DatabaseKey, ..CONTEXT };
+    let wrap = kek.wrap(&key, Nonce::random().expect("a nonce"), &of_database).expect("a wrap");
+    let open = |context| kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), context).is_ok();
+    assert!(open(&of_database));
+    assert!(!open(&CONTEXT));
 }
