@@ -202,6 +202,6 @@ SELECT pg_catalog.pg_extension_config_dump('vault_ext.keks', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.grants', 'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) grantee::pg_catalog.oid)');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.grants_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.old_keys', '');
-SELECT pg_catalog.pg_extension_config_dump('vault_ext.database_keys', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.erasures', '');
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.erasures_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.database_keys', '');
