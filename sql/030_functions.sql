@@ -95,6 +95,26 @@ COMMENT ON FUNCTION vault_restore_key_version(integer) IS 'opens an old version 
 
 -- recovery code and zero-knowledge mode --------------------------------------------------------------------------------
 
+CREATE FUNCTION vault_set_recovery(recovery_wrapped_mk text, recovery_iv text) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_set_recovery_wrapper';
+COMMENT ON FUNCTION vault_set_recovery(text, text) IS 'keeps a wrap of the user''s key that only the recovery code opens, in place of an earlier one';
+
+CREATE FUNCTION vault_clear_recovery() RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_clear_recovery_wrapper';
+COMMENT ON FUNCTION vault_clear_recovery() IS 'removes the recovery wrap, so that the code opens nothing any more; false if there was none; 55000 in zero-knowledge mode';
+
+CREATE FUNCTION vault_recovery_challenge() RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_recovery_challenge_wrapper';
+COMMENT ON FUNCTION vault_recovery_challenge() IS '32 random bytes for the proof that the stored recovery wrap opens; they count once, in this session; not audited';
+
+CREATE FUNCTION vault_enable_zero_knowledge(proof bytea DEFAULT NULL) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_enable_zero_knowledge_wrapper';
+COMMENT ON FUNCTION vault_enable_zero_knowledge(bytea) IS 'lets the server forget the user''s key: only the recovery code opens it then; proof is HMAC-SHA256 of the key over vault_ext.recovery-proof.v1 and the challenge; false if it is so already';
+
+CREATE FUNCTION vault_disable_zero_knowledge(master_key text) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_disable_zero_knowledge_wrapper';
+COMMENT ON FUNCTION vault_disable_zero_knowledge(text) IS 'gives the user''s key back to the server; bind it as a parameter; 42501 for any other key; false if the server has it already';
+
 -- use in SQL -----------------------------------------------------------------------------------------------------------
 
 -- Not SECURITY DEFINER: only the first call of a transaction touches the tables, and it switches to vault_ext_owner by itself.
@@ -365,6 +385,8 @@ BEGIN
         'vault_reencrypt(bytea, text, text)', 'vault_ciphertext_version(bytea)', 'vault_derive_key(text, integer)',
         'vault_derive_key(bytea, text)', 'vault_blind_index(text, text, integer, integer)', 'vault_client_blob(jsonb)',
         'vault_open_client_blob(text, integer)',
+        'vault_set_recovery(text, text)', 'vault_clear_recovery()', 'vault_recovery_challenge()', 'vault_enable_zero_knowledge(bytea)',
+        'vault_disable_zero_knowledge(text)',
         'vault_init(text)', 'vault_get_master_key(text)', 'vault_rotate(text)', 'vault_status(text)', 'vault_user_id()', 'vault_claims()',
         'vault_whoami()', 'vault_login(text)', 'vault_session()', 'vault_challenge()',
         'vault_grant(text, regrole, interval, text, integer, timestamptz)', 'vault_grant_for(text, regrole, interval, text, integer, timestamptz)',

@@ -33,6 +33,16 @@ BEGIN
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_disable_key_version_wrapper';
     CREATE FUNCTION vault_restore_key_version(key_version integer) RETURNS boolean
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_restore_key_version_wrapper';
+    CREATE FUNCTION vault_set_recovery(recovery_wrapped_mk text, recovery_iv text) RETURNS void
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_set_recovery_wrapper';
+    CREATE FUNCTION vault_clear_recovery() RETURNS boolean
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_clear_recovery_wrapper';
+    CREATE FUNCTION vault_recovery_challenge() RETURNS bytea
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_recovery_challenge_wrapper';
+    CREATE FUNCTION vault_enable_zero_knowledge(proof bytea DEFAULT NULL) RETURNS boolean
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_enable_zero_knowledge_wrapper';
+    CREATE FUNCTION vault_disable_zero_knowledge(master_key text) RETURNS boolean
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_disable_zero_knowledge_wrapper';
     CREATE FUNCTION vault_encrypt(plaintext bytea, context text, purpose text DEFAULT 'data') RETURNS bytea
         LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_encrypt_bytea_wrapper';
     CREATE FUNCTION vault_encrypt(plaintext text, context text, purpose text DEFAULT 'data') RETURNS bytea
@@ -164,6 +174,11 @@ COMMENT ON FUNCTION vault_get_key_version(integer) IS 'one version of the user''
 COMMENT ON FUNCTION vault_retire_key_version(integer, interval) IS 'closes an old version at once, to be destroyed after the wait; gives that time';
 COMMENT ON FUNCTION vault_disable_key_version(integer) IS 'closes an old version until it is restored; false if it was disabled before';
 COMMENT ON FUNCTION vault_restore_key_version(integer) IS 'opens an old version again that is disabled or to be destroyed; false if it is open';
+COMMENT ON FUNCTION vault_set_recovery(text, text) IS 'keeps a wrap of the user''s key that only the recovery code opens, in place of an earlier one';
+COMMENT ON FUNCTION vault_clear_recovery() IS 'removes the recovery wrap, so that the code opens nothing any more; false if there was none; 55000 in zero-knowledge mode';
+COMMENT ON FUNCTION vault_recovery_challenge() IS '32 random bytes for the proof that the stored recovery wrap opens; they count once, in this session; not audited';
+COMMENT ON FUNCTION vault_enable_zero_knowledge(bytea) IS 'lets the server forget the user''s key: only the recovery code opens it then; proof is HMAC-SHA256 of the key over vault_ext.recovery-proof.v1 and the challenge; false if it is so already';
+COMMENT ON FUNCTION vault_disable_zero_knowledge(text) IS 'gives the user''s key back to the server; bind it as a parameter; 42501 for any other key; false if the server has it already';
 COMMENT ON FUNCTION vault_encrypt(bytea, text, text) IS 'encrypts under the user''s current key; the context binds the place (table, column, row)';
 COMMENT ON FUNCTION vault_encrypt(text, text, text) IS 'the same for a text';
 COMMENT ON FUNCTION vault_encrypt(jsonb, text, text) IS 'the same for a jsonb';
@@ -218,6 +233,11 @@ ALTER ROUTINE vault_get_key_version(integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_retire_key_version(integer, interval) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_disable_key_version(integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_restore_key_version(integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_set_recovery(text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_clear_recovery() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_recovery_challenge() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_enable_zero_knowledge(bytea) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_disable_zero_knowledge(text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_encrypt(bytea, text, text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_encrypt(text, text, text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_encrypt(jsonb, text, text) OWNER TO vault_ext_owner;
@@ -478,6 +498,11 @@ BEGIN
             'vault_retire_key_version(integer, interval)',
             'vault_disable_key_version(integer)',
             'vault_restore_key_version(integer)',
+            'vault_set_recovery(text, text)',
+            'vault_clear_recovery()',
+            'vault_recovery_challenge()',
+            'vault_enable_zero_knowledge(bytea)',
+            'vault_disable_zero_knowledge(text)',
             'vault_encrypt(bytea, text, text)',
             'vault_encrypt(text, text, text)',
             'vault_encrypt(jsonb, text, text)',
@@ -551,6 +576,8 @@ GRANT EXECUTE ON FUNCTION vault_encrypt(bytea, text, text), vault_encrypt(text, 
 GRANT EXECUTE ON FUNCTION vault_ciphertext_version(bytea) TO vault_ext_user, vault_ext_crypt, vault_ext_admin, vault_ext_auditor;
 GRANT EXECUTE ON FUNCTION vault_create(), vault_create_key_version(), vault_key_versions(), vault_retire_key_version(integer, interval), vault_disable_key_version(integer),
     vault_restore_key_version(integer) TO vault_ext_user, vault_ext_crypt;
+GRANT EXECUTE ON FUNCTION vault_set_recovery(text, text), vault_clear_recovery(), vault_recovery_challenge(),
+    vault_enable_zero_knowledge(bytea), vault_disable_zero_knowledge(text) TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_user_id(), vault_claims(), vault_whoami(), vault_login(text), vault_session(), vault_challenge() TO vault_ext_user, vault_ext_crypt;
 GRANT SELECT ON vault_ext.own_audit TO vault_ext_user, vault_ext_crypt;
 GRANT EXECUTE ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) TO vault_ext_user;

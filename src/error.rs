@@ -167,6 +167,8 @@ pub enum KeyError {
     Erased(String),
     #[error("the vault of this user is in zero-knowledge mode: the server does not have its key")]
     ZeroKnowledge,
+    #[error("the vault of this user is in zero-knowledge mode: only the client could replace its key")]
+    RotateInZeroKnowledge,
     #[error("the key of this user has no version {0}")]
     NoVersion(i32),
     #[error("version {0} of this user's key is disabled")]
@@ -186,6 +188,7 @@ impl KeyError {
             Self::EraseScheduled(_) => "erase-scheduled",
             Self::Erased(_) => "erased",
             Self::ZeroKnowledge => "zk-active",
+            Self::RotateInZeroKnowledge => "zk-rotate-forbidden",
             Self::NoVersion(_) => "no-version",
             Self::Disabled(_) => "version-disabled",
             Self::DestroyScheduled(_) => "version-destroy-scheduled",
@@ -215,6 +218,9 @@ impl KeyError {
             Self::EraseScheduled(_) => "Let an administrator call vault_cancel_erase() if it is not to be erased.",
             Self::ZeroKnowledge => {
                 "Open the recovery wrap in the client, or leave the mode with vault_disable_zero_knowledge()."
+            }
+            Self::RotateInZeroKnowledge => {
+                "Call vault_disable_zero_knowledge() with the key first, then rotate, and enable the mode with a new recovery code."
             }
             Self::NoVersion(_) => "SELECT * FROM vault_key_versions() lists the versions.",
             Self::Disabled(_) | Self::DestroyScheduled(_) => "Call vault_restore_key_version() to open it again.",
@@ -290,6 +296,79 @@ impl DataError {
     }
 }
 
+/// had one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecoveryError {
+    #[error("no vault for this user")]
+    NoVault,
+    #[error("this user has no recovery wrap")]
+    NoWrap,
+    #[error("the recovery wrap is all that opens the key of this user")]
+    InUse,
+    #[error("old versions of this user's key can still be opened by the server")]
+    OldVersions,
+    #[error("nobody has shown that the recovery wrap of this user opens")]
+    NotProven,
+    #[error("this is not the key of this user")]
+    KeyDiffers,
+    #[error("nothing tells whether this is the key of this user")]
+    NoKeyCheck,
+}
+
+impl RecoveryError {
+    /// What the audit row says.
+    pub fn context(self) -> &'static str {
+        match self {
+            Self::NoVault => "no-vault",
+            Self::NoWrap => "no-recovery-wrap",
+            Self::InUse => "zk-active",
+            Self::OldVersions => "old-versions",
+            Self::NotProven => "recovery-not-proven",
+            Self::KeyDiffers => "key-differs",
+            Self::NoKeyCheck => "no-key-check",
+        }
+    }
+
+    /// HTTP-like, for the audit row.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::NoVault => 404,
+            Self::NoWrap => 400,
+            Self::NotProven | Self::KeyDiffers => 403,
+            Self::InUse | Self::OldVersions | Self::NoKeyCheck => 409,
+        }
+    }
+
+    fn sqlstate(self) -> PgSqlErrorCode {
+        match self {
+            Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            // As for a token without the right scope: it is clear who the user is (else 28000), and not that he may do this.
+            Self::NotProven | Self::KeyDiffers => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            _ => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::NoVault => "Call vault_init() once for this user.",
+            Self::NoWrap => "Wrap the key with a recovery code in the client, and call vault_set_recovery() first.",
+            Self::InUse => {
+                "Call vault_disable_zero_knowledge() with the key first; after vault_set_recovery() with a new wrap the mode can be enabled again."
+            }
+            Self::OldVersions => {
+                "Retire them with vault_retire_key_version() and enable the mode when they are destroyed; vault_rotate(destroy_old => true) leaves none behind."
+            }
+            Self::NotProven => {
+                "Call vault_recovery_challenge(), open the stored recovery wrap with the code, and give HMAC-SHA256 of the key over \"vault_ext.recovery-proof.v1\" and the challenge, in this session and once."
+            }
+            Self::KeyDiffers => "Give the key that the recovery wrap of vault_get_master_key() holds.",
+            Self::NoKeyCheck => {
+                "Make sure in the client that this key opens the user's data; then let a superuser set vault_ext.require_recovery_proof = off for this call: the vault was moved in without a check value."
+            }
+        }
+    }
+}
+
 /// Why the trail could not be written. Nothing was released.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuditFailure {
@@ -359,6 +438,8 @@ pub enum VaultError {
     Grant(#[from] GrantError),
     #[error("{0}")]
     Key(#[from] KeyError),
+    #[error("{0}")]
+    Recovery(#[from] RecoveryError),
     #[error("{0}")]
     Data(#[from] DataError),
     #[error("the system gave no memory for a key")]
@@ -449,6 +530,7 @@ impl VaultError {
             Self::Identity(error) => error.sqlstate(),
             Self::Grant(error) => error.sqlstate(),
             Self::Key(error) => error.sqlstate(),
+            Self::Recovery(error) => error.sqlstate(),
             Self::Data(error) => error.sqlstate(),
             Self::NoMemory => PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
@@ -506,6 +588,7 @@ impl VaultError {
             Self::Identity(error) => error.hint().into(),
             Self::Grant(error) => error.hint().into(),
             Self::Key(error) => error.hint().into(),
+            Self::Recovery(error) => error.hint().into(),
             Self::Data(error) => error.hint().into(),
             Self::NoMemory => "Free some memory; mmap(2) failed.".into(),
             Self::RowSecurityOff => {

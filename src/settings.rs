@@ -62,6 +62,7 @@ static GRANT_MAX_LIFETIME: GucSetting<i32> = GucSetting::<i32>::new(30 * 86_400)
 static MIN_DESTROY_WAIT: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
 static AUDIT_DECRYPTS: GucSetting<AuditDecrypts> = GucSetting::<AuditDecrypts>::new(AuditDecrypts::Transaction);
 static MAX_DECRYPTS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static REQUIRE_RECOVERY_PROOF: GucSetting<bool> = GucSetting::<bool>::new(true);
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOW_ALTER: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -256,6 +257,15 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    // Who may set it to off can let a user lock himself out for ever, so it is not the application's to choose.
+    GucRegistry::define_bool_guc(
+        c"vault_ext.require_recovery_proof",
+        c"Lets only those enter or leave zero-knowledge mode who have shown that they have the key.",
+        c"Off for the predecessor's clients: a recovery wrap that nobody can open then makes the key unreadable for ever.",
+        &REQUIRE_RECOVERY_PROOF,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     guc::define_token();
     // PostgreSQL decides who may drop. These two only ask whether the statement is intended, so everybody may set them.
     GucRegistry::define_bool_guc(
@@ -370,6 +380,10 @@ pub fn audit_decrypts() -> AuditDecrypts {
 /// 0 means without limit.
 pub fn max_decrypts() -> u32 {
     MAX_DECRYPTS.get().max(0) as u32
+}
+
+pub fn require_recovery_proof() -> bool {
+    REQUIRE_RECOVERY_PROOF.get()
 }
 
 pub fn min_destroy_wait() -> Duration {

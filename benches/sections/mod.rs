@@ -2,6 +2,7 @@
 
 mod changes;
 mod cpu;
+mod data;
 mod fetch;
 mod growth;
 mod identity;
@@ -26,6 +27,7 @@ pub const ALL: &[Section] = &[
     changes::ROTATE,
     unwrap::SECTION,
     identity::SECTION,
+    data::SECTION,
     cpu::SECTION,
     growth::SECTION,
     memory::SECTION,

@@ -10,6 +10,7 @@ pub mod keys;
 mod micro_benchmarks;
 pub mod monitor;
 pub mod policy;
+pub mod recovery;
 pub mod user;
 
 use crate::error::VaultError;

@@ -36,6 +36,21 @@ pub struct RecoveryWrap {
     pub format_version: i16,
 }
 
+/// A user's row without the server's wrap: what the recovery code and zero-knowledge mode are about.
+pub struct RecoveryState {
+    pub kek_id: String,
+    pub key_version: i32,
+    /// The wrapped key of the recovery wrap and its nonce.
+    pub wrap: Option<(String, String)>,
+    pub zero_knowledge: bool,
+    /// Of the key, where only the client has it.
+    pub key_check: Option<String>,
+    /// When the vault is to be erased, in microseconds since 2000-01-01 00:00 UTC.
+    pub erase_after: Option<i64>,
+    /// As in `Vault`, where it is always read.
+    pub tokens_valid_from: Option<i64>,
+}
+
 /// A user's row.
 pub struct Vault {
     pub wrapped_mk: String,
@@ -85,6 +100,12 @@ impl Vault {
 macro_rules! columns {
     () => {
         "wrapped_mk, wrap_iv, format_version, kek_id, key_version"
+    };
+}
+
+macro_rules! recovery_columns {
+    () => {
+        "kek_id, key_version, recovery_wrapped_mk, recovery_iv, zero_knowledge, key_check, erase_after, tokens_valid_from"
     };
 }
 
@@ -171,6 +192,29 @@ thread_local! {
     static RENAME: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.encryption_vaults SET user_id = $2, wrapped_mk = $3, wrap_iv = $4, format_version = 2, kek_id = $5 \
          WHERE user_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk OPERATOR(pg_catalog.=) $6"
+    ) };
+    static RECOVERY: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", recovery_columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
+    )) };
+    static LOCK_RECOVERY: Statement = const { Statement::planned_once(concat!(
+        "SELECT ", recovery_columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1 FOR UPDATE"
+    )) };
+    static SET_RECOVERY: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.encryption_vaults SET recovery_wrapped_mk = $2, recovery_iv = $3, recovery_format_version = 1, \
+         recovery_set_at = pg_catalog.clock_timestamp() WHERE user_id OPERATOR(pg_catalog.=) $1"
+    ) };
+    static CLEAR_RECOVERY: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.encryption_vaults SET recovery_wrapped_mk = NULL, recovery_iv = NULL, recovery_set_at = NULL \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND NOT zero_knowledge"
+    ) };
+    static GIVE_AWAY: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.encryption_vaults SET wrapped_mk = NULL, wrap_iv = NULL, zero_knowledge = true, key_check = $2 \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk OPERATOR(pg_catalog.=) $3 AND recovery_wrapped_mk IS NOT NULL"
+    ) };
+    static TAKE_BACK: Statement = const { Statement::planned_once(
+        "UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2, wrap_iv = $3, format_version = 2, kek_id = $4, \
+         zero_knowledge = false, key_check = NULL \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND zero_knowledge AND key_version OPERATOR(pg_catalog.=) $5"
     ) };
     static BEGIN_WRITE: Statement = const { Statement::new(
         "LOCK TABLE vault_ext.encryption_vaults IN ROW EXCLUSIVE MODE"
@@ -354,6 +398,60 @@ pub fn rename(old_user: &str, new_user: &str, old: &Vault, new: &NewWrap<'_>) ->
         Arg::Text(&old.wrapped_mk),
     ];
     RENAME.with(|statement| statement.run(&args, Rows::count)) == 1
+}
+
+fn recovery_state(rows: &Rows) -> Option<RecoveryState> {
+    (rows.count() > 0).then_some(())?;
+    Some(RecoveryState {
+        kek_id: rows.get(0, 0)?,
+        key_version: rows.get(0, 1)?,
+        wrap: rows.get(0, 2).zip(rows.get(0, 3)),
+        zero_knowledge: rows.get(0, 4)?,
+        key_check: rows.get(0, 5),
+        erase_after: rows.get(0, 6),
+        tokens_valid_from: rows.get(0, 7),
+    })
+}
+
+/// What the recovery code and zero-knowledge mode are about; None if the user has no vault.
+pub fn recovery(user: &str) -> Option<RecoveryState> {
+    RECOVERY.with(|statement| statement.run(&[Arg::Text(user)], recovery_state))
+}
+
+/// The same, locked until the transaction ends.
+pub fn lock_recovery(user: &str) -> Option<RecoveryState> {
+    LOCK_RECOVERY.with(|statement| statement.run(&[Arg::Text(user)], recovery_state))
+}
+
+/// Replaces the recovery wrap. False if the user has no vault.
+pub fn set_recovery(user: &str, wrapped_mk: &str, iv: &str) -> bool {
+    let args = [Arg::Text(user), Arg::Text(wrapped_mk), Arg::Text(iv)];
+    SET_RECOVERY.with(|statement| statement.run(&args, Rows::count)) == 1
+}
+
+/// Removes the recovery wrap. False if the user has no vault, or one that nothing else opens.
+pub fn clear_recovery(user: &str) -> bool {
+    CLEAR_RECOVERY.with(|statement| statement.run(&[Arg::Text(user)], Rows::count)) == 1
+}
+
+/// Removes the server's own wrap, which was read before, so that only the recovery wrap is left. False if the row is not the same
+/// any more.
+pub fn give_away(user: &str, wrapped_mk: &str, key_check: &str) -> bool {
+    let args = [Arg::Text(user), Arg::Text(key_check), Arg::Text(wrapped_mk)];
+    GIVE_AWAY.with(|statement| statement.run(&args, Rows::count)) == 1
+}
+
+/// Gives a vault in zero-knowledge mode a wrap of the server's again. False if it is not in that mode, or has another version of
+/// the key.
+pub fn take_back(user: &str, new: &NewWrap<'_>) -> bool {
+    let args = [
+        Arg::Text(user),
+        Arg::Text(new.wrap.wrapped_mk()),
+        Arg::Text(new.wrap.wrap_iv()),
+        Arg::Text(new.kek_id),
+        Arg::Int4(new.key_version),
+    ];
+    TAKE_BACK.with(|statement| statement.run(&args, Rows::count)) == 1
 }
 
 /// Call this before making a wrap, and take the ring only afterwards: the removal of a KEK waits until this transaction ends

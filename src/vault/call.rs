@@ -7,7 +7,7 @@ use vault_core::identity::token::TokenError;
 
 use super::key::{KeyId, UserKey};
 use crate::audit::{memory, rolled_back, submit};
-use crate::error::{IdentityError, VaultError};
+use crate::error::{IdentityError, KeyError, VaultError};
 use crate::identity::{self, Caller, Identity};
 use crate::pg::{session, spi, subxact, xact};
 
@@ -132,7 +132,12 @@ impl Call {
     /// Records a failure and gives the error to raise: the failure itself, or that the trail cannot be written.
     pub fn failed(&self, error: VaultError) -> VaultError {
         let (status, context) = describe(&error);
-        match self.row(self.action.failed(), status, None, Some(context)) {
+        let action = match error {
+            // The predecessor's name for it.
+            VaultError::Key(KeyError::RotateInZeroKnowledge) => self.action,
+            _ => self.action.failed(),
+        };
+        match self.row(action, status, None, Some(context)) {
             Ok(()) => error,
             Err(failure) => failure,
         }
@@ -257,6 +262,7 @@ fn purpose(action: Action) -> Purpose {
         Action::Rotate | Action::RetireVersion | Action::DisableVersion | Action::RestoreVersion => Purpose::Rotate,
         Action::Grant | Action::RevokeGrant => Purpose::Grant,
         Action::Encrypt | Action::Decrypt | Action::Reencrypt | Action::Index | Action::Derive => Purpose::Use,
+        Action::RecoverySet | Action::RecoveryClear | Action::ZkEnable | Action::ZkDisable => Purpose::Recovery,
         _ => Purpose::Identify,
     }
 }
@@ -269,6 +275,7 @@ pub fn describe(error: &VaultError) -> (u16, &'static str) {
         VaultError::Grant(error) => (403, error.context()),
         VaultError::Key(error) => (error.status(), error.context()),
         VaultError::Data(error) => (error.status(), error.context()),
+        VaultError::Recovery(error) => (error.status(), error.context()),
         VaultError::BadArgument(..) => (400, "bad-argument"),
         VaultError::NoVault => (404, "not-initialised"),
         VaultError::UserHasVault(_) => (409, "vault-exists"),

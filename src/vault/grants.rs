@@ -6,7 +6,7 @@ use vault_core::audit::record::Action;
 use super::call::Call;
 use super::key::UserKey;
 use super::service::open_existing;
-use crate::error::{GrantError, IdentityError, VaultError};
+use crate::error::{GrantError, IdentityError, KeyError, VaultError};
 use crate::identity::Caller;
 use crate::pg::session;
 use crate::settings::{self, IdentityMode};
@@ -162,6 +162,10 @@ pub fn get_of(user: String) -> Result<UserKey, VaultError> {
     let (id, key) = call.attempt(|user| {
         let grant = usable(user)?;
         let key = open_existing(&call, user)?.ok_or(VaultError::NoVault)?;
+        // The recovery wrap is for those who know the code, and the user has granted a key.
+        if key.master_key().is_none() {
+            return Err(KeyError::ZeroKnowledge.into());
+        }
         Ok((grant.id, key))
     })?;
     call.by_grant(id);

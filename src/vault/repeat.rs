@@ -87,6 +87,12 @@ pub fn changes() -> u64 {
     COUNT.get()
 }
 
+/// Remembers that this transaction wrote the user's row and left the key as it was. A rotation in the same statement is still one.
+pub fn note_change_beside_key() {
+    xact::listen(&CALLBACKS);
+    forget_readings();
+}
+
 /// Whether the calling statement has already written the user's key: then it began before that change.
 pub fn was_changed_by_this_statement(user: &str) -> bool {
     let seen_from = CHANGES.with_borrow(|changes| changes.get(user).map(|change| change.seen_from));

@@ -159,6 +159,7 @@ fn create_or_open(call: &Call, user: &str) -> Result<Outcome, VaultError> {
 fn replace_or_create(call: &Call, user: &str, old: OldKey) -> Result<Outcome, VaultError> {
     if repeat::was_changed_by_this_statement(user)
         && let Some(key) = open_existing(call, user)?
+        && key.master_key().is_some()
     {
         return Ok(Outcome::Repeated(key));
     }
@@ -167,7 +168,7 @@ fn replace_or_create(call: &Call, user: &str, old: OldKey) -> Result<Outcome, Va
         let replaced = with_newest_ring(|ring| match vaults::lock(user, call.has_token()) {
             Found::Open(vault) => replace(call, ring, user, &vault, old).map(Some),
             Found::Closed => match why_closed(call, user)? {
-                Some(_) => Err(KeyError::ZeroKnowledge.into()),
+                Some(_) => Err(KeyError::RotateInZeroKnowledge.into()),
                 None => Ok(Some(None)),
             },
             Found::Nothing => Ok(None),

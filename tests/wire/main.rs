@@ -22,6 +22,7 @@ mod concurrency;
 #[cfg(feature = "cores")]
 mod core_file;
 mod crash;
+mod data;
 mod databases;
 mod default_privileges;
 #[cfg(feature = "mounts")]
@@ -65,6 +66,11 @@ mod neighbours;
 mod patroni;
 mod pipelines;
 mod pooler;
+mod recovery;
+mod recovery_client;
+mod recovery_secrecy;
+mod recovery_states;
+mod reencrypt;
 mod rename;
 mod replication;
 mod resources;

@@ -73,7 +73,7 @@ fn use_everything(db: &Db) -> Ledger {
     ledger
 }
 
-fn major(cluster: &Cluster) -> u32 {
+pub fn major(cluster: &Cluster) -> u32 {
     fs::read_to_string(cluster.data().join("PG_VERSION")).unwrap().trim().parse().unwrap()
 }
 

@@ -3,7 +3,8 @@
 
 use postgres::Client;
 
-use crate::harness::{Db, expect_error, init, set_user, shared_db};
+use crate::harness::{Db, base64, decode, expect_error, fetch, init, set_user, shared_db};
+use crate::recovery_client::{Recovery, challenge, clear_recovery, disable, enable, proof};
 
 /// Creates a twin in schema `evil` for each function, operator, type and table of pg_catalog that can have one.
 const TWINS: &str = r#"
@@ -124,6 +125,28 @@ fn no_call_reaches_a_twin_in_the_callers_search_path() {
     let format: i16 = db.value("SELECT format_version FROM vault_ext.encryption_vaults WHERE user_id = 'old'");
     assert_eq!(format, 2, "the rewrap converted the row");
     assert_eq!(db.audit_of("alice").len(), 17);
+}
+
+#[test]
+fn no_call_of_zero_knowledge_mode_reaches_one_either() {
+    let db = shared_db();
+    let key = decode(&init(&mut db.app_for("alice")).unwrap().master_key);
+    let recovery = Recovery::of(&key);
+    make_twins(&db);
+    db.force(&format!("ALTER DATABASE \"{}\" SET search_path = evil, pg_catalog, public", db.name));
+    let mut app = db.app();
+    assert_twins_are_reached(&mut app);
+    app.batch_execute("SET app.current_user_id = 'alice'").unwrap();
+    // In the simple protocol: the client would look up other result types, in the catalogs that the twins stand before.
+    let set = format!("SELECT vault_set_recovery('{}', '{}')", recovery.wrapped_mk, recovery.iv);
+    app.batch_execute(&set).unwrap();
+    let nonce = challenge(&mut app).unwrap();
+    assert!(enable(&mut app, Some(&proof(&key, &nonce))).unwrap());
+    app.batch_execute("SELECT vault_get_master_key()").unwrap();
+    assert!(disable(&mut app, &key).unwrap());
+    assert!(clear_recovery(&mut app).unwrap());
+    db.force(&format!("ALTER DATABASE \"{}\" RESET search_path", db.name));
+    assert_eq!(fetch(&mut db.app_for("alice")).unwrap().master_key, base64(&key));
 }
 
 #[test]

@@ -172,7 +172,7 @@ static SHARED: LazyLock<(Cluster, Vec<Signer>)> = LazyLock::new(|| {
         .prepare();
     let mut ours = issuer("idp", ISS, &keys.iter().collect::<Vec<_>>());
     ours["max_lifetime"] = json!(600);
-    ours["scope"] = json!({"rotate": "vault.rotate"});
+    ours["scope"] = json!({"rotate": "vault.rotate", "use": "vault.use", "recovery": "vault.recovery"});
     let of = |name: &str, members: Value| {
         let mut issuer = issuer(name, &format!("https://{name}.example/"), &[&keys[0]]);
         issuer["user_prefix"] = json!(format!("{name}:"));

@@ -88,6 +88,13 @@ impl MasterKey {
         Base64::encode(&self.bytes, &mut text.0).expect("32 bytes are 44 characters of base64");
         text
     }
+
+    /// Reads what [`Self::to_base64`] wrote, in constant time for texts of one length; `None` for anything else.
+    pub fn from_base64(text: &str) -> Option<Self> {
+        let mut key = Self::zeroed();
+        let read = Base64::decode(text, key.expose_secret_mut()).ok()?.len();
+        (read == 32).then_some(key)
+    }
 }
 
 /// A master key as 44 characters of padded standard base64, zeroized on drop.
@@ -148,6 +155,29 @@ mod tests {
         let bytes: Vec<u8> = (0xa0..0xc0).collect();
         let key = MasterKey::from_slice(&bytes).expect("32 bytes");
         assert_eq!(key.to_base64().as_str(), "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8=");
+    }
+
+    #[test]
+    fn a_master_key_is_read_back_from_its_base64_alone() {
+        const TEXT: &str = "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8=";
+        let key = MasterKey::from_base64(TEXT).expect("a key");
+        assert_eq!(key.expose_secret().to_vec(), (0xa0..0xc0).collect::<Vec<u8>>());
+        for text in [
+            "",
+            "=",
+            // The last bits are not zero, no padding, more of it, a blank, url-safe, 31 and 33 bytes.
+            "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr9=",
+            "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8",
+            "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8==",
+            " oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8=",
+            "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8=\n",
+            "__________________________________________8=",
+            "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vg==",
+            "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr/A",
+            "a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf",
+        ] {
+            assert!(MasterKey::from_base64(text).is_none(), "{text:?}");
+        }
     }
 
     #[test]

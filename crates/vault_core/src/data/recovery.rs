@@ -1,140 +1,202 @@
-//! The proof that a client can open its own recovery wrap, which zero-knowledge mode asks for before it is switched on.
+//! The recovery code: a user's own wrap of the master key, and how the server is sure of it without ever seeing the code.
 //!
-//! The server gives a challenge, the client opens the stored recovery wrap with its code and answers with HMAC-SHA256 under the
-//! master key that it found:
-//! ```text
-//! 27 bytes   "vault_ext.recovery-proof.v1"
-//! 32 bytes   the challenge
-//! ```
-//! A proof shows nothing of the key, and an old one answers no new challenge.
+//! - A recovery wrap of format 1, the predecessor's, is AES-256-GCM without AAD under a key that only the user has:
+//!   base64 of 48 bytes, with a nonce of 12.
+//! - Whoever has opened it proves that to a server that has the master key: `HMAC-SHA256(master key,
+//!   "vault_ext.recovery-proof.v1" | nonce)`, with a nonce of the server's that counts once ([`Challenges`]).
+//! - A server that gives its own wrap away keeps a [`CheckValue`](crate::crypto::check::CheckValue), and so knows the key again when it comes back.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::crypto::secret::{MasterKey, RngError, fill_random};
 
-/// What a proof begins with: no other use of a master key as a key of HMAC has it.
-const LABEL: &[u8; 27] = b"vault_ext.recovery-proof.v1";
+/// The format of recovery wraps: the predecessor's.
+pub const FORMAT_1: i16 = 1;
 
-/// 32 random bytes for one proof. No secret.
-///
-/// # Errors
-/// [`RngError`] if the operating system gives none.
-pub fn challenge() -> Result<[u8; 32], RngError> {
-    let mut challenge = [0; 32];
-    fill_random(&mut challenge)?;
-    Ok(challenge)
+/// Bytes of a challenge.
+pub const NONCE_LEN: usize = 32;
+
+/// Bytes of a proof.
+pub const PROOF_LEN: usize = 32;
+
+const WRAP_LEN: usize = 48;
+const IV_LEN: usize = 12;
+const PROOF_TAG: &[u8] = b"vault_ext.recovery-proof.v1";
+
+/// Whether a text is the wrapped key of a recovery wrap of format 1: canonical, padded standard base64 of 48 bytes.
+pub fn is_wrapped_mk(text: &str) -> bool {
+    is_base64_of::<WRAP_LEN>(text)
 }
 
-/// What a client that has `master_key` answers.
-pub fn proof(master_key: &MasterKey, challenge: &[u8; 32]) -> [u8; 32] {
-    mac(master_key, challenge).finalize().into_bytes().into()
+/// Whether a text is its nonce: the same of 12 bytes.
+pub fn is_iv(text: &str) -> bool {
+    is_base64_of::<IV_LEN>(text)
 }
 
-/// Whether `proof` answers `challenge`, in a time that does not depend on how much of it is right.
-pub fn verify(master_key: &MasterKey, challenge: &[u8; 32], proof: &[u8]) -> bool {
-    mac(master_key, challenge).verify_slice(proof).is_ok()
+fn is_base64_of<const N: usize>(text: &str) -> bool {
+    let mut bytes = [0; N];
+    STANDARD.decode_slice(text, &mut bytes).is_ok_and(|len| len == N)
 }
 
-fn mac(master_key: &MasterKey, challenge: &[u8; 32]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(master_key.expose_secret())
-        .expect("HMAC takes a key of any length")
-        .chain_update(LABEL)
-        .chain_update(challenge)
+/// The proof for a challenge, as a client makes it.
+pub fn proof(master_key: &MasterKey, nonce: &[u8; NONCE_LEN]) -> [u8; PROOF_LEN] {
+    mac(master_key, nonce).finalize().into_bytes().into()
+}
+
+/// Whether a proof is that of the holder of this key for this challenge. Takes the same time for every wrong one.
+pub fn verify(master_key: &MasterKey, nonce: &[u8; NONCE_LEN], proof: &[u8; PROOF_LEN]) -> bool {
+    mac(master_key, nonce).verify_slice(proof).is_ok()
+}
+
+fn mac(master_key: &MasterKey, nonce: &[u8; NONCE_LEN]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(master_key.expose_secret()).expect("HMAC takes keys of any length");
+    mac.update(PROOF_TAG);
+    mac.update(nonce);
+    mac
+}
+
+/// The challenges of one session that are not answered yet: one for each user, for the last users that asked.
+#[derive(Default)]
+pub struct Challenges(Vec<Challenge>);
+
+struct Challenge {
+    user: String,
+    /// The recovery wrap that is to be opened: its wrapped key and its nonce.
+    wrap: (String, String),
+    nonce: [u8; NONCE_LEN],
+}
+
+impl Challenges {
+    /// Users that one session keeps a challenge for. A pooled session may serve many, and its memory must not grow with them.
+    const MOST: usize = 16;
+
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// A fresh challenge for the user and the recovery wrap that is stored now. An earlier one of the user's is void.
+    ///
+    /// # Errors
+    /// [`RngError`] if the operating system gives no random bytes.
+    pub fn issue(&mut self, user: &str, wrapped_mk: &str, iv: &str) -> Result<[u8; NONCE_LEN], RngError> {
+        let mut nonce = [0; NONCE_LEN];
+        fill_random(&mut nonce)?;
+        self.0.retain(|challenge| challenge.user != user);
+        if self.0.len() == Self::MOST {
+            self.0.remove(0);
+        }
+        self.0.push(Challenge { user: user.to_owned(), wrap: (wrapped_mk.to_owned(), iv.to_owned()), nonce });
+        Ok(nonce)
+    }
+
+    /// The user's challenge, which is used up by that. None if there is none, or if it was for another recovery wrap.
+    pub fn take(&mut self, user: &str, wrapped_mk: &str, iv: &str) -> Option<[u8; NONCE_LEN]> {
+        let position = self.0.iter().position(|challenge| challenge.user == user)?;
+        let challenge = self.0.remove(position);
+        (challenge.wrap.0 == wrapped_mk && challenge.wrap.1 == iv).then_some(challenge.nonce)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use aes_gcm::Aes256Gcm;
-    use aes_gcm::aead::{AeadInOut, KeyInit};
-    use base64ct::{Base64, Encoding};
-    use hkdf::Hkdf;
-
     use super::*;
-    use crate::data::hex;
 
-    fn counting<const N: usize>(first: u8) -> [u8; N] {
-        std::array::from_fn(|i| first + i as u8)
+    fn key(bytes: impl IntoIterator<Item = u8>) -> MasterKey {
+        MasterKey::from_slice(&bytes.into_iter().collect::<Vec<_>>()).expect("32 bytes")
     }
 
-    fn master_key() -> MasterKey {
-        MasterKey::from_slice(&counting::<32>(0xa0)).expect("32 bytes")
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Frozen: clients compute it, too. Recomputed by `vectors/data.py`.
+    fn counting() -> [u8; NONCE_LEN] {
+        std::array::from_fn(|at| at as u8)
+    }
+
+    /// Frozen; computed with Python's `hmac`: clients of every later version make these.
     #[test]
-    fn frozen_vector() {
-        let proof = proof(&master_key(), &counting(0x40));
-        assert_eq!(hex(&proof), "d4e4c80523fa1364a068697e0820ca570ed8f98fc128642ff6dd09d34cd82cb9");
-        assert!(verify(&master_key(), &counting(0x40), &proof));
-    }
-
-    #[test]
-    fn only_the_right_key_challenge_and_proof_are_accepted() {
-        let challenge = counting(0x40);
-        let proof = proof(&master_key(), &challenge);
-        for bit in 0..256 {
-            let flip = |bytes: &[u8; 32]| {
-                let mut bytes = *bytes;
-                bytes[bit / 8] ^= 1 << (bit % 8);
-                bytes
-            };
-            let other = MasterKey::from_slice(&flip(&counting(0xa0))).expect("32 bytes");
-            assert!(!verify(&other, &challenge, &proof), "key bit {bit}");
-            assert!(!verify(&master_key(), &flip(&challenge), &proof), "challenge bit {bit}");
-            assert!(!verify(&master_key(), &challenge, &flip(&proof)), "proof bit {bit}");
+    fn frozen_proofs() {
+        for (key, nonce, expected) in [
+            (key(0xa0..0xc0), counting(), "c70ca5e1261d1b970b2a05dfd05f4ff9dffbfa504db19546649f68b0d0490e36"),
+            (key(0xa0..0xc0), [0xff; 32], "1b142a08934210b45748282ae1f95fff3e147ae05624f0c63341995843a23823"),
+            (key([0; 32]), counting(), "9ecb381c1fe3f5b23f3d6b40fdb9aceb61773dc208207a91228efbc08a61d29d"),
+            (key([0; 32]), [0xff; 32], "94623a0a5234db1bfe503da10f11b6f9b564b58e340a0e278e35ccc898e6b754"),
+        ] {
+            assert_eq!(hex(&proof(&key, &nonce)), expected);
         }
-        for len in 0..32 {
-            assert!(!verify(&master_key(), &challenge, &proof[..len]), "{len} bytes");
-        }
-        assert!(!verify(&master_key(), &challenge, &[proof.as_slice(), &[0]].concat()));
     }
 
     #[test]
-    fn challenges_differ() {
-        assert_ne!(challenge().expect("random bytes"), challenge().expect("random bytes"));
-    }
-
-    /// Reads a code as the predecessor's clients do: case, blanks and dashes do not matter.
-    fn read_code(text: &str) -> Option<[u8; 32]> {
-        let digits: Vec<u8> = text
-            .chars()
-            .filter(|c| *c != '-' && !c.is_whitespace())
-            .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-            .collect::<Option<_>>()?;
-        let (pairs, []) = digits.as_chunks::<2>() else { return None };
-        pairs.iter().map(|[high, low]| high << 4 | low).collect::<Vec<_>>().try_into().ok()
-    }
-
-    /// The predecessor's recovery code and wrap, which the server stores and never opens: this is what a client does before
-    /// it answers a challenge. Computed with the predecessor's own code and recomputed by `vectors/data.py`.
-    #[test]
-    fn the_predecessor_s_recovery_code_opens_its_wrap() {
-        const CODE: &str = "0001-0203-0405-0607-0809-0A0B-0C0D-0E0F-1011-1213-1415-1617-1819-1A1B-1C1D-1E1F";
-        assert_eq!(CODE.len(), 79);
-        for code in [CODE, &CODE.to_lowercase(), &CODE.replace('-', " "), &format!(" {CODE}\n")] {
-            let secret = read_code(code).expect("a code");
-            assert_eq!(secret, counting(0));
-            let mut key = [0; 32];
-            Hkdf::<Sha256>::new(None, &secret).expand(b"mana-recovery-v1", &mut key).expect("32 bytes");
-            assert_eq!(hex(&key), "e29b7101bde0a9a100f34002714421915c750f10a44c0cd963356057733d0cd4");
-
-            let wrap = "iOIMVYY5oxAgyY1xS9PzDB36R+7sHkTPY48aHDcsGkLSONC4KYNsAkSdmpTB3S9g";
-            let sealed = Base64::decode_vec(wrap).expect("base64");
-            let (body, tag) = sealed.split_at(32);
-            let mut found = MasterKey::from_slice(body).expect("32 bytes");
-            Aes256Gcm::new(&key.into())
-                .decrypt_inout_detached(
-                    &counting::<12>(0x10).into(),
-                    &[],
-                    found.expose_secret_mut().as_mut_slice().into(),
-                    tag.try_into().expect("16 bytes"),
-                )
-                .expect("it opens");
-            assert_eq!(found.expose_secret(), master_key().expose_secret());
-            assert!(verify(&master_key(), &[7; 32], &proof(&found, &[7; 32])));
+    fn every_other_proof_is_refused() {
+        let (key, nonce) = (key(0xa0..0xc0), counting());
+        let right = proof(&key, &nonce);
+        assert!(verify(&key, &nonce, &right));
+        for bit in 0..PROOF_LEN * 8 {
+            let mut wrong = right;
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert!(!verify(&key, &nonce, &wrong), "bit {bit}");
+            let mut other = nonce;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!verify(&key, &other, &right), "nonce with another bit {bit}");
         }
-        assert_eq!(read_code(&CODE[..78]), None);
-        assert_eq!(read_code(&CODE.replace('F', "G")), None);
+        assert!(!verify(&self::key([0; 32]), &nonce, &right));
+        // What the code's owner could send by mistake.
+        assert!(!verify(&key, &nonce, &nonce));
+        assert!(!verify(&key, &nonce, key.expose_secret()));
+    }
+
+    #[test]
+    fn a_recovery_wrap_has_its_lengths_and_canonical_base64() {
+        let text = |bytes: usize| STANDARD.encode(vec![0xfb; bytes]);
+        assert!(is_wrapped_mk(&text(48)) && is_iv(&text(12)));
+        assert!(is_wrapped_mk("iOIMVYY5oxAgyY1xS9PzDB36R+7sHkTPY48aHDcsGkLSONC4KYNsAkSdmpTB3S9g"));
+        for bytes in [0, 11, 13, 32, 47, 49, 96, 100_000] {
+            assert!(!is_wrapped_mk(&text(bytes)) && !is_iv(&text(bytes)), "{bytes}");
+        }
+        let (wrapped_mk, iv) = (text(48), text(12));
+        for spoil in [
+            |good: &str| good.replace('+', "-").replace('/', "_"),
+            |good: &str| format!(" {good}"),
+            |good: &str| format!("{good}\n"),
+            |good: &str| format!("{}=", &good[1..]),
+            |good: &str| format!("{}==", &good[2..]),
+            |good: &str| format!("é{}", &good[2..]),
+        ] {
+            assert!(!is_wrapped_mk(&spoil(&wrapped_mk)), "{}", spoil(&wrapped_mk));
+            assert!(!is_iv(&spoil(&iv)), "{}", spoil(&iv));
+        }
+    }
+
+    #[test]
+    fn a_challenge_counts_once_for_one_user_and_one_wrap() {
+        let mut challenges = Challenges::new();
+        let first = challenges.issue("alice", "wrap", "iv").expect("random bytes");
+        assert_eq!(challenges.take("bob", "wrap", "iv"), None);
+        assert_eq!(challenges.take("alice", "wrap", "iv"), Some(first));
+        assert_eq!(challenges.take("alice", "wrap", "iv"), None, "used up");
+        for (wrapped_mk, iv) in [("other", "iv"), ("wrap", "other")] {
+            challenges.issue("alice", "wrap", "iv").expect("random bytes");
+            assert_eq!(challenges.take("alice", wrapped_mk, iv), None);
+            assert_eq!(challenges.take("alice", "wrap", "iv"), None, "used up by the wrong one");
+        }
+        let void = challenges.issue("alice", "wrap", "iv").expect("random bytes");
+        let newer = challenges.issue("alice", "wrap", "iv").expect("random bytes");
+        assert_ne!(void, newer);
+        assert_eq!(challenges.take("alice", "wrap", "iv"), Some(newer));
+    }
+
+    #[test]
+    fn a_session_keeps_the_newest_challenges() {
+        let mut challenges = Challenges::new();
+        let users: Vec<String> = (0..Challenges::MOST + 5).map(|number| format!("user-{number}")).collect();
+        for user in &users {
+            challenges.issue(user, "wrap", "iv").expect("random bytes");
+        }
+        for (number, user) in users.iter().enumerate() {
+            assert_eq!(challenges.take(user, "wrap", "iv").is_some(), number >= 5, "{user}");
+        }
     }
 }

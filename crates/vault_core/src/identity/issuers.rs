@@ -29,12 +29,14 @@ pub enum Purpose {
     Use,
     /// Giving and revoking grants.
     Grant,
+    /// The recovery code and zero-knowledge mode.
+    Recovery,
     /// Status, claims, row-level security: nothing leaves that a scope would guard.
     Identify,
 }
 
 impl Purpose {
-    const CONFIGURABLE: [Self; 5] = [Self::Init, Self::Fetch, Self::Rotate, Self::Use, Self::Grant];
+    const CONFIGURABLE: [Self; 6] = [Self::Init, Self::Fetch, Self::Rotate, Self::Use, Self::Grant, Self::Recovery];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -43,6 +45,7 @@ impl Purpose {
             Self::Rotate => "rotate",
             Self::Use => "use",
             Self::Grant => "grant",
+            Self::Recovery => "recovery",
             Self::Identify => "identify",
         }
     }

@@ -38,8 +38,10 @@ fn every_member() -> Value {
             "max_lifetime": 600,
             "leeway": 0,
             "bind": "session",
-            "scope": {"init": "vault.init", "fetch": "vault.read", "rotate": "vault.rotate", "grant": "vault.grant"},
-            "step_up": {"rotate": {"max_age": 300, "acr": ["urn:mfa", "urn:hw"]}, "grant": {"acr": ["urn:hw"]}},
+            "scope": {"init": "vault.init", "fetch": "vault.read", "rotate": "vault.rotate", "grant": "vault.grant",
+                "recovery": "vault.recovery"},
+            "step_up": {"rotate": {"max_age": 300, "acr": ["urn:mfa", "urn:hw"]}, "grant": {"acr": ["urn:hw"]},
+                "recovery": {"max_age": 60}},
         }),
         &Signer::all(),
     )
@@ -58,7 +60,9 @@ fn what_is_left_out_has_a_default() {
     assert!(issuer.databases.is_empty() && issuer.roles.is_empty());
     assert_eq!((issuer.max_lifetime, issuer.leeway), (3600, 30));
     assert_eq!(issuer.binding, Binding::None);
-    for purpose in [Purpose::Init, Purpose::Fetch, Purpose::Rotate, Purpose::Grant, Purpose::Identify] {
+    for purpose in
+        [Purpose::Init, Purpose::Fetch, Purpose::Rotate, Purpose::Grant, Purpose::Recovery, Purpose::Identify]
+    {
         assert_eq!((issuer.scope(purpose), issuer.step_up(purpose)), (None, None));
     }
     assert!(!issuers.has_secrets());
@@ -82,11 +86,13 @@ fn every_member_is_read() {
     assert_eq!(issuer.scope(Purpose::Fetch), Some("vault.read"));
     assert_eq!(issuer.scope(Purpose::Rotate), Some("vault.rotate"));
     assert_eq!(issuer.scope(Purpose::Grant), Some("vault.grant"));
+    assert_eq!(issuer.scope(Purpose::Recovery), Some("vault.recovery"));
     assert_eq!(issuer.scope(Purpose::Identify), None);
     let acr = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
     let rotate = StepUp { max_age: Some(300), acr: acr(&["urn:mfa", "urn:hw"]) };
     assert_eq!(issuer.step_up(Purpose::Rotate), Some(&rotate));
     assert_eq!(issuer.step_up(Purpose::Grant), Some(&StepUp { max_age: None, acr: acr(&["urn:hw"]) }));
+    assert_eq!(issuer.step_up(Purpose::Recovery), Some(&StepUp { max_age: Some(60), acr: Vec::new() }));
     assert_eq!(issuer.step_up(Purpose::Fetch), None);
     assert!(issuers.has_secrets());
 }

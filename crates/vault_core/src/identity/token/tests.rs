@@ -637,6 +637,7 @@ fn a_scope_is_asked_for_what_it_guards() {
         (Purpose::Rotate, "vault.rotate", Ok(())),
         (Purpose::Init, "", Ok(())),
         (Purpose::Grant, "", Ok(())),
+        (Purpose::Recovery, "", Ok(())),
         (Purpose::Identify, "", Ok(())),
     ] {
         assert_eq!(with(purpose, scope), result, "{purpose:?} {scope:?}");
