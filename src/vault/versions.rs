@@ -39,7 +39,7 @@ pub fn list() -> Result<Vec<Version>, VaultError> {
         let old = old_keys::list(&identity.user);
         let mut versions = Vec::with_capacity(old.len() + 1);
         // While an erasure is scheduled, the current one is among the old ones.
-        if !old.first().is_some_and(|newest| newest.key_version == vault.key_version) {
+        if old.first().is_none_or(|newest| newest.key_version != vault.key_version) {
             versions.push(Version {
                 key_version: vault.key_version,
                 state: "current",

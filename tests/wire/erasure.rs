@@ -99,6 +99,10 @@ fn a_scheduled_erasure_locks_every_call_at_once_and_a_cancellation_brings_all_ba
         ("SELECT vault_disable_key_version(3)", "disable_version"),
         ("SELECT vault_restore_key_version(4)", "restore_version"),
         ("SELECT vault_restore_key_version(1)", "restore_version"),
+        ("SELECT vault_clear_recovery()", "recovery_clear"),
+        ("SELECT vault_enable_zero_knowledge()", "zk_enable"),
+        ("SELECT vault_create()", "failed_init"),
+        ("SELECT vault_create_key_version()", "failed_rotate"),
     ];
     let locked = |refusal: crate::harness::Refusal, action: &str| {
         assert!(refusal.message.contains("is to be erased after"), "{refusal:?}");

@@ -250,6 +250,10 @@ fn calls_with_row_security_off_are_refused_with_the_right_hint() {
         "SELECT * FROM vault_kek_status()",
         "SELECT * FROM vault_check()",
         "CALL vault_rewrap()",
+        "SELECT vault_schedule_erase('alice', '30 days', 'x')",
+        "SELECT vault_cancel_erase('alice')",
+        "SELECT * FROM vault_erasure_status('alice')",
+        "CALL vault_destroy_due()",
         "SELECT vault_retire_kek('spare')",
         "SELECT * FROM vault_reload_kek()",
     ] {

@@ -163,6 +163,39 @@ fn no_call_of_zero_knowledge_mode_reaches_one_either() {
 }
 
 #[test]
+fn no_call_of_an_erasure_reaches_one_either() {
+    let db = shared_db();
+    crate::erasure::allow_no_wait(&db);
+    let keys = crate::versions::versions_of(&mut db.app_for("alice"), 3);
+    crate::versions::versions_of(&mut db.app_for("bob"), 1);
+    make_twins(&db);
+    db.force(&format!("ALTER DATABASE \"{}\" SET search_path = evil, pg_catalog, public", db.name));
+    let mut app = db.app();
+    assert_twins_are_reached(&mut app);
+    app.batch_execute("SET app.current_user_id = 'alice'").unwrap();
+    let mut admin = db.conn("wire_admin");
+    assert_twins_are_reached(&mut admin);
+    app.batch_execute("SELECT vault_retire_key_version(1, '0'); SELECT vault_retire_key_version(2, '0')").unwrap();
+    app.batch_execute("SELECT vault_restore_key_version(2)").unwrap();
+    for sql in [
+        "SELECT vault_schedule_erase('alice', '7 days', 'x')",
+        "SELECT * FROM vault_erasure_status('alice')",
+        "CALL vault_destroy_due()",
+        "SELECT vault_cancel_erase('alice')",
+        "SELECT vault_schedule_erase('bob', '0', 'x')",
+        "CALL vault_destroy_due()",
+        "SELECT * FROM vault_erasure_status('bob')",
+    ] {
+        admin.simple_query(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    db.force(&format!("ALTER DATABASE \"{}\" RESET search_path", db.name));
+    let mut app = db.app_for("alice");
+    assert_eq!(crate::versions::states(&mut app), "4 current, 3 decrypt_only, 2 decrypt_only, 1 destroyed");
+    crate::versions::assert_open(&mut app, &keys[1..]);
+    assert_eq!(db.vault_row("bob"), None);
+}
+
+#[test]
 fn a_domain_named_like_a_type_does_not_run_as_the_owner() {
     let db = shared_db();
     init(&mut db.app_for("bob")).unwrap();
@@ -182,6 +215,7 @@ fn a_domain_named_like_a_type_does_not_run_as_the_owner() {
         "SELECT * FROM vault_kek_status()",
         "SELECT * FROM vault_reload_kek()",
         "CALL vault_rewrap()",
+        "CALL vault_destroy_due()",
     ] {
         admin.simple_query(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     }
@@ -256,6 +290,10 @@ fn objects_in_the_target_schema_before_the_install_are_not_used() {
         "SELECT * FROM vault_check()",
         "SELECT * FROM vault_kek_status()",
         "SELECT * FROM vault_health()",
+        "SELECT vault_schedule_erase('alice', '7 days', 'x')",
+        "SELECT * FROM vault_erasure_status('alice')",
+        "CALL vault_destroy_due()",
+        "SELECT vault_cancel_erase('alice')",
         "SELECT vault_rename_user('alice', 'alicia')",
         "SELECT vault_erase('alicia')",
         "SELECT vault_purge_audit('1 day')",
