@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use vault_core::crypto::secret::{KekBytes, MasterKey};
-use vault_core::crypto::wrap::{Kind, FORMAT_1, FORMAT_2, KEK_ID_MAX, Kek, Nonce, USER_ID_MAX, WrapContext};
+use vault_core::crypto::wrap::{FORMAT_1, FORMAT_2, KEK_ID_MAX, Kek, Kind, Nonce, USER_ID_MAX, WrapContext};
 
 static KEK: LazyLock<Kek> = LazyLock::new(|| Kek::new(&KekBytes::from_slice(&counting(1)).expect("32 bytes")));
 static OTHER_KEK: LazyLock<Kek> = LazyLock::new(|| Kek::new(&KekBytes::from_slice(&[7; 32]).expect("32 bytes")));
@@ -32,7 +32,12 @@ struct Row {
 
 impl Row {
     fn context(&self) -> WrapContext<'_> {
-        WrapContext { kind: Kind::MasterKey, user_id: &self.user_id, key_version: self.key_version, kek_id: &self.kek_id }
+        WrapContext {
+            kind: Kind::MasterKey,
+            user_id: &self.user_id,
+            key_version: self.key_version,
+            kek_id: &self.kek_id,
+        }
     }
 
     fn is_within_bounds(&self) -> bool {
