@@ -217,6 +217,8 @@ fn a_sealed_derived_key_is_the_one_of_its_purpose() {
     let sealed = seal_derived(&mut app, &X25519.public, "files").unwrap();
     assert_eq!((sealed.algorithm.as_str(), sealed.key_version), (HPKE, 2));
     assert_eq!(X25519.open(&sealed.bytes, &derived), of(&second, "files"));
+    let unsealed: Vec<u8> = app.query_one("SELECT vault_derive_key('files')", &[]).unwrap().get(0);
+    assert_eq!(unsealed, of(&second, "files"));
     X25519.does_not_open(&sealed.bytes, &Bound { purpose: "mail", ..derived });
     X25519.does_not_open(&sealed.bytes, &Bound { kind: "master", ..derived });
     let sealed = seal_derived(&mut app, &RSA.public, "files").unwrap();
@@ -255,6 +257,8 @@ fn the_predecessor_s_mission_grants_can_be_reproduced() {
         let kind = if purpose == MISSION { "derived" } else { "hkdf" };
         X25519.does_not_open(&sealed.bytes, &Bound { kind, purpose: &purpose, ..bound });
     }
+    let unsealed = app.query_one("SELECT vault_derive_key($1::bytea, $2)", &[&&b"mission-abc"[..], &MISSION]).unwrap();
+    assert_eq!(hex(unsealed.get(0)), KEY);
     // Neither a salt nor an info is needed; what the vault derives for itself is out of reach.
     let sealed = seal_general(&mut app, &RSA.public, b"", "").unwrap();
     assert_eq!(RSA.open(&sealed.bytes, &bound), hkdf(&master_key, b"", b""));

@@ -289,9 +289,7 @@ fn another_vault_under_that_user_id_is_never_touched() {
     target.force("DELETE FROM vault_ext.old_keys WHERE user_id = 'carol'");
     import(&target, &bundle).unwrap();
     // A vault that is to be erased does not come back by an import.
-    target.force(
-        "UPDATE vault_ext.encryption_vaults SET erase_after = '2126-01-01', wrapped_mk = NULL, wrap_iv = NULL WHERE user_id = 'bob'",
-    );
+    target.conn("wire_admin").query("SELECT vault_schedule_erase('bob', '30 days', 'asked for it')", &[]).unwrap();
     expect_vault_error(import(&target, &export(&source, &target, "bob")), "55000");
 }
 
@@ -424,9 +422,7 @@ fn what_cannot_be_exported_is_refused_with_a_row() {
     init(&mut source.app_for("bob")).unwrap();
     source.force("UPDATE vault_ext.encryption_vaults SET key_version = 9 WHERE user_id = 'bob'");
     expect_vault_error(export_to(&source, "bob", &key), "XX001");
-    source.force(
-        "UPDATE vault_ext.encryption_vaults SET erase_after = '2126-01-01', wrapped_mk = NULL, wrap_iv = NULL WHERE user_id = 'alice'",
-    );
+    source.conn("wire_admin").query("SELECT vault_schedule_erase('alice', '30 days', 'asked for it')", &[]).unwrap();
     expect_vault_error(export_to(&source, "alice", &key), "55000");
     assert_eq!(trail_of(&source, "alice").last().unwrap(), "export 409 erase-scheduled");
     assert_eq!(source.audit_where("action = 'export' AND status = 200").len(), 0);
