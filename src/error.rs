@@ -388,9 +388,9 @@ pub enum TransferError {
     DoesNotOpen,
     #[error("{0}")]
     Record(#[from] BadRecord),
-    #[error("the bundle holds no vault that could be: {0}")]
+    #[error("the bundle holds no valid vault: {0}")]
     Invalid(&'static str),
-    #[error("old keys of a vault of \"{0}\" that was deleted are left")]
+    #[error("old keys of a deleted vault of \"{0}\" are left")]
     OldKeysLeft(String),
 }
 

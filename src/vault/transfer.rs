@@ -187,32 +187,32 @@ impl<'a> Vault<'a> {
     fn new(record: &'a VaultRecord) -> Result<Self, TransferError> {
         let (current, old) = record.versions.split_last().ok_or(TransferError::Invalid("it has no key version"))?;
         if current.state != CURRENT || old.iter().any(|version| version.state == CURRENT) {
-            return Err(TransferError::Invalid("not the newest version, and it alone, is the current one"));
+            return Err(TransferError::Invalid("its newest version, and no other, must be the current one"));
         }
         if current.master_key.is_some() == record.zero_knowledge {
-            return Err(TransferError::Invalid("its current key is missing, or it has one in zero-knowledge mode"));
+            return Err(TransferError::Invalid("it must have a current key, or else be in zero-knowledge mode"));
         }
         let old = old.iter().map(old_version).collect::<Result<_, _>>()?;
         if record.zero_knowledge && record.recovery.is_none() {
-            return Err(TransferError::Invalid("it is in zero-knowledge mode without a recovery wrap"));
+            return Err(TransferError::Invalid("in zero-knowledge mode it must have a recovery wrap"));
         }
         if let Some(recovery) = &record.recovery
             && (recovery.set_at.is_none()
                 || !(1..=1024).contains(&recovery.wrapped_mk.len())
                 || !(1..=64).contains(&recovery.iv.len()))
         {
-            return Err(TransferError::Invalid("its recovery wrap is not whole"));
+            return Err(TransferError::Invalid("its recovery wrap is incomplete"));
         }
         let is_hex = |text: &str| text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !record.key_check.as_deref().is_none_or(is_hex) {
-            return Err(TransferError::Invalid("its key_check is none"));
+            return Err(TransferError::Invalid("its key_check is malformed"));
         }
-        let created_at = record.created_at.ok_or(TransferError::Invalid("it lacks created_at"))?;
+        let created_at = record.created_at.ok_or(TransferError::Invalid("it has no created_at"))?;
         let set_at = record.recovery.as_ref().and_then(|recovery| recovery.set_at);
         let mut times = vec![Some(created_at), record.rotated_at, record.tokens_valid_from, set_at];
         times.extend(record.versions.iter().flat_map(|version| [version.superseded_at, version.destroy_after]));
         if times.into_iter().flatten().any(|time| !session::is_time(time)) {
-            return Err(TransferError::Invalid("one of its times is none"));
+            return Err(TransferError::Invalid("one of its times is out of range"));
         }
         Ok(Self { record, current, old, created_at })
     }
@@ -229,12 +229,14 @@ impl<'a> Vault<'a> {
 
 fn old_version(version: &KeyVersion) -> Result<OldVersion<'_>, TransferError> {
     let state = State::from_name(&version.state).filter(|state| *state != State::Destroyed);
-    let state = state.ok_or(TransferError::Invalid("an old version is in no known state"))?;
+    let state = state.ok_or(TransferError::Invalid("an old version has an unknown state"))?;
     if version.destroy_after.is_some() != (state == State::DestroyScheduled) {
-        return Err(TransferError::Invalid("an old version has a time of destruction in another state, or lacks it"));
+        return Err(TransferError::Invalid(
+            "the state and the time of destruction of an old version contradict each other",
+        ));
     }
-    let superseded_at = version.superseded_at.ok_or(TransferError::Invalid("an old version lacks superseded_at"))?;
-    let master_key = version.master_key.as_ref().ok_or(TransferError::Invalid("an old version lacks its key"))?;
+    let superseded_at = version.superseded_at.ok_or(TransferError::Invalid("an old version has no superseded_at"))?;
+    let master_key = version.master_key.as_ref().ok_or(TransferError::Invalid("an old version has no key"))?;
     Ok(OldVersion { version, state, superseded_at, master_key })
 }
 

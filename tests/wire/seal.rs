@@ -366,7 +366,10 @@ fn each_sealing_has_a_row_with_the_fingerprint() {
     let mut app = db.app_for("alice");
     expect_vault_error(seal_master(&mut app, &X25519.public), "P0002");
     init(&mut app).unwrap();
+    app.batch_execute("BEGIN READ ONLY").unwrap();
     seal_master(&mut app, &X25519.public).unwrap();
+    assert_eq!(db.audit_of("alice").len(), 3, "the row is there before the transaction ends");
+    app.batch_execute("ROLLBACK").unwrap();
     seal_derived(&mut app, &RSA.public, "line\nfeed").unwrap();
     seal_derived(&mut app, &RSA.public, &"ü".repeat(100)).unwrap();
     let rows = db.audit_of("alice");

@@ -222,6 +222,12 @@ fn nothing_leaves_before_its_row_is_written() {
     let (source, target) = pair();
     init(&mut source.app_for("alice")).unwrap();
     let key = import_key(&target);
+    // The row is no part of the caller's transaction, which may be a READ ONLY one.
+    let mut admin = source.conn("wire_admin");
+    admin.batch_execute("BEGIN READ ONLY").unwrap();
+    admin.query("SELECT vault_export('alice', $1, $2)", &[&key.kek_id, &key.public_key]).unwrap();
+    assert_eq!(trail_of(&source, "alice")[1], format!("export 200 {}", key.fingerprint));
+    admin.batch_execute("ROLLBACK").unwrap();
     let mut locker = source.superuser();
     locker.batch_execute("BEGIN; LOCK TABLE vault_ext.encryption_vault_audit IN ACCESS EXCLUSIVE MODE").unwrap();
     let mut superuser = source.superuser();
@@ -510,7 +516,7 @@ fn a_record_that_makes_no_vault_is_refused_whoever_made_it() {
     ];
     for (number, spoil) in spoilt.iter().enumerate() {
         let refusal = expect_vault_error(import(&target, &whole(*spoil)), "XX001");
-        assert!(refusal.message.contains("no vault"), "{number}: {refusal:?}");
+        assert!(refusal.message.contains("no valid vault"), "{number}: {refusal:?}");
     }
     assert!(everything(&target).is_empty());
     let rows = trail_of(&target, "alice");
@@ -583,6 +589,7 @@ fn a_standby_shows_its_import_key_and_moves_nothing() {
     assert_eq!(import_key(&db), key);
     expect_vault_error(import(&db, &bundle), "25006");
     expect_vault_error(export_to(&db, "bob", &key), "25006");
+    expect_vault_error(db.app_for("bob").query("SELECT vault_seal_master_key($1)", &[&key.public_key]), "25006");
 }
 
 #[test]
