@@ -492,7 +492,9 @@ fn derived_keys_and_indexes_are_those_of_the_formats() {
 #[test]
 fn no_key_and_no_plaintext_gets_into_the_log() {
     // Without log_statement, which logs bound parameters too.
-    let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
+    let mut cluster = Cluster::builder().with_wire_kek().without_fsync().prepare();
+    cluster.keep_neighbours_from_logging_parameters();
+    cluster.start();
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
     let key = decode(&fetch(&mut db.app_for("alice")).unwrap().master_key);

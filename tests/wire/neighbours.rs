@@ -73,10 +73,6 @@ fn use_everything(db: &Db) -> Ledger {
     ledger
 }
 
-pub fn major(cluster: &Cluster) -> u32 {
-    fs::read_to_string(cluster.data().join("PG_VERSION")).unwrap().trim().parse().unwrap()
-}
-
 #[track_caller]
 fn assert_log_shows(cluster: &Cluster, texts: &[&str]) {
     let log = cluster.log();
@@ -98,7 +94,7 @@ fn statistics_and_plans_show_every_statement_and_no_key() {
     for builder in both_orders(&CONTRIB) {
         let mut cluster = builder.prepare();
         // Since PostgreSQL 16, auto_explain can log a plan's parameters.
-        if major(&cluster) >= 16 {
+        if cluster.major() >= 16 {
             cluster.configure("auto_explain.log_parameter_max_length = -1");
         }
         cluster.start();

@@ -1,11 +1,9 @@
 //! What is sent to leave zero-knowledge mode is a master key: it must not show up anywhere, and neither must a recovery code.
 
-use crate::harness::neighbours::is_neighbour;
 use crate::harness::{
     Cluster, Stop, assert_no_secrets, assert_no_secrets_in_files, base64, decode, expect_error, expect_vault_error,
     fetch, init, shared_db,
 };
-use crate::neighbours::major;
 use crate::recovery_client::{
     Recovery, challenge, disable, enable, fresh, key_of_code, parts, proof, secret_of, with_code, with_zero_knowledge,
 };
@@ -83,17 +81,7 @@ fn logging_cluster(parameters: &str) -> Cluster {
         .conf("log_error_verbosity = verbose")
         .conf(parameters)
         .prepare();
-    // These write parameters, too, by settings of their own: see docs/keys.md.
-    if is_neighbour("pgaudit") {
-        cluster.configure("pgaudit.log_parameter = off");
-    }
-    if is_neighbour("auto_explain") {
-        // It prints a plan's expressions, and parameters are constants in most plans.
-        cluster.configure("auto_explain.log_verbose = off");
-        if major(&cluster) >= 16 {
-            cluster.configure("auto_explain.log_parameter_max_length = 0");
-        }
-    }
+    cluster.keep_neighbours_from_logging_parameters();
     cluster.start();
     cluster
 }

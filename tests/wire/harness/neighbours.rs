@@ -52,6 +52,26 @@ pub fn worker_slots(number: u32) -> String {
 }
 
 impl Cluster {
+    /// The major version of its data directory.
+    pub fn major(&self) -> u32 {
+        let version = std::fs::read_to_string(self.data().join("PG_VERSION")).expect("a data directory");
+        version.trim().parse().expect("a major version")
+    }
+
+    /// Neighbours write bound parameters to the log by settings of their own: see docs/keys.md. Call this before the start.
+    pub fn keep_neighbours_from_logging_parameters(&mut self) {
+        if is_neighbour("pgaudit") {
+            self.configure("pgaudit.log_parameter = off");
+        }
+        if is_neighbour("auto_explain") {
+            // It prints a plan's expressions, and parameters are constants in most plans.
+            self.configure("auto_explain.log_verbose = off");
+            if self.major() >= 16 {
+                self.configure("auto_explain.log_parameter_max_length = 0");
+            }
+        }
+    }
+
     /// Gives pg_cron a job for every minute, if it is a neighbour.
     pub(super) fn keep_neighbours_busy(&self) {
         if is_neighbour("pg_cron") {
