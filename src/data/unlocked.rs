@@ -231,21 +231,25 @@ fn use_or_unlock<T>(
     unlock: impl FnOnce() -> Result<Unlocked, VaultError>,
     work: impl FnOnce(&Unlocked) -> Result<T, VaultError>,
 ) -> Result<T, VaultError> {
-    KEYS.with_borrow_mut(|keys| {
-        match keys.iter().rposition(is_it) {
-            Some(at) if at + 1 == keys.len() => {}
-            Some(at) => {
-                let key = keys.remove(at);
-                keys.push(key);
-            }
-            None => {
-                let key = unlock()?;
-                if keys.len() == MOST {
-                    end(&keys.remove(0));
-                }
-                keys.push(key);
-            }
+    let is_unlocked = KEYS.with_borrow_mut(|keys| {
+        let at = keys.iter().rposition(is_it);
+        if let Some(at) = at.filter(|at| at + 1 < keys.len()) {
+            let key = keys.remove(at);
+            keys.push(key);
         }
+        at.is_some()
+    });
+    if !is_unlocked {
+        // With nothing borrowed: the statements on the tables may call others.
+        let key = unlock()?;
+        KEYS.with_borrow_mut(|keys| {
+            if keys.len() == MOST {
+                end(&keys.remove(0));
+            }
+            keys.push(key);
+        });
+    }
+    KEYS.with_borrow_mut(|keys| {
         let key = keys.last_mut().expect("the key that was found or unlocked");
         key.count()?;
         work(key)

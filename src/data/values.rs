@@ -7,7 +7,7 @@ use vault_core::data::client_blob;
 use vault_core::data::derive::Purpose;
 use vault_core::data::index::{Bits, BlindIndex};
 use vault_core::data::value::{self, BadBinding, Binding, CONTEXT_MAX, MAX_VALUE, SealError, Type};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::unlocked::{Material, Unlocked, Use, with_key, with_lookup_key};
 use crate::error::{DataError, VaultError};
@@ -73,7 +73,7 @@ pub fn decrypt_to<T>(value: &[u8], place: Place<'_>, read: impl FnOnce(&str) -> 
     if header.kind != Type::Json {
         return Err(DataError::OtherType(header.kind).into());
     }
-    PLAIN.with_borrow_mut(|plain| {
+    with_buffer(|plain| {
         with_key(Use::Decrypt, Some(header.key_version), place.purpose, |key| {
             let binding = bind(key, place)?;
             cipher(key)
@@ -81,10 +81,7 @@ pub fn decrypt_to<T>(value: &[u8], place: Place<'_>, read: impl FnOnce(&str) -> 
                 .map_err(|_| key.failed(DataError::DoesNotOpen))
                 .map(|_| ())
         })?;
-        let text = str::from_utf8(plain).map_err(|_| DataError::DoesNotOpen)?;
-        let read = read(text);
-        forget_plain(plain);
-        Ok(read)
+        Ok(read(str::from_utf8(plain).map_err(|_| DataError::DoesNotOpen)?))
     })
 }
 
@@ -92,17 +89,14 @@ pub fn decrypt_to<T>(value: &[u8], place: Place<'_>, read: impl FnOnce(&str) -> 
 pub fn reencrypt(value: &[u8], place: Place<'_>) -> Result<Varlena, VaultError> {
     const TYPES: [Type; 3] = [Type::Bytea, Type::Text, Type::Json];
     let header = header(Use::Reencrypt, value)?;
-    PLAIN.with_borrow_mut(|plain| {
-        let mut open = |key: &Unlocked| {
+    with_buffer(|plain| {
+        let kind = with_key(Use::Reencrypt, Some(header.key_version), place.purpose, |key| {
             let binding = bind(key, place)?;
             cipher(key).open(&binding, &TYPES, value, plain).map_err(|_| key.failed(DataError::DoesNotOpen))
-        };
-        let kind = with_key(Use::Reencrypt, Some(header.key_version), place.purpose, |key| open(key))?;
-        let sealed = with_key(Use::Reencrypt, None, place.purpose, |key| {
+        })?;
+        with_key(Use::Reencrypt, None, place.purpose, |key| {
             if key.key_version == header.key_version { Ok(Varlena::copy(value)) } else { seal(key, kind, plain, place) }
-        });
-        forget_plain(plain);
-        sealed
+        })
     })
 }
 
@@ -192,12 +186,16 @@ fn header(by: Use, value: &[u8]) -> Result<value::Header, VaultError> {
 /// The buffers keep the size of ordinary values.
 const KEPT: usize = 64 << 10;
 
-fn forget_plain(plain: &mut Zeroizing<Vec<u8>>) {
-    if plain.capacity() > KEPT {
-        *plain = Zeroizing::new(Vec::new());
-    } else {
-        zeroize::Zeroize::zeroize(&mut **plain);
+/// Does `work` with the buffer for plaintext, and clears it. An error drops it, which clears it, too.
+fn with_buffer<T>(work: impl FnOnce(&mut Zeroizing<Vec<u8>>) -> Result<T, VaultError>) -> Result<T, VaultError> {
+    // Taken out meanwhile: `work` may come back here.
+    let mut plain = PLAIN.take();
+    let done = work(&mut plain)?;
+    if plain.capacity() <= KEPT {
+        plain.zeroize();
+        PLAIN.set(plain);
     }
+    Ok(done)
 }
 
 fn forget_if_large(sealed: &mut Vec<u8>) {
