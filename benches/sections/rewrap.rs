@@ -23,6 +23,7 @@ const CLIENTS: u32 = 8;
 const SLOWER_THAN_UPDATE: f64 = 1.3;
 const FETCHES_MEANWHILE: f64 = 0.7;
 const SLOWER_THAN_SELECT: f64 = 2.0;
+const LINEAR_IN_WRAPS: f64 = 0.9;
 
 /// A member of `vault_ext_admin`.
 const ADMIN: &str = "bench_admin";
@@ -91,6 +92,48 @@ fn rewrap(options: &Options, report: &mut Report) {
     }
     let figure = Figure::ratio("rewrap", "fetch while a rewrap runs, against without", "/s", &meanwhile, &quiet);
     report.add(figure.clients(CLIENTS).goal(Goal::AtLeast(FETCHES_MEANWHILE)));
+    if exists(&mut db, "vault_key_versions") {
+        versions(&server, &mut db, vaults / 2, options, report);
+    }
+}
+
+/// A rewrap takes as long for three old versions of a key as for three more vaults.
+fn versions(server: &Server, db: &mut Client, wraps: i64, options: &Options, report: &mut Report) {
+    let (mut with_old, mut without) = (Vec::new(), Vec::new());
+    for round in 0..options.rounds() {
+        for side in [round % 2, (round + 1) % 2] {
+            if side == 0 {
+                fill(server, db, wraps / 4);
+                // Format 1 binds no version, so that one wrap serves for all.
+                db.batch_execute(
+                    "UPDATE vault_ext.encryption_vaults SET key_version = 4;
+                     INSERT INTO vault_ext.old_keys (user_id, key_version, wrapped_mk, wrap_iv, format_version, kek_id, state, superseded_at)
+                        SELECT user_id, n, wrapped_mk, wrap_iv, format_version, kek_id, 'decrypt_only', now()
+                        FROM vault_ext.encryption_vaults, generate_series(1, 3) n;
+                     VACUUM FULL vault_ext.encryption_vaults; VACUUM ANALYZE vault_ext.old_keys",
+                )
+                .expect("old keys");
+                server.settle();
+            } else {
+                fill(server, db, wraps);
+            }
+            let start = Instant::now();
+            watched_rewrap(server);
+            let rate = wraps as f64 / start.elapsed().as_secs_f64();
+            if side == 0 {
+                with_old.push(rate)
+            } else {
+                without.push(rate)
+            }
+            let left = "SELECT (SELECT count(*) FROM vault_ext.encryption_vaults WHERE format_version = 1)
+                + (SELECT count(*) FROM vault_ext.old_keys WHERE format_version = 1)";
+            assert_eq!(number(db, left), 0, "every wrap is converted");
+            db.batch_execute("TRUNCATE vault_ext.old_keys").expect("truncate");
+        }
+    }
+    let name = "rewrap of vaults with three old keys each, against as many wraps of vaults alone";
+    let figure = Figure::ratio("rewrap", name, "wraps/s", &with_old, &without);
+    report.add(figure.goal(Goal::AtLeast(LINEAR_IN_WRAPS)));
 }
 
 fn check(options: &Options, report: &mut Report) {

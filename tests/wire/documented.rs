@@ -79,6 +79,64 @@ fn the_documented_way_leads_from_the_first_column_to_a_finished_rotation() {
     assert_eq!(state, "destroy_scheduled");
 }
 
+#[test]
+fn the_documented_statements_on_versions_and_erasure_work() {
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
+    let db = cluster.database("d");
+    init(&mut db.app_for("alice")).unwrap();
+    for (_, sql) in sql_blocks(section(KEYS, "Versions")) {
+        db.app().batch_execute(&sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    assert_eq!(fetch(&mut db.app_for("alice")).unwrap().key_version, 2);
+    let blocks = sql_blocks(section(KEYS, "Erasure of a person"));
+    assert_eq!(blocks.len(), 3, "{blocks:?}");
+    for (kind, sql) in blocks {
+        // The job of pg_cron is run by hand.
+        let sql = if kind == "cron" { sql.split('\'').nth(5).expect("the command").to_owned() } else { sql };
+        db.conn("wire_admin").batch_execute(&sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    let states: Vec<String> = db
+        .superuser()
+        .query("SELECT state FROM vault_erasure_status('alice')", &[])
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert_eq!(states, ["cancelled"]);
+}
+
+#[test]
+fn the_documented_client_enters_zero_knowledge_mode_and_gets_its_key_back() {
+    let document = section(KEYS, "Recovery code and zero-knowledge mode");
+    let (_, code) = document.split_once("```python\n").expect("the client");
+    let (code, _) = code.split_once("```").expect("its end");
+    let python = |main: &str, arguments: &[&str]| {
+        let mut python = Command::new("/usr/bin/python3");
+        succeed(python.args(["-c", &format!("import sys\n{code}\n{main}")]).args(arguments))
+    };
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
+    let db = cluster.database("d");
+    let mut app = db.app_for("alice");
+    let key = init(&mut app).unwrap().master_key;
+    let made = python("c = new_code(); print(c, *wrap(c, base64.b64decode(sys.argv[1])))", &[&key]);
+    let [code_of_user, wrapped_mk, iv] = made.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{made}") };
+    assert_eq!(code_of_user.len(), 79);
+    app.execute("SELECT vault_set_recovery($1, $2)", &[&wrapped_mk, &iv]).unwrap();
+    let challenge: Vec<u8> = app.query_one("SELECT vault_recovery_challenge()", &[]).unwrap().get(0);
+    let challenge: String = challenge.iter().map(|byte| format!("{byte:02x}")).collect();
+    let prove = "print(proof(unwrap(*sys.argv[1:4]), bytes.fromhex(sys.argv[4])).hex())";
+    let proof = python(prove, &[code_of_user, wrapped_mk, iv, &challenge]);
+    let enable = format!("SELECT vault_enable_zero_knowledge('\\x{}')", proof.trim());
+    app.batch_execute(&enable).unwrap();
+    let row = app.query_one("SELECT * FROM vault_get_master_key()", &[]).unwrap();
+    assert_eq!(row.get::<_, Option<String>>("master_key"), None);
+    let (wrapped_mk, iv): (String, String) = (row.get("recovery_wrapped_mk"), row.get("recovery_iv"));
+    let opened = python("print(base64.b64encode(unwrap(*sys.argv[1:4])).decode())", &[code_of_user, &wrapped_mk, &iv]);
+    assert_eq!(opened.trim(), key);
+    app.execute("SELECT vault_disable_zero_knowledge($1)", &[&key]).unwrap();
+    assert_eq!(fetch(&mut app).unwrap().master_key, key);
+}
+
 /// Bash in a folder of its own, from which the tests' scripts can be called as from the clone.
 fn bash(commands: &str) -> Command {
     let dir = scratch_dir();
