@@ -298,6 +298,7 @@ impl DataError {
     }
 }
 
+/// Why a recovery code is not accepted, or zero-knowledge mode not entered or left. The contexts are the predecessor's where it
 /// had one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryError {
