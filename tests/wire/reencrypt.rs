@@ -111,14 +111,11 @@ fn a_table_is_reencrypted_beside_live_traffic_and_across_a_kill() {
     });
 }
 
-/// The memory of a server process in kB, without what it shares with others.
-fn private_memory(pid: i32) -> i64 {
-    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process runs");
-    let of = |name: &str| -> i64 {
-        let line = rollup.lines().find(|line| line.starts_with(name)).expect("a line of smaps_rollup");
-        line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number of kB")
-    };
-    of("Private_Clean:") + of("Private_Dirty:")
+/// The memory of a server process in kB, without files and without what it shares with others.
+fn anonymous_memory(pid: i32) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("a line of the status");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number of kB")
 }
 
 #[test]
@@ -135,9 +132,9 @@ fn very_many_decryptions_in_one_transaction_keep_memory_flat() {
     let sql = "SELECT count(vault_decrypt_text($1, 'c')) FROM (SELECT generate_series(1, $2::bigint) OFFSET 0) n";
     // The first statements of a process make its caches.
     tx.query_one(sql, &[&value, &(count / 10)]).unwrap();
-    let before = private_memory(pid);
+    let before = anonymous_memory(pid);
     assert_eq!(tx.query_one(sql, &[&value, &count]).unwrap().get::<_, i64>(0), count);
-    let grown = private_memory(pid) - before;
+    let grown = anonymous_memory(pid) - before;
     assert!(grown < 1024, "{grown} kB more after {count} decryptions");
     tx.commit().unwrap();
     let rows = || db.audit_where("action = 'decrypt'").len();
