@@ -19,7 +19,7 @@ use crate::store::vaults::{self, Found};
 /// The user's row as `vault_get_master_key()` looks it up and in the shape of its result, but with the wrap for the key:
 /// no subtransaction, no audit, nothing opened.
 #[pg_extern(sql = false)]
-fn bench_lookup() -> Row<4> {
+fn bench_lookup() -> Row<7> {
     let user = Caller::OfSession.identify(Purpose::Identify).expect("an identity").user;
     let Found::Open(vault) = vaults::find(&user, false) else { panic!("a vault") };
     Row([
@@ -27,6 +27,9 @@ fn bench_lookup() -> Row<4> {
         vault.format_version.into_datum(),
         vault.kek_id.as_str().into_datum(),
         vault.key_version.into_datum(),
+        false.into_datum(),
+        None,
+        None,
     ])
 }
 
