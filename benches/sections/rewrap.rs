@@ -109,10 +109,12 @@ fn versions(server: &Server, db: &mut Client, wraps: i64, options: &Options, rep
                     "UPDATE vault_ext.encryption_vaults SET key_version = 4;
                      INSERT INTO vault_ext.old_keys (user_id, key_version, wrapped_mk, wrap_iv, format_version, kek_id, state, superseded_at)
                         SELECT user_id, n, wrapped_mk, wrap_iv, format_version, kek_id, 'decrypt_only', now()
-                        FROM vault_ext.encryption_vaults, generate_series(1, 3) n;
-                     VACUUM FULL vault_ext.encryption_vaults; VACUUM ANALYZE vault_ext.old_keys",
+                        FROM vault_ext.encryption_vaults, generate_series(1, 3) n",
                 )
                 .expect("old keys");
+                for vacuum in ["VACUUM FULL vault_ext.encryption_vaults", "VACUUM ANALYZE"] {
+                    db.batch_execute(vacuum).expect("vacuum");
+                }
                 server.settle();
             } else {
                 fill(server, db, wraps);
