@@ -9,7 +9,7 @@ use crate::identity::Caller;
 use crate::pg::{secret, session};
 use crate::store;
 use crate::vault::call::Call;
-use crate::vault::{service, versions};
+use crate::vault::versions;
 
 /// The key of a purpose, from a version of the user's key; `None` is the current one.
 pub fn for_purpose(purpose: Purpose<'_>, key_version: Option<i32>) -> Result<DerivedKey, VaultError> {
@@ -37,10 +37,7 @@ fn derive(
 ) -> Result<DerivedKey, VaultError> {
     let call = Call::begin(Action::Derive, Caller::OfSession)?;
     let (key, derived) = call.attempt(|user| {
-        let key = session::as_role(store::OWNER, || match key_version {
-            Some(version) => versions::open_version(&call, user, version),
-            None => service::open_existing(&call, user)?.ok_or(VaultError::NoVault),
-        })?;
+        let key = session::as_role(store::OWNER, || versions::open(&call, user, key_version))?;
         let derived = derive(key.master_key().ok_or(KeyError::ZeroKnowledge)?)?;
         Ok((key, derived))
     })?;

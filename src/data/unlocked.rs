@@ -260,10 +260,12 @@ fn unlock(by: Use, key_version: Option<i32>, purpose: Purpose<'_>) -> Result<Unl
     xact::listen(&CALLBACKS);
     let call = Call::begin(by.action(), Caller::OfSession)?;
     let key = call.attempt(|user| {
-        session::as_role(store::OWNER, || match key_version {
-            Some(version) => versions::open_version(&call, user, version),
-            None if by.keeps_current() => service::open_and_keep(&call, user)?.ok_or(VaultError::NoVault),
-            None => service::open_existing(&call, user)?.ok_or(VaultError::NoVault),
+        session::as_role(store::OWNER, || {
+            if key_version.is_none() && by.keeps_current() {
+                service::open_and_keep(&call, user)?.ok_or(VaultError::NoVault)
+            } else {
+                versions::open(&call, user, key_version)
+            }
         })
     })?;
     finish(call, by, key_version, purpose, &key)

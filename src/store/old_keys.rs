@@ -39,20 +39,26 @@ impl State {
 
 /// An old version of a user's key.
 pub struct OldKey {
-    pub key_version: i32,
+    /// Without a wrap once it is destroyed.
+    pub key: StoredKey,
     pub state: State,
-    pub format_version: i16,
-    pub kek_id: String,
-    /// The wrap and its nonce; None once it is destroyed.
-    pub wrap: Option<(String, String)>,
     /// Microseconds since 2000-01-01 00:00 UTC, like the two others.
     pub superseded_at: i64,
     pub destroy_after: Option<i64>,
     pub destroyed_at: Option<i64>,
 }
 
-impl OldKey {
-    /// The wrap, if there still is one.
+/// A version's wrap, if there is one, and what it is bound to beside the user.
+pub struct StoredKey {
+    /// The wrap and its nonce.
+    pub wrap: Option<(String, String)>,
+    pub format_version: i16,
+    pub kek_id: String,
+    pub key_version: i32,
+}
+
+impl StoredKey {
+    /// The wrap, if there is one.
     pub fn stored<'a>(&'a self, user_id: &'a str) -> Option<StoredWrap<'a>> {
         let (wrapped_mk, wrap_iv) = self.wrap.as_ref()?;
         Some(StoredWrap {
@@ -129,11 +135,13 @@ thread_local! {
 
 fn old_key(rows: &Rows, row: u64) -> Option<OldKey> {
     Some(OldKey {
-        key_version: rows.get(row, 0)?,
+        key: StoredKey {
+            wrap: rows.get(row, 4).zip(rows.get(row, 5)),
+            format_version: rows.get(row, 2)?,
+            kek_id: rows.get(row, 3)?,
+            key_version: rows.get(row, 0)?,
+        },
         state: State::from_name(rows.text(row, 1)?)?,
-        format_version: rows.get(row, 2)?,
-        kek_id: rows.get(row, 3)?,
-        wrap: rows.get(row, 4).zip(rows.get(row, 5)),
         superseded_at: rows.get(row, 6)?,
         destroy_after: rows.get(row, 7),
         destroyed_at: rows.get(row, 8),
@@ -237,10 +245,10 @@ pub fn rename(old_user: &str, new_user: &str, old: &OldKey, new: Option<&NewWrap
     let args = [
         Arg::Text(old_user),
         Arg::Text(new_user),
-        Arg::Int4(old.key_version),
+        Arg::Int4(old.key.key_version),
         Arg::MaybeText(new.map(|new| new.wrap.wrapped_mk())),
         Arg::MaybeText(new.map(|new| new.wrap.wrap_iv())),
-        Arg::Text(new.map_or(&old.kek_id, |new| new.kek_id)),
+        Arg::Text(new.map_or(&old.key.kek_id, |new| new.kek_id)),
     ];
     RENAME.with(|statement| statement.run(&args, |_| ()));
 }

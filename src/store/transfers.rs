@@ -1,16 +1,16 @@
 //! Whole vaults, on their way to another server or from one. Only in maintenance.
 
-use vault_core::crypto::wrap::{Kind, StoredWrap, Wrap};
+use vault_core::crypto::wrap::Wrap;
 use vault_core::transfer::Recovery;
 
-use super::old_keys::State;
+use super::old_keys::{OldKey, State, StoredKey};
 use crate::pg::spi::{Arg, Rows, Statement};
 
 /// A vault with all that belongs to it, as one snapshot shows it.
 pub struct WholeVault {
     pub current: Current,
     /// The old versions, the oldest first.
-    pub old: Vec<Old>,
+    pub old: Vec<OldKey>,
 }
 
 /// The row of a vault. Times are in microseconds since 2000-01-01 00:00 UTC.
@@ -25,45 +25,13 @@ pub struct Current {
     pub erase_after: Option<i64>,
 }
 
-/// The row of an old version.
-pub struct Old {
-    pub key: StoredKey,
-    pub state: State,
-    pub superseded_at: i64,
-    pub destroy_after: Option<i64>,
-}
-
-/// A version's wrap, if there is one, and what it is bound to beside the user.
-pub struct StoredKey {
-    wrap: Option<(String, String)>,
-    format_version: i16,
-    pub kek_id: String,
-    pub key_version: i32,
-}
-
-impl StoredKey {
-    /// The wrap, if there is one.
-    pub fn stored<'a>(&'a self, user_id: &'a str) -> Option<StoredWrap<'a>> {
-        let (wrapped_mk, wrap_iv) = self.wrap.as_ref()?;
-        Some(StoredWrap {
-            kind: Kind::MasterKey,
-            user_id,
-            wrapped_mk,
-            wrap_iv,
-            format_version: self.format_version,
-            kek_id: &self.kek_id,
-            key_version: self.key_version,
-        })
-    }
-}
-
 thread_local! {
     // One statement, so that a rotation in between cannot show a version twice or not at all.
     static FIND: Statement = const { Statement::planned_once(
         "SELECT v.wrapped_mk, v.wrap_iv, v.format_version, v.kek_id, v.key_version, \
             v.recovery_wrapped_mk, v.recovery_iv, v.recovery_format_version, v.recovery_set_at, v.zero_knowledge, v.key_check, \
             v.created_at, v.rotated_at, v.tokens_valid_from, v.erase_after, \
-            o.wrapped_mk, o.wrap_iv, o.format_version, o.kek_id, o.key_version, o.state, o.superseded_at, o.destroy_after \
+            o.wrapped_mk, o.wrap_iv, o.format_version, o.kek_id, o.key_version, o.state, o.superseded_at, o.destroy_after, o.destroyed_at \
          FROM vault_ext.encryption_vaults v LEFT JOIN vault_ext.old_keys o ON o.user_id OPERATOR(pg_catalog.=) v.user_id \
          WHERE v.user_id OPERATOR(pg_catalog.=) $1 ORDER BY o.key_version"
     ) };
@@ -116,12 +84,13 @@ fn current(rows: &Rows) -> Option<Current> {
     })
 }
 
-fn old(rows: &Rows, row: u64) -> Option<Old> {
-    Some(Old {
+fn old(rows: &Rows, row: u64) -> Option<OldKey> {
+    Some(OldKey {
         key: key(rows, row, 15)?,
         state: State::from_name(rows.text(row, 20)?)?,
         superseded_at: rows.get(row, 21)?,
         destroy_after: rows.get(row, 22),
+        destroyed_at: rows.get(row, 23),
     })
 }
 

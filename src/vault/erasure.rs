@@ -185,7 +185,7 @@ fn reopen(user: &str) -> Result<Option<Reopened>, VaultError> {
 fn put_back(user: &str, closed: &ClosedVault) -> Result<Reopened, VaultError> {
     let is_the_one = |old: &OldKey| old.state == State::DestroyScheduled;
     let current = old_keys::lock(user, closed.key_version).filter(is_the_one);
-    let wrap = current.as_ref().and_then(|old| old.stored(user)).ok_or(KeyError::Destroyed(closed.key_version))?;
+    let wrap = current.as_ref().and_then(|old| old.key.stored(user)).ok_or(KeyError::Destroyed(closed.key_version))?;
     if !vaults::reopen(user, &wrap) || !old_keys::remove(user, closed.key_version) {
         return Err(VaultError::ChangedMeanwhile);
     }

@@ -99,7 +99,7 @@ pub fn enable(proof: Option<&[u8]>) -> Result<bool, VaultError> {
 fn give_away(user: &str, vault: &RecoveryState, proof: Option<&[u8; PROOF_LEN]>) -> Result<(), VaultError> {
     let (recovery_wrapped_mk, iv) = vault.wrap.as_ref().ok_or(RecoveryError::NoWrap)?;
     // The server could still open what these have encrypted, and nobody could rotate them away later.
-    if old_keys::list(user).iter().any(|old| old.wrap.is_some()) {
+    if old_keys::list(user).iter().any(|old| old.key.wrap.is_some()) {
         return Err(RecoveryError::OldVersions.into());
     }
     if proof.is_none() && settings::require_recovery_proof() {

@@ -91,8 +91,8 @@ fn try_to_move(ring: &Ring, old_user: &str, new_user: &str) -> Result<Option<Mov
     }
     if catalog::is_of_0_3() {
         for old in old_keys::lock_all(old_user) {
-            let wrap = old.stored(old_user).map(|wrap| bind_anew(&wrap)).transpose()?;
-            let new = wrap.as_ref().map(|wrap| NewWrap { wrap, kek_id: &entry.id, key_version: old.key_version });
+            let wrap = old.key.stored(old_user).map(|wrap| bind_anew(&wrap)).transpose()?;
+            let new = wrap.as_ref().map(|wrap| NewWrap { wrap, kek_id: &entry.id, key_version: old.key.key_version });
             old_keys::rename(old_user, new_user, &old, new.as_ref());
         }
     }

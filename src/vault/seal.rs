@@ -7,8 +7,7 @@ use vault_core::seal::{Binding, KeyKind, Recipient, SealError, Sealed};
 
 use super::call::Call;
 use super::key::{KeyId, UserKey};
-use super::service::open_existing;
-use super::versions::open_version;
+use super::versions;
 use crate::error::{KeyError, VaultError};
 use crate::identity::Caller;
 use crate::pg::secret;
@@ -45,10 +44,7 @@ pub fn seal(public_key: &str, wanted: Wanted<'_>, key_version: Option<i32>) -> R
     let sealed = call.attempt(|user| {
         let recipient = Recipient::parse(public_key)?;
         check(wanted)?;
-        let key = match key_version {
-            Some(key_version) => open_version(&call, user, key_version)?,
-            None => open_existing(&call, user)?.ok_or(VaultError::NoVault)?,
-        };
+        let key = versions::open(&call, user, key_version)?;
         let Sealed { bytes, algorithm } = seal_to(&recipient, wanted, user, &key)?;
         let fingerprint = recipient.fingerprint().to_string();
         Ok(SealedKey { sealed: bytes, algorithm, fingerprint, key_version: key.key_version, kek_id: key.kek_id })

@@ -219,7 +219,7 @@ fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
     }
     // Old keys of a vault that was deleted past vault_erase() keep their numbers, for what they have encrypted.
     match old_keys::list(user).first() {
-        Some(newest) => insert(newest.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?),
+        Some(newest) => insert(newest.key.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?),
         None => Ok(None),
     }
 }

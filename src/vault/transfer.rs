@@ -15,8 +15,8 @@ use crate::error::{KeyError, TransferError, VaultError};
 use crate::keyring::ring::{self, Ring};
 use crate::pg::{secret, session};
 use crate::settings;
-use crate::store::old_keys::{self, State};
-use crate::store::transfers::{self, NewOld, NewVault, Old, StoredKey, WholeVault};
+use crate::store::old_keys::{self, OldKey, State, StoredKey};
+use crate::store::transfers::{self, NewOld, NewVault, WholeVault};
 use crate::store::{maintenance, vaults};
 
 /// The state of the version that is not among the old keys.
@@ -326,7 +326,7 @@ fn is_same(ring: &Ring, found: &WholeVault, vault: &Vault<'_>) -> Result<bool, V
         }
     }
     for (number, master_key) in vault.keys() {
-        let is_destroyed = |old: &&Old| old.state == State::Destroyed;
+        let is_destroyed = |old: &&OldKey| old.state == State::Destroyed;
         let old = found.old.iter().find(|old| old.key.key_version == number);
         let key =
             if found.current.key.key_version == number { Some(&found.current.key) } else { old.map(|old| &old.key) };

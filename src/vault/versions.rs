@@ -39,7 +39,7 @@ pub fn list() -> Result<Vec<Version>, VaultError> {
         let old = old_keys::list(&identity.user);
         let mut versions = Vec::with_capacity(old.len() + 1);
         // While an erasure is scheduled, the current one is among the old ones.
-        if old.first().is_none_or(|newest| newest.key_version != vault.key_version) {
+        if old.first().is_none_or(|newest| newest.key.key_version != vault.key_version) {
             versions.push(Version {
                 key_version: vault.key_version,
                 state: "current",
@@ -51,10 +51,10 @@ pub fn list() -> Result<Vec<Version>, VaultError> {
             });
         }
         versions.extend(old.into_iter().map(|old| Version {
-            key_version: old.key_version,
+            key_version: old.key.key_version,
             state: old.state.name(),
-            format_version: old.format_version,
-            kek_id: old.kek_id,
+            format_version: old.key.format_version,
+            kek_id: old.key.kek_id,
             superseded_at: Some(old.superseded_at),
             destroy_after: old.destroy_after,
             destroyed_at: old.destroyed_at,
@@ -66,13 +66,15 @@ pub fn list() -> Result<Vec<Version>, VaultError> {
 /// One version of the user's key.
 pub fn get(key_version: i32) -> Result<UserKey, VaultError> {
     let call = Call::begin(Action::Fetch, Caller::OfSession)?;
-    let key = call.attempt(|user| open_version(&call, user, key_version))?;
+    let key = call.attempt(|user| open(&call, user, Some(key_version)))?;
     call.release(key, 200, Some("version"))
 }
 
-/// Opens a version of the user's key, the current one or an old one that is not closed.
-pub fn open_version(call: &Call, user: &str, key_version: i32) -> Result<UserKey, VaultError> {
+/// Opens a version of the user's key, the current one or an old one that is not closed; `None` is the current one, in
+/// zero-knowledge mode the recovery wrap.
+pub fn open(call: &Call, user: &str, key_version: Option<i32>) -> Result<UserKey, VaultError> {
     let current = open_existing(call, user)?.ok_or(VaultError::NoVault)?;
+    let Some(key_version) = key_version else { return Ok(current) };
     if current.master_key().is_none() {
         return Err(KeyError::ZeroKnowledge.into());
     }
@@ -82,12 +84,12 @@ pub fn open_version(call: &Call, user: &str, key_version: i32) -> Result<UserKey
     with_newest_ring(|ring| {
         let old = old_keys::find(user, key_version).ok_or(KeyError::NoVersion(key_version))?;
         is_open(&old)?;
-        let wrap = old.stored(user).ok_or(KeyError::Destroyed(key_version))?;
+        let wrap = old.key.stored(user).ok_or(KeyError::Destroyed(key_version))?;
         let master_key = ring_opens(ring, &wrap)?;
         Ok(UserKey {
             released: Released::MasterKey(master_key),
-            format_version: old.format_version,
-            kek_id: old.kek_id.clone(),
+            format_version: old.key.format_version,
+            kek_id: old.key.kek_id.clone(),
             key_version,
         })
     })
@@ -96,9 +98,9 @@ pub fn open_version(call: &Call, user: &str, key_version: i32) -> Result<UserKey
 fn is_open(old: &OldKey) -> Result<(), KeyError> {
     match old.state {
         State::DecryptOnly => Ok(()),
-        State::Disabled => Err(KeyError::Disabled(old.key_version)),
-        State::DestroyScheduled => Err(KeyError::DestroyScheduled(old.key_version)),
-        State::Destroyed => Err(KeyError::Destroyed(old.key_version)),
+        State::Disabled => Err(KeyError::Disabled(old.key.key_version)),
+        State::DestroyScheduled => Err(KeyError::DestroyScheduled(old.key.key_version)),
+        State::Destroyed => Err(KeyError::Destroyed(old.key.key_version)),
     }
 }
 
