@@ -9,23 +9,16 @@ use serde_json::json;
 
 use crate::harness::{
     Cluster, Db, PREDECESSOR_KEK, assert_no_secrets, claims, decode, eventually, expect_error, expect_vault_error,
-    fetch, init, keyring_line, rotate, rotate_and_destroy, set_user, shared_db, token_db,
+    fetch, init, keyring_line, rotate, rotate_and_destroy, shared_db, token_db,
 };
 
 const SOON: Duration = Duration::from_secs(30);
 const PLACE: &str = "notes.body:1";
 
-/// A session of an application that gets no raw key.
-fn crypt_for(db: &Db, user: &str) -> Client {
-    let mut client = db.conn("wire_crypt");
-    set_user(&mut client, user);
-    client
-}
-
 /// A database in which alice has a vault.
 fn db_with_alice() -> Db<'static> {
     let db = shared_db();
-    crypt_for(&db, "alice").execute("SELECT vault_create()", &[]).unwrap();
+    db.crypt_for("alice").execute("SELECT vault_create()", &[]).unwrap();
     db
 }
 
@@ -55,7 +48,7 @@ fn rows_of(db: &Db, user: &str) -> Vec<String> {
 #[test]
 fn each_type_comes_back_as_it_was() {
     let db = db_with_alice();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     for text in ["", "Buy milk", "\u{202e}ünï\t\n\"'\\"] {
         let value = encrypt(&mut app, text, PLACE).unwrap();
         assert_eq!(value.len(), text.len() + 46);
@@ -74,7 +67,7 @@ fn each_type_comes_back_as_it_was() {
 #[test]
 fn null_stays_null_and_a_place_is_needed() {
     let db = db_with_alice();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     for sql in [
         "SELECT vault_encrypt(NULL::text, 'x')",
         "SELECT vault_encrypt(NULL::bytea, 'x')",
@@ -105,8 +98,8 @@ fn null_stays_null_and_a_place_is_needed() {
 #[test]
 fn a_value_opens_in_its_own_place_only() {
     let db = db_with_alice();
-    crypt_for(&db, "bob").execute("SELECT vault_create()", &[]).unwrap();
-    let mut app = crypt_for(&db, "alice");
+    db.crypt_for("bob").execute("SELECT vault_create()", &[]).unwrap();
+    let mut app = db.crypt_for("alice");
     let value = encrypt(&mut app, "secret", PLACE).unwrap();
     let mut refusals = Vec::new();
     for context in ["notes.body:2", "notes.body:1 ", "notes.title:1"] {
@@ -114,7 +107,7 @@ fn a_value_opens_in_its_own_place_only() {
     }
     let sql = "SELECT vault_decrypt_text($1, $2, 'other')";
     refusals.push(expect_vault_error(get::<String>(&mut app, sql, &[&value, &PLACE]), "XX001"));
-    refusals.push(expect_vault_error(decrypt(&mut crypt_for(&db, "bob"), &value, PLACE), "XX001"));
+    refusals.push(expect_vault_error(decrypt(&mut db.crypt_for("bob"), &value, PLACE), "XX001"));
     // Nothing says which of these it was.
     assert!(refusals.iter().all(|refusal| refusal.text() == refusals[0].text()), "{refusals:?}");
     // The type is written on it.
@@ -130,7 +123,7 @@ fn a_value_opens_in_its_own_place_only() {
 #[test]
 fn a_value_that_was_changed_does_not_open() {
     let db = db_with_alice();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let value = encrypt(&mut app, "secret", PLACE).unwrap();
     let mut tx = app.transaction().unwrap();
     let mut refused = 0;
@@ -160,7 +153,7 @@ fn a_value_that_was_changed_does_not_open() {
 #[test]
 fn the_role_that_uses_keys_gets_none() {
     let db = db_with_alice();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     for sql in [
         "SELECT vault_get_master_key()",
         "SELECT vault_init()",
@@ -183,13 +176,13 @@ fn the_role_that_uses_keys_gets_none() {
     assert_eq!(states, ["2 current", "1 decrypt_only"]);
     expect_error(encrypt(&mut db.conn("wire_stranger"), "x", "y"), "42501");
     expect_vault_error(encrypt(&mut db.conn("wire_crypt"), "x", "y"), "28000");
-    expect_vault_error(encrypt(&mut crypt_for(&db, "nobody"), "x", "y"), "P0002");
+    expect_vault_error(encrypt(&mut db.crypt_for("nobody"), "x", "y"), "P0002");
 }
 
 #[test]
 fn a_transaction_leaves_a_row_before_its_first_use_and_one_with_the_number_of_uses() {
     let db = db_with_alice();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let mut tx = app.transaction().unwrap();
     let value = encrypt(&mut tx, "secret", PLACE).unwrap();
     assert_eq!(rows_of(&db, "alice"), ["init 201 created", "encrypt 200 purpose data"]);
@@ -219,7 +212,7 @@ fn a_transaction_leaves_a_row_before_its_first_use_and_one_with_the_number_of_us
 #[test]
 fn the_trail_can_have_a_row_for_each_statement_or_value() {
     let db = db_with_alice();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let value = encrypt(&mut app, "secret", PLACE).unwrap();
     let sql = "SELECT count(vault_decrypt_text($1, $2)) FROM generate_series(1, 5)";
     for (setting, rows) in [("transaction", 1), ("statement", 3), ("value", 15)] {
@@ -227,7 +220,7 @@ fn the_trail_can_have_a_row_for_each_statement_or_value() {
             "ALTER ROLE wire_crypt IN DATABASE \"{}\" SET vault_ext.audit_decrypts = {setting}",
             db.name
         ));
-        let mut app = crypt_for(&db, "alice");
+        let mut app = db.crypt_for("alice");
         let count = || rows_of(&db, "alice").iter().filter(|row| *row == "decrypt 200 purpose data").count();
         let before = count();
         let mut tx = app.transaction().unwrap();
@@ -244,7 +237,7 @@ fn the_trail_can_have_a_row_for_each_statement_or_value() {
 fn a_transaction_decrypts_no_more_than_it_may() {
     let db = db_with_alice();
     db.force(&format!("ALTER ROLE wire_crypt IN DATABASE \"{}\" SET vault_ext.max_decrypts = 10", db.name));
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let value = encrypt(&mut app, "secret", PLACE).unwrap();
     let sql = "SELECT count(vault_decrypt_text($1, $2)) FROM generate_series(1, $3)";
     for _ in 0..2 {
@@ -258,7 +251,7 @@ fn a_transaction_decrypts_no_more_than_it_may() {
 #[test]
 fn the_plaintext_of_a_value_has_64_mib_at_most() {
     let db = db_with_alice();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let sql = "SELECT length(vault_decrypt(vault_encrypt(convert_to(repeat('x', $1), 'UTF8'), 'big'), 'big'))";
     assert_eq!(get::<i32>(&mut app, sql, &[&(64 << 20)]).unwrap(), 64 << 20);
     expect_vault_error(get::<i32>(&mut app, sql, &[&((64 << 20) + 1)]), "54000");
@@ -267,7 +260,7 @@ fn the_plaintext_of_a_value_has_64_mib_at_most() {
 #[test]
 fn a_rotation_leaves_values_readable_until_the_old_key_is_destroyed() {
     let db = db_with_alice();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let old = encrypt(&mut app, "old", PLACE).unwrap();
     app.execute("SELECT vault_create_key_version()", &[]).unwrap();
     let new = encrypt(&mut app, "new", PLACE).unwrap();
@@ -306,7 +299,7 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn a_rotation_waits_for_transactions_that_have_encrypted() {
     let db = db_with_alice();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let mut tx = app.transaction().unwrap();
     let value = encrypt(&mut tx, "secret", PLACE).unwrap();
     let mut other = db.app_for("alice");
@@ -335,7 +328,7 @@ fn a_rotation_waits_for_transactions_that_have_encrypted() {
 #[test]
 fn a_transaction_that_rotates_encrypts_under_its_new_key() {
     let db = db_with_alice();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let mut tx = app.transaction().unwrap();
     let version = |value: Vec<u8>| value[5];
     assert_eq!(version(encrypt(&mut tx, "x", PLACE).unwrap()), 1);
@@ -353,7 +346,7 @@ fn a_transaction_that_rotates_encrypts_under_its_new_key() {
 fn each_user_of_a_transaction_has_a_key_of_its_own() {
     let db = shared_db();
     for user in 0..100 {
-        crypt_for(&db, &format!("user-{user}")).execute("SELECT vault_create()", &[]).unwrap();
+        db.crypt_for(&format!("user-{user}")).execute("SELECT vault_create()", &[]).unwrap();
     }
     // More users than the keys that are kept unlocked.
     let mut app = db.conn("wire_crypt");
@@ -376,7 +369,7 @@ fn plaintext_gets_into_no_index_plan_or_generated_column() {
         "GRANT CREATE ON SCHEMA public TO wire_crypt; ALTER DATABASE \"{}\" SET client_min_messages = warning",
         db.name
     ));
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     app.batch_execute("CREATE TABLE notes (id int PRIMARY KEY, body bytea)").unwrap();
     app.batch_execute(
         "INSERT INTO notes SELECT n, vault_encrypt('note ' || n, 'notes.body:' || n) FROM generate_series(1, 3) n",
@@ -408,7 +401,7 @@ fn a_prepared_transaction_gives_its_keys_back() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("max_prepared_transactions = 2").start();
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let value = encrypt(&mut app, "secret", PLACE).unwrap();
     app.batch_execute("BEGIN").unwrap();
     decrypt(&mut app, &value, PLACE).unwrap();
@@ -430,7 +423,7 @@ fn derived_keys_and_indexes_are_those_of_the_formats() {
         "INSERT INTO vault_ext.encryption_vaults (user_id, wrapped_mk, wrap_iv, format_version, kek_id)
          VALUES ('alice', 'EkoYuy/eugLj+TUwymd4xT07qypjikNu+XfObRXpLsp1LPM+pXxISRohaJtl0f9/', 'EBESExQVFhcYGRob', 1, 'env-v1')",
     );
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let hex_of = |app: &mut Client, sql: &str| hex(&get::<Vec<u8>>(app, sql, &[]).unwrap());
     // Computed by crates/vault_core/vectors/data.py.
     assert_eq!(
@@ -499,7 +492,7 @@ fn no_key_and_no_plaintext_gets_into_the_log() {
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
     let key = decode(&fetch(&mut db.app_for("alice")).unwrap().master_key);
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let secret = "zq7Yw1Lk9Vb3Xn5Tm8Rc2Pd6Hs4Jf0Gu";
     let value = encrypt(&mut app, secret, PLACE).unwrap();
     assert_eq!(decrypt(&mut app, &value, PLACE).unwrap(), secret);
@@ -513,11 +506,11 @@ fn a_standby_decrypts_nothing() {
     let mut cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
-    let value = encrypt(&mut crypt_for(&db, "alice"), "secret", PLACE).unwrap();
+    let value = encrypt(&mut db.crypt_for("alice"), "secret", PLACE).unwrap();
     drop(db);
     cluster.restart_as_standby();
     let db = cluster.existing_database("d");
-    expect_vault_error(decrypt(&mut crypt_for(&db, "alice"), &value, PLACE), "25006");
+    expect_vault_error(decrypt(&mut db.crypt_for("alice"), &value, PLACE), "25006");
 }
 
 #[test]
@@ -564,7 +557,7 @@ fn a_lookup_index_is_the_same_for_all_users_and_outlives_a_rewrap() {
     let kept: Vec<u8> = get(&mut tx, "SELECT vault_lookup_index('a@example.org', 'users.email')", &[]).unwrap();
     tx.commit().unwrap();
     assert_ne!(lost, kept);
-    for mut app in [db.conn("wire_crypt"), crypt_for(&db, "alice"), db.app_for("bob")] {
+    for mut app in [db.conn("wire_crypt"), db.crypt_for("alice"), db.app_for("bob")] {
         assert_eq!(index(&mut app, "a@example.org"), kept);
         assert_ne!(index(&mut app, "b@example.org"), kept);
     }

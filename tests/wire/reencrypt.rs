@@ -4,8 +4,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use postgres::Client;
-
 use crate::harness::{Cluster, Db, eventually, init, kill9, scenario_size, set_user};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -18,12 +16,6 @@ const STEP: &str = "
         LIMIT 1000 FOR UPDATE SKIP LOCKED)
     UPDATE notes n SET body = vault_reencrypt(n.body, 'notes.body:' || n.id)
     FROM batch WHERE n.id = batch.id";
-
-fn crypt_for(db: &Db, user: &str) -> Client {
-    let mut client = db.conn("wire_crypt");
-    set_user(&mut client, user);
-    client
-}
 
 /// Ends the traffic, also when the test fails.
 struct Ends<'a>(&'a AtomicBool);
@@ -47,7 +39,7 @@ fn a_table_is_reencrypted_beside_live_traffic_and_across_a_kill() {
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
     db.force("CREATE TABLE notes (id bigint PRIMARY KEY, body bytea NOT NULL); GRANT ALL ON notes TO wire_crypt");
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let fill = "INSERT INTO notes SELECT n, vault_encrypt('note ' || n, 'notes.body:' || n) FROM generate_series(1, $1::bigint) n";
     app.execute(fill, &[&rows]).unwrap();
     db.force("CREATE INDEX notes_version ON notes (vault_ciphertext_version(body)); ANALYZE notes");
@@ -90,7 +82,7 @@ fn a_table_is_reencrypted_beside_live_traffic_and_across_a_kill() {
         kill9(pid);
         let starts = || cluster.log().matches("database system is ready to accept connections").count();
         eventually(SOON, "the server is back", || starts() == 2);
-        let mut app = crypt_for(&db, "alice");
+        let mut app = db.crypt_for("alice");
         let left = versions(&db);
         assert!(left[0].1 > rows - 2000 - rows / 2, "the batch of the killed session is undone: {left:?}");
         // A batch may also be empty because others hold the last rows.
@@ -99,7 +91,7 @@ fn a_table_is_reencrypted_beside_live_traffic_and_across_a_kill() {
         assert!(traffic.join().expect("the traffic saw no wrong value") > 0);
     });
     assert_eq!(versions(&db), [(2, rows)]);
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     // Nothing needs the old version any more.
     app.execute("SELECT vault_disable_key_version(1)", &[]).unwrap();
     let sql = "SELECT count(*) FROM notes WHERE vault_decrypt_text(body, 'notes.body:' || id) = 'note ' || id";
@@ -124,7 +116,7 @@ fn very_many_decryptions_in_one_transaction_keep_memory_flat() {
     let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
-    let mut app = crypt_for(&db, "alice");
+    let mut app = db.crypt_for("alice");
     let value: Vec<u8> = app.query_one("SELECT vault_encrypt(repeat('x', 64), 'c')", &[]).unwrap().get(0);
     let pid: i32 = app.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
     // The planner compiles a long statement, which takes some MB.

@@ -132,6 +132,13 @@ impl Db<'_> {
         client
     }
 
+    /// The same of an application that uses keys and gets none: a login role whose only grant is vault_ext_crypt.
+    pub fn crypt_for(&self, user: &str) -> Client {
+        let mut client = self.conn("wire_crypt");
+        set_user(&mut client, user);
+        client
+    }
+
     /// The whole trail, oldest row first, read in a separate session.
     pub fn audit(&self) -> Vec<AuditRow> {
         self.audit_where("true")
