@@ -6,8 +6,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use vault_core::audit::record::{
-    Action, Damaged, Evidence, IdentityKind, MAX_CONTEXT, MAX_DB_ROLE, MAX_IP_ADDRESS, MAX_ISSUER, MAX_REQUEST_ID,
-    MAX_TOKEN_ID, MAX_TOKEN_KID, MAX_USER_AGENT, RECORD_BYTES, Record,
+    Action, Damaged, Evidence, IdentityKind, MAX_APPLICATION_NAME, MAX_CONTEXT, MAX_DB_ROLE, MAX_IP_ADDRESS,
+    MAX_ISSUER, MAX_REQUEST_ID, MAX_TOKEN_ID, MAX_TOKEN_KID, MAX_USER_AGENT, RECORD_BYTES, Record,
 };
 use vault_core::crypto::wrap::{KEK_ID_MAX, USER_ID_MAX};
 
@@ -23,7 +23,9 @@ fuzz_target!(|input: &[u8]| {
             action: Action::Rotate,
             status: 200,
             key_version: None,
-            db_role: texts.next().unwrap_or_default(),
+            db_role: texts.next().filter(|role| !role.is_empty()).unwrap_or("r"),
+            login_role: texts.next().filter(|role| !role.is_empty()).unwrap_or("l"),
+            application_name: texts.next(),
             user_id: texts.next(),
             kek_id: texts.next(),
             ip_address: texts.next(),
@@ -48,6 +50,8 @@ fn check(record: &Record<'_>, encoding: Option<&[u8]>) {
         user_id: cut(record.user_id, USER_ID_MAX),
         kek_id: cut(record.kek_id, KEK_ID_MAX),
         db_role: cut(Some(record.db_role), MAX_DB_ROLE).expect("a text"),
+        login_role: cut(Some(record.login_role), MAX_DB_ROLE).expect("a text"),
+        application_name: cut(record.application_name, MAX_APPLICATION_NAME),
         ip_address: cut(record.ip_address, MAX_IP_ADDRESS),
         user_agent: cut(record.user_agent, MAX_USER_AGENT),
         request_id: cut(record.request_id, MAX_REQUEST_ID),
@@ -75,8 +79,8 @@ fn check(record: &Record<'_>, encoding: Option<&[u8]>) {
     assert_eq!(Record::decode(&[encoded, &[0]].concat()), Err(Damaged));
 }
 
-/// The longest prefix of whole characters that has at most `max` bytes.
+/// The longest prefix of whole characters that has at most `max` bytes. An empty text is as good as none.
 fn cut(text: Option<&str>, max: usize) -> Option<&str> {
-    let text = text?;
+    let text = text.filter(|text| !text.is_empty())?;
     (0..=max).rev().find_map(|len| text.get(..len.min(text.len())))
 }

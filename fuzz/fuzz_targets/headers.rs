@@ -1,22 +1,23 @@
 //! The claims of a client about itself. Whatever the settings contain, the claims stay within their limits, stay on one
 //! line, read in one direction, and are not invented.
 //!
-//! An input consists of the values of `request.headers`, `app.client_ip`, `app.user_agent`, `app.request_id` and the
-//! connection's address, separated by NULs, which no setting can contain. An empty value means that the setting is not
-//! set.
+//! An input consists of the values of `request.headers`, `app.client_ip`, `app.user_agent`, `app.request_id`, the
+//! connection's address and `application_name`, separated by NULs, which no setting can contain. An empty value means that
+//! the setting is not set.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use vault_core::audit::claims::Claims;
-use vault_core::audit::record::{MAX_IP_ADDRESS, MAX_REQUEST_ID, MAX_USER_AGENT, sanitized};
+use vault_core::audit::record::{MAX_APPLICATION_NAME, MAX_IP_ADDRESS, MAX_REQUEST_ID, MAX_USER_AGENT, sanitized};
 
 fuzz_target!(|input: &[u8]| {
     let mut values = input.split(|&byte| byte == 0);
     let mut value = || values.next().unwrap_or_default();
     let (headers, ip, agent, request) = (value(), value(), value(), value());
     let connection = str::from_utf8(value()).ok().filter(|address| !address.is_empty());
+    let application = value();
 
     let setting = |name: &std::ffi::CStr| {
         let value = match name.to_bytes() {
@@ -24,6 +25,7 @@ fuzz_target!(|input: &[u8]| {
             b"app.client_ip" => ip,
             b"app.user_agent" => agent,
             b"app.request_id" => request,
+            b"application_name" => application,
             other => panic!("an undocumented setting: {other:?}"),
         };
         (!value.is_empty()).then(|| value.to_vec())
@@ -32,6 +34,7 @@ fuzz_target!(|input: &[u8]| {
 
     let json: Option<Value> = serde_json::from_slice(headers).ok();
     let header = |name: &str| json.as_ref()?.as_object()?.get(name)?.as_str();
+    check(claims.application_name.as_deref(), MAX_APPLICATION_NAME, application, None);
     check(claims.user_agent.as_deref(), MAX_USER_AGENT, agent, header("user-agent").map(str::trim));
     check(claims.request_id.as_deref(), MAX_REQUEST_ID, request, header("x-request-id").map(str::trim));
     let forwarded = header("x-forwarded-for").and_then(|list| list.trim().split(',').next()).map(str::trim);

@@ -2,17 +2,32 @@
 //! extension reads the facts.
 
 /// The tables that the promises rest on.
-pub const TABLES: [&std::ffi::CStr; 7] =
-    [c"encryption_vaults", c"encryption_vault_audit", c"keks", c"grants", c"old_keys", c"erasures", c"database_keys"];
+pub const TABLES: [&std::ffi::CStr; 11] = [
+    c"encryption_vaults",
+    c"encryption_vault_audit",
+    c"keks",
+    c"grants",
+    c"old_keys",
+    c"erasures",
+    c"database_keys",
+    c"honey_users",
+    c"audit_trails",
+    c"audit_tiles",
+    c"audit_checkpoints",
+];
 
 const VAULTS: &str = "encryption_vaults";
 const TRAIL: &str = "encryption_vault_audit";
-/// Since 0.3.0, like the three after it.
+/// Since 0.3.0, like those after it.
 const GRANTS: &str = "grants";
 const OLD_KEYS: &str = "old_keys";
 const ERASURES: &str = "erasures";
 const DATABASE_KEYS: &str = "database_keys";
-const SINCE_0_3: [&str; 4] = [GRANTS, OLD_KEYS, ERASURES, DATABASE_KEYS];
+const HONEY: &str = "honey_users";
+const TRAILS: &str = "audit_trails";
+const TILES: &str = "audit_tiles";
+const CHECKPOINTS: &str = "audit_checkpoints";
+const SINCE_0_3: [&str; 8] = [GRANTS, OLD_KEYS, ERASURES, DATABASE_KEYS, HONEY, TRAILS, TILES, CHECKPOINTS];
 const OWNER: &str = "vault_ext_owner";
 
 /// A fact of the catalogs, as `store::catalog` reads it.
@@ -34,8 +49,65 @@ pub enum Fact {
         name: String,
         owner: String,
     },
+    /// The owner of the extension's schema.
+    SchemaOwner(String),
     /// A dangerous attribute that the role vault_ext_owner has.
     OwnerMay(String),
+    /// A table that Citus has made part of its cluster: it stays a plain table, but its rows may be elsewhere.
+    Distributed(String),
+    /// A function that the policies ask, and that is not the extension's own any more.
+    Replaced(String),
+}
+
+/// What somebody is about to work on across users, where rows that policies hide would be missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One user's own rows: policies are meant to hide the others.
+    Own,
+    /// Vaults, with all that belongs to them.
+    Vaults,
+    /// Rows of the audit trail that are to be deleted or changed.
+    Trail,
+    /// What the trail proves. The other tables do not matter: somebody may look into it because of them.
+    Proofs,
+}
+
+impl Scope {
+    pub const ALL: [Self; 4] = [Self::Own, Self::Vaults, Self::Trail, Self::Proofs];
+}
+
+impl Scope {
+    /// Whether work of that kind reads or writes a table across users.
+    fn has(self, table: &str) -> bool {
+        let is_of_trail = [TRAIL, TRAILS, TILES, CHECKPOINTS].contains(&table);
+        match self {
+            Self::Own => false,
+            Self::Vaults => !is_of_trail,
+            // A purge leaves the rows of grants that can be used.
+            Self::Trail => is_of_trail || table == GRANTS,
+            Self::Proofs => is_of_trail,
+        }
+    }
+
+    /// Whether the policies of a table are among the facts for work of that kind. Reading them waits for whoever has locked the table, so
+    /// they are read where the work waits for it, too.
+    pub fn needs_policies_of(self, table: &str) -> bool {
+        match self {
+            Self::Own => Self::Vaults.has(table),
+            scope => scope.has(table),
+        }
+    }
+
+    /// Whether work of that kind runs a command of which a policy has this letter.
+    fn runs(self, command: &str) -> bool {
+        self != Self::Proofs || command == "r" || command == "*"
+    }
+
+    /// Whether that problem matters.
+    fn suffers(self, problem: &Problem) -> bool {
+        let mut words = problem.what.split(|c: char| !c.is_alphanumeric() && c != '_');
+        self != Self::Proofs || words.any(|word| self.has(word) || word == "in_maintenance")
+    }
 }
 
 /// What there is to know of a table.
@@ -79,6 +151,13 @@ pub struct Problem {
     pub voids: bool,
 }
 
+impl Problem {
+    /// The owner that a table or a function should not have, if that is the problem.
+    fn stray_owner(&self) -> Option<&str> {
+        self.what.strip_suffix(" and not to vault_ext_owner")?.rsplit_once(" belongs to ").map(|(_, owner)| owner)
+    }
+}
+
 const ISOLATION: &str = "(user_id = current_user_id())";
 /// The same in the SQL of 0.2.0 and older.
 const OLD_ISOLATION: &str = "(user_id = NULLIF(current_setting('app.current_user_id'::text, true), ''::text))";
@@ -88,9 +167,10 @@ const MAINTENANCE: &str = "in_maintenance()";
 type ExpectedPolicy = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, bool);
 
 const INSERT_SINCE_0_3: &str = "encryption_vaults_vault_maintenance_insert";
+const UPDATE_SINCE_0_3: &str = "encryption_vault_audit_maintenance_update";
 
-/// The policies of sql/040_policies.sql. Maintenance looks for its own policies by itself (`store::all_vaults_are_visible`).
-const POLICIES: [ExpectedPolicy; 33] = [
+/// The policies of sql/040_policies.sql. Those on which only maintenance rests are missed by `blinds`.
+const POLICIES: [ExpectedPolicy; 49] = [
     (VAULTS, "encryption_vaults_user_isolation", "r", OWNER, ISOLATION, "", true),
     (VAULTS, "encryption_vaults_user_isolation_insert", "a", OWNER, "", ISOLATION, true),
     (VAULTS, "encryption_vaults_user_isolation_update", "w", OWNER, ISOLATION, ISOLATION, true),
@@ -103,6 +183,22 @@ const POLICIES: [ExpectedPolicy; 33] = [
     (TRAIL, "encryption_vault_audit_writer", "a", OWNER, "", "is_audit_writer()", true),
     (TRAIL, "encryption_vault_audit_maintenance", "r", OWNER, MAINTENANCE, "", false),
     (TRAIL, "encryption_vault_audit_maintenance_delete", "d", OWNER, MAINTENANCE, "", false),
+    (TRAIL, UPDATE_SINCE_0_3, "w", OWNER, MAINTENANCE, MAINTENANCE, false),
+    (HONEY, "honey_users_maintenance", "r", OWNER, MAINTENANCE, "", true),
+    (HONEY, "honey_users_maintenance_insert", "a", OWNER, "", MAINTENANCE, false),
+    (HONEY, "honey_users_maintenance_update", "w", OWNER, MAINTENANCE, MAINTENANCE, false),
+    (HONEY, "honey_users_maintenance_delete", "d", OWNER, MAINTENANCE, "", false),
+    (HONEY, "honey_users_reader", "r", "vault_ext_admin,vault_ext_auditor", "true", "", false),
+    (TRAILS, "audit_trails_maintenance", "r", OWNER, MAINTENANCE, "", true),
+    (TRAILS, "audit_trails_maintenance_insert", "a", OWNER, "", MAINTENANCE, true),
+    (TRAILS, "audit_trails_auditor", "r", "vault_ext_auditor", "true", "", false),
+    (TILES, "audit_tiles_maintenance", "r", OWNER, MAINTENANCE, "", true),
+    (TILES, "audit_tiles_maintenance_insert", "a", OWNER, "", MAINTENANCE, true),
+    (TILES, "audit_tiles_maintenance_delete", "d", OWNER, MAINTENANCE, "", false),
+    (TILES, "audit_tiles_auditor", "r", "vault_ext_auditor", "true", "", false),
+    (CHECKPOINTS, "audit_checkpoints_maintenance", "r", OWNER, MAINTENANCE, "", false),
+    (CHECKPOINTS, "audit_checkpoints_maintenance_insert", "a", OWNER, "", MAINTENANCE, false),
+    (CHECKPOINTS, "audit_checkpoints_reader", "r", "pg_monitor,vault_ext_auditor", "true", "", false),
     (GRANTS, "grants_user_isolation", "r", OWNER, ISOLATION, "", true),
     (GRANTS, "grants_user_isolation_insert", "a", OWNER, "", ISOLATION, true),
     (GRANTS, "grants_user_isolation_update", "w", OWNER, ISOLATION, ISOLATION, true),
@@ -137,7 +233,7 @@ fn columns(table: &str) -> &'static [&'static str] {
         TRAIL => &[
             "id user_id action status kek_id key_version db_role ip_address user_agent request_id context created_at",
             "id user_id action status kek_id key_version db_role ip_address user_agent request_id context created_at \
-             identity issuer token_id token_kid actor grant_id",
+             identity issuer token_id token_kid actor grant_id login_role application_name leaf leaf_hash salt redacted_digest",
         ],
         GRANTS => &[
             "id user_id grantee not_before expires_at max_uses reason granted_by approved_by revoked_at revoked_by created_at",
@@ -145,6 +241,10 @@ fn columns(table: &str) -> &'static [&'static str] {
         OLD_KEYS => &[
             "user_id key_version wrapped_mk wrap_iv format_version kek_id state superseded_at destroy_after destroyed_at",
         ],
+        HONEY => &["user_id marked_by marked_at"],
+        TRAILS => &["trail_id origin first_leaf begun_at old_rows old_rows_last_id old_rows_root"],
+        TILES => &["level index hashes root"],
+        CHECKPOINTS => &["size root created_at note"],
         DATABASE_KEYS => &["name key_version wrapped_mk wrap_iv format_version kek_id created_at"],
         ERASURES => &[
             "id user_id reason scheduled_by scheduled_at erase_after vault_created_at cancelled_by cancelled_at erased_at kek_ids",
@@ -153,17 +253,22 @@ fn columns(table: &str) -> &'static [&'static str] {
     }
 }
 
-/// Whether the trail has the columns that say what established the user: since 0.3.0.
-pub fn trail_has_identity(facts: &[Fact]) -> bool {
+/// Whether the trail has a tree, and says what established the user: since 0.3.0.
+pub fn trail_has_tree(facts: &[Fact]) -> bool {
     facts.iter().any(|fact| {
-        matches!(fact, Fact::Columns { table, names } if table == TRAIL && names.split(' ').any(|name| name == "identity"))
+        matches!(fact, Fact::Columns { table, names } if table == TRAIL && names.split(' ').any(|name| name == "leaf"))
     })
 }
 
 /// What is not as it was made, the worst first. `facts` are those of a database that has the extension.
 pub fn problems(facts: &[Fact]) -> Vec<Problem> {
+    problems_of(facts, |_| true)
+}
+
+/// The same where only the policies of some tables are among the facts.
+fn problems_of(facts: &[Fact], has_policies: impl Fn(&str) -> bool) -> Vec<Problem> {
     let mut found = Vec::new();
-    let is_of_0_3 = trail_has_identity(facts);
+    let is_of_0_3 = trail_has_tree(facts);
     let mut report = |voids: bool, what: String, hint: String| found.push(Problem { what, hint, voids });
     for table in TABLES.map(|name| name.to_str().expect("ASCII")) {
         let is_this = |fact: &&Fact| matches!(fact, Fact::Table { name, .. } if name == table);
@@ -190,7 +295,10 @@ pub fn problems(facts: &[Fact]) -> Vec<Problem> {
                     "Keep such values in a table of your own that refers to {}: pg_restore cannot load a dump of \
                      vault_ext.{table} with another set of columns, and restores none of its rows.",
                     match table.as_str() {
-                        VAULTS | OLD_KEYS => "user_id",
+                        VAULTS | OLD_KEYS | HONEY => "user_id",
+                        TRAILS => "trail_id",
+                        TILES => "level and index",
+                        CHECKPOINTS => "size",
                         TRAIL | GRANTS | ERASURES => "id",
                         DATABASE_KEYS => "name",
                         _ => "kek_id",
@@ -205,23 +313,104 @@ pub fn problems(facts: &[Fact]) -> Vec<Problem> {
                 format!("ALTER ROUTINE {name} OWNER TO {OWNER}: its SECURITY DEFINER functions run as their owner."),
             ),
             Fact::Definer { .. } => {}
+            Fact::SchemaOwner(owner) if owner != OWNER => report(
+                true,
+                format!("the schema vault_ext belongs to {owner} and not to {OWNER}"),
+                format!("ALTER SCHEMA vault_ext OWNER TO {OWNER}."),
+            ),
+            Fact::SchemaOwner(_) => {}
             Fact::OwnerMay(what) => report(
                 what != "LOGIN",
                 format!("the role {OWNER} has {what}"),
                 format!("ALTER ROLE {OWNER} NOLOGIN NOSUPERUSER NOBYPASSRLS."),
             ),
+            Fact::Distributed(table) if !TABLES.iter().any(|known| known.to_bytes() == table.as_bytes()) => {}
+            Fact::Distributed(table) => report(
+                true,
+                format!("Citus distributes the table vault_ext.{table}, so its rows may be on other nodes"),
+                format!(
+                    "Keep the vault on one node: SELECT undistribute_table('vault_ext.{table}'), or restore a backup that is older than the distribution."
+                ),
+            ),
+            Fact::Replaced(function) => report(
+                true,
+                format!("the function vault_ext.{function}() was replaced, and row-level security rests on it"),
+                format!("CREATE OR REPLACE FUNCTION vault_ext.{function}() as CREATE EXTENSION made it."),
+            ),
         }
     }
-    for expected in POLICIES.iter().filter(|expected| is_of_0_3 || !is_new(expected)) {
+    for expected in POLICIES.iter().filter(|expected| has_policies(expected.0) && (is_of_0_3 || !is_new(expected))) {
         missing_policy(expected, facts, &mut report);
     }
     found.sort_by_key(|problem| !problem.voids);
     found
 }
 
+/// The same problems with those of one cause as one: REASSIGN OWNED gives every table and every function another owner.
+pub fn summed_up(mut problems: Vec<Problem>) -> Vec<Problem> {
+    let mut at = 0;
+    while let Some(owner) = problems.get(at).map(|problem| problem.stray_owner().map(str::to_owned)) {
+        let is_of_owner = |problem: &Problem| owner.is_some() && problem.stray_owner() == owner.as_deref();
+        let count = problems[at..].iter().filter(|problem| is_of_owner(problem)).count();
+        if let (Some(owner), true) = (&owner, count > 1) {
+            let (what, hint) = (
+                format!("{count} objects of the vault belong to {owner} and not to {OWNER}"),
+                "Give them back: \"Changing the vault's own objects\" in docs/reliability.md has a statement for all of them.",
+            );
+            let rest = problems.split_off(at).into_iter().filter(|problem| !is_of_owner(problem));
+            let rest: Vec<_> = rest.collect();
+            problems.push(Problem { what, hint: hint.into(), voids: true });
+            problems.extend(rest);
+        }
+        at += 1;
+    }
+    problems
+}
+
+/// What keeps work of that kind from seeing every row, or None. An answer such as 0 or false would be wrong then, and a change
+/// would miss rows.
+pub fn blinds(facts: &[Fact], scope: Scope) -> Option<Problem> {
+    let problems = problems_of(facts, |table| scope.needs_policies_of(table));
+    let worst = summed_up(problems).into_iter().find(|problem| problem.voids && scope.suffers(problem));
+    if worst.is_some() || scope == Scope::Own {
+        return worst;
+    }
+    let mut found = Vec::new();
+    let mut report = |voids: bool, what: String, hint: String| found.push(Problem { what, hint, voids });
+    for fact in facts {
+        if let Fact::Policy(policy) = fact
+            && scope.has(&policy.table)
+            && scope.runs(&policy.command)
+        {
+            restrictive_policy(policy, &mut report);
+        }
+    }
+    let is_of_0_3 = trail_has_tree(facts);
+    let of_maintenance =
+        |expected: &&ExpectedPolicy| expected.3 == OWNER && scope.has(expected.0) && scope.runs(expected.2);
+    for expected in POLICIES.iter().filter(of_maintenance).filter(|expected| is_of_0_3 || !is_new(expected)) {
+        missing_policy(expected, facts, &mut report);
+    }
+    found.into_iter().next()
+}
+
+/// A policy that takes rows away from the vault's own functions, whatever the other policies let through.
+fn restrictive_policy(policy: &Policy, report: &mut impl FnMut(bool, String, String)) {
+    let concerns_us = policy.roles.split(',').any(|role| role == "public" || role == OWNER);
+    // One for INSERT hides nothing: what it refuses is an error.
+    if !policy.permissive && concerns_us && policy.command != "a" {
+        let (name, table) = (&policy.name, &policy.table);
+        report(
+            false,
+            format!("the policy {name} on vault_ext.{table} is restrictive"),
+            format!("DROP POLICY {name} ON vault_ext.{table}, or give it TO a role of yours."),
+        );
+    }
+}
+
 /// Whether 0.2.0 did not have this policy.
 fn is_new(expected: &ExpectedPolicy) -> bool {
-    SINCE_0_3.contains(&expected.0) || expected.1 == INSERT_SINCE_0_3
+    SINCE_0_3.contains(&expected.0) || [INSERT_SINCE_0_3, UPDATE_SINCE_0_3].contains(&expected.1)
 }
 
 fn table_problems(table: &str, kind: Kind, owner: &str, report: &mut impl FnMut(bool, String, String)) {
@@ -331,6 +520,7 @@ mod tests {
         }));
         facts.extend(POLICIES.iter().map(|expected| Fact::Policy(policy(expected))));
         facts.push(Fact::Definer { name: "vault_init()".into(), owner: OWNER.into() });
+        facts.push(Fact::SchemaOwner(OWNER.into()));
         facts
     }
 
@@ -379,6 +569,16 @@ mod tests {
         names.push_str(" note");
         let found = worst(&facts);
         assert!(!found.voids && found.what.contains("encryption_vault_audit") && found.hint.contains("refers to id"));
+        // The columns that the hint names are there.
+        for at in 0..TABLES.len() {
+            let mut facts = as_installed();
+            let Fact::Columns { names, .. } = &mut facts[TABLES.len() + at] else { panic!("columns") };
+            let before = names.clone();
+            names.push_str(" note");
+            let hint = worst(&facts).hint;
+            let named = hint.split("refers to ").nth(1).and_then(|rest| rest.split(": ").next()).expect("columns");
+            assert!(named.split(" and ").all(|name| before.split(' ').any(|column| column == name)), "{hint}");
+        }
     }
 
     #[test]
@@ -435,10 +635,96 @@ mod tests {
     }
 
     #[test]
+    fn maintenance_is_blind_where_policies_hide_rows() {
+        assert_eq!(Scope::ALL.map(|scope| blinds(&as_installed(), scope)), [None, None, None, None]);
+        let blinds = |facts: &[Fact]| Scope::ALL.map(|scope| blinds(facts, scope).is_some());
+        // What voids a promise blinds everybody.
+        let mut facts = as_installed();
+        facts.push(Fact::Replaced("in_maintenance".into()));
+        assert_eq!(blinds(&facts), [true, true, true, true]);
+        // The table of vaults has no part in what the trail proves.
+        for (table, proofs) in [(0, false), (1, true)] {
+            let mut facts = as_installed();
+            let Fact::Table { kind, .. } = &mut facts[table] else { panic!("a table") };
+            kind.relkind = 'v';
+            assert_eq!(blinds(&facts), [true, true, true, proofs]);
+        }
+        // A policy for maintenance is missing.
+        let without = |name: &str| {
+            let mut facts = as_installed();
+            facts.retain(|fact| !matches!(fact, Fact::Policy(policy) if policy.name == name));
+            blinds(&facts)
+        };
+        assert_eq!(without("encryption_vaults_vault_maintenance_delete"), [false, true, false, false]);
+        assert_eq!(without("encryption_vault_audit_maintenance"), [false, false, true, true]);
+        assert_eq!(without("encryption_vault_audit_maintenance_delete"), [false, false, true, false]);
+        assert_eq!(without("encryption_vault_audit_auditor"), [false, false, false, false]);
+        // A policy of somebody else takes rows away.
+        let restrictive = |table: &str, command: &str, roles: &str| {
+            let mut facts = as_installed();
+            let [table, name, command, roles] = [table, "extra", command, roles].map(str::to_owned);
+            facts.push(Fact::Policy(Policy {
+                table,
+                name,
+                command,
+                roles,
+                using: "false".into(),
+                ..Policy::default()
+            }));
+            blinds(&facts)
+        };
+        assert_eq!(restrictive(VAULTS, "d", "public"), [false, true, false, false]);
+        assert_eq!(restrictive(VAULTS, "a", "public"), [false, false, false, false]);
+        assert_eq!(restrictive(VAULTS, "*", "reporting"), [false, false, false, false]);
+        assert_eq!(restrictive(TRAIL, "r", "a,vault_ext_owner"), [false, false, true, true]);
+        assert_eq!(restrictive(GRANTS, "r", "public"), [false, true, true, false]);
+    }
+
+    #[test]
+    fn what_citus_distributes_and_what_was_replaced_is_named() {
+        for (fact, says) in [
+            (Fact::Distributed(VAULTS.into()), "Citus distributes the table vault_ext.encryption_vaults"),
+            (Fact::Replaced("in_maintenance".into()), "the function vault_ext.in_maintenance() was replaced"),
+        ] {
+            let mut facts = as_installed();
+            facts.push(fact);
+            let found = worst(&facts);
+            assert!(found.voids && found.what.contains(says), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn many_objects_of_one_stray_owner_are_one_problem() {
+        let mut facts = as_installed();
+        for fact in &mut facts[..3] {
+            let Fact::Table { owner, .. } = fact else { panic!("a table") };
+            *owner = "postgres".into();
+        }
+        facts.push(Fact::Definer { name: "vault_rotate()".into(), owner: "postgres".into() });
+        facts.push(Fact::Definer { name: "vault_erase(text)".into(), owner: "bob".into() });
+        facts.push(Fact::OwnerMay("LOGIN".into()));
+        let before = problems(&facts);
+        assert_eq!(before.len(), 6, "each has a problem of its own, so that each can be mended");
+        let whats: Vec<_> = summed_up(before).into_iter().map(|problem| problem.what).collect();
+        assert_eq!(
+            whats,
+            [
+                "4 objects of the vault belong to postgres and not to vault_ext_owner",
+                "the function vault_erase(text) belongs to bob and not to vault_ext_owner",
+                "the role vault_ext_owner has LOGIN",
+            ]
+        );
+        assert_eq!(summed_up(Vec::new()), []);
+    }
+
+    #[test]
     fn owners_and_their_rights_are_named() {
         let mut facts = as_installed();
         facts.push(Fact::Definer { name: "vault_rotate()".into(), owner: "postgres".into() });
         assert!(worst(&facts).what.contains("vault_rotate() belongs to postgres"));
+        let mut facts = as_installed();
+        facts.push(Fact::SchemaOwner("postgres".into()));
+        assert!(worst(&facts).what.contains("the schema vault_ext belongs to postgres"));
         for (what, voids) in [("SUPERUSER", true), ("BYPASSRLS", true), ("LOGIN", false)] {
             let mut facts = as_installed();
             facts.push(Fact::OwnerMay(what.into()));

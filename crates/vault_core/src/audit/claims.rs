@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use serde_json::Value;
 
-use super::record::{MAX_IP_ADDRESS, MAX_REQUEST_ID, MAX_USER_AGENT, sanitized};
+use super::record::{MAX_APPLICATION_NAME, MAX_IP_ADDRESS, MAX_REQUEST_ID, MAX_USER_AGENT, sanitized};
 
 /// Fit for the trail: bounded, without control characters.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -12,10 +12,11 @@ pub struct Claims {
     pub ip_address: Option<String>,
     pub user_agent: Option<String>,
     pub request_id: Option<String>,
+    pub application_name: Option<String>,
 }
 
 impl Claims {
-    /// From the settings `app.client_ip`, `app.user_agent` and `app.request_id`; where those are not set, from PostgREST's
+    /// From the settings `application_name`, `app.client_ip`, `app.user_agent` and `app.request_id`; where those are not set, from PostgREST's
     /// `request.headers`; the address falls back to the connection's.
     pub fn gather(
         setting: impl Fn(&CStr) -> Option<Vec<u8>>,
@@ -26,6 +27,7 @@ impl Claims {
             ip_address: from_setting(c"app.client_ip", MAX_IP_ADDRESS),
             user_agent: from_setting(c"app.user_agent", MAX_USER_AGENT),
             request_id: from_setting(c"app.request_id", MAX_REQUEST_ID),
+            application_name: from_setting(c"application_name", MAX_APPLICATION_NAME),
         };
         if let Some(headers) = setting(c"request.headers").filter(|headers| !headers.is_empty()) {
             let from_headers = parse_headers(&headers);
@@ -48,6 +50,7 @@ fn parse_headers(json: &[u8]) -> Claims {
         ip_address: address.and_then(|text| sanitized(text.as_bytes(), MAX_IP_ADDRESS)),
         user_agent: header("user-agent").and_then(|text| sanitized(text.as_bytes(), MAX_USER_AGENT)),
         request_id: header("x-request-id").and_then(|text| sanitized(text.as_bytes(), MAX_REQUEST_ID)),
+        application_name: None,
     }
 }
 

@@ -5,11 +5,20 @@
 //! QUEUED -> ABANDONED -> FREE when the owner gave up (cancel, deadline, exit): then the writer frees it.
 //! The list is only ever pushed to one by one and taken whole, so no element can be taken twice and no ABA arises.
 
+#[cfg(feature = "loom")]
+use loom::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+#[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use super::record::RECORD_BYTES;
 
-const WORDS: usize = RECORD_BYTES / 8;
+// The crate audit_queue_models includes this file and sets the feature.
+#[cfg(all(test, feature = "loom"))]
+#[path = "queue/models.rs"]
+mod models;
+
+/// The models use records of one word.
+const WORDS: usize = if cfg!(feature = "loom") { 1 } else { RECORD_BYTES / 8 };
 
 /// So many batches of one record in a row count as quiet.
 const QUIET_AFTER: u32 = 16;
@@ -278,10 +287,19 @@ impl Queue {
 
     /// Puts a filled slot on the list. True if the list was empty: then the writer is to be rung.
     pub fn push(&self, slots: &[Slot], index: u32) -> bool {
+        self.push_all(slots, &[index])
+    }
+
+    /// Puts filled slots on the list in one step, so that one take gets all of them. True if they are the only ones.
+    pub fn push_all(&self, slots: &[Slot], indices: &[u32]) -> bool {
+        let (Some(first), Some(last)) = (indices.first(), indices.last()) else { return false };
+        for pair in indices.windows(2) {
+            slots[pair[1] as usize].next.store(pair[0] + 1, Ordering::Relaxed);
+        }
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
-            slots[index as usize].next.store(head, Ordering::Relaxed);
-            match self.head.compare_exchange_weak(head, index + 1, Ordering::SeqCst, Ordering::Relaxed) {
+            slots[*first as usize].next.store(head, Ordering::Relaxed);
+            match self.head.compare_exchange_weak(head, last + 1, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return head == 0,
                 Err(current) => head = current,
             }
@@ -489,45 +507,54 @@ fn unpack(word: u64) -> (u64, Writer) {
     (word >> 2, state)
 }
 
+/// Slots and queues outside shared memory, for tests.
 #[cfg(test)]
-mod tests {
+mod fresh {
     use super::*;
-    use std::collections::HashSet;
 
-    fn slot() -> Slot {
+    pub fn slot() -> Slot {
+        let zero = || AtomicU32::new(0);
         Slot {
-            state: AtomicU32::new(0),
-            next: AtomicU32::new(0),
-            kind: AtomicU32::new(0),
-            length: AtomicU32::new(0),
-            failure: AtomicU32::new(0),
-            gate: AtomicU32::new(0),
-            bytes: [const { AtomicU64::new(0) }; WORDS],
+            state: zero(),
+            next: zero(),
+            kind: zero(),
+            length: zero(),
+            failure: zero(),
+            gate: zero(),
+            bytes: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
-    fn queue() -> Queue {
+    pub fn queue() -> Queue {
+        let (zero, never) = (|| AtomicU32::new(0), || AtomicI64::new(0));
         Queue {
             database: AtomicU32::new(1),
-            pins: AtomicU32::new(0),
-            head: AtomicU32::new(0),
-            bell: AtomicU32::new(0),
-            leave: AtomicU32::new(0),
-            single_batches: AtomicU32::new(0),
-            takes: AtomicU32::new(0),
-            failed_starts: AtomicU32::new(0),
-            gates: [const { AtomicU32::new(0) }; 2],
+            pins: zero(),
+            head: zero(),
+            bell: zero(),
+            leave: zero(),
+            single_batches: zero(),
+            takes: zero(),
+            failed_starts: zero(),
+            gates: [zero(), zero()],
             writer: AtomicU64::new(0),
-            starting_since: AtomicI64::new(0),
+            starting_since: never(),
             progress: Progress {
-                pid: AtomicU32::new(0),
-                last_error: AtomicU32::new(0),
-                last_error_at: AtomicI64::new(0),
-                last_commit_at: AtomicI64::new(0),
-                busy_since: AtomicI64::new(0),
+                pid: zero(),
+                last_error: zero(),
+                last_error_at: never(),
+                last_commit_at: never(),
+                busy_since: never(),
             },
         }
     }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::fresh::{queue, slot};
+    use super::*;
+    use std::collections::HashSet;
 
     #[test]
     fn a_slot_gives_back_its_bytes() {
@@ -628,6 +655,19 @@ mod tests {
         assert_eq!(taken, [2, 0, 1]);
         assert!(queue.is_empty());
         assert!(queue.push(&slots, 1));
+    }
+
+    #[test]
+    fn records_that_are_pushed_together_are_taken_together_and_in_order() {
+        let (queue, slots) = (queue(), [slot(), slot(), slot(), slot()]);
+        assert!(!queue.push_all(&slots, &[]));
+        assert!(queue.is_empty());
+        assert!(queue.push_all(&slots, &[3, 1]));
+        assert!(!queue.push_all(&slots, &[0, 2]));
+        let mut taken = Vec::new();
+        queue.take(&slots, &mut taken);
+        assert_eq!(taken, [3, 1, 0, 2]);
+        assert!(queue.is_empty());
     }
 
     #[test]

@@ -11,9 +11,10 @@ pub const MAX_CONTEXT: usize = 128;
 pub const MAX_ISSUER: usize = 63;
 pub const MAX_TOKEN_ID: usize = 64;
 pub const MAX_TOKEN_KID: usize = 64;
-const TEXTS: usize = 11;
+pub const MAX_APPLICATION_NAME: usize = 63;
+const TEXTS: usize = 13;
 
-/// Room that every encoded record fits in: the fixed part, then eleven texts, each behind two bytes of length.
+/// Room that every encoded record fits in: the fixed part, then thirteen texts, each behind two bytes of length.
 pub const RECORD_BYTES: usize = {
     let texts = USER_ID_MAX
         + KEK_ID_MAX
@@ -25,7 +26,9 @@ pub const RECORD_BYTES: usize = {
         + MAX_ISSUER
         + MAX_TOKEN_ID
         + MAX_TOKEN_KID
-        + MAX_DB_ROLE;
+        + MAX_DB_ROLE
+        + MAX_DB_ROLE
+        + MAX_APPLICATION_NAME;
     (FIXED_BYTES + TEXTS * 2 + texts).next_multiple_of(8)
 };
 /// created_at (8), action (1), status (2), key_version (4), identity (1), grant_id (8).
@@ -77,10 +80,17 @@ pub enum Action {
     Export = 38,
     Import = 39,
     Reencrypt = 40,
+    OldRows = 41,
+    Redact = 42,
+    NewTrail = 43,
+    Alarm = 44,
+    MarkHoney = 45,
 }
 
 impl Action {
-    const ALL: [Self; 40] = [
+    /// The number of actions.
+    pub const COUNT: usize = 45;
+    pub const ALL: [Self; Self::COUNT] = [
         Self::Init,
         Self::Fetch,
         Self::FailedFetch,
@@ -121,6 +131,11 @@ impl Action {
         Self::Export,
         Self::Import,
         Self::Reencrypt,
+        Self::OldRows,
+        Self::Redact,
+        Self::NewTrail,
+        Self::Alarm,
+        Self::MarkHoney,
     ];
 
     /// The text of the column `action`.
@@ -166,6 +181,11 @@ impl Action {
             Self::Export => "export",
             Self::Import => "import",
             Self::Reencrypt => "reencrypt",
+            Self::OldRows => "old_rows",
+            Self::Redact => "redact",
+            Self::NewTrail => "new_trail",
+            Self::Alarm => "alarm",
+            Self::MarkHoney => "mark_honey",
         }
     }
 
@@ -180,8 +200,13 @@ impl Action {
         }
     }
 
+    /// Its place in `ALL`: the codes have no gap.
+    pub fn place(self) -> usize {
+        self as usize - 1
+    }
+
     fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|action| *action as u8 == code)
+        Self::ALL.get(usize::from(code).checked_sub(1)?).copied()
     }
 }
 
@@ -248,7 +273,11 @@ pub struct Record<'a> {
     pub key_version: Option<i32>,
     pub user_id: Option<&'a str>,
     pub kek_id: Option<&'a str>,
+    /// The role that called: what SET ROLE chose.
     pub db_role: &'a str,
+    /// The role that logged in.
+    pub login_role: &'a str,
+    pub application_name: Option<&'a str>,
     pub ip_address: Option<&'a str>,
     pub user_agent: Option<&'a str>,
     pub request_id: Option<&'a str>,
@@ -262,6 +291,33 @@ pub struct Record<'a> {
 pub struct Damaged;
 
 impl<'a> Record<'a> {
+    /// A row of the vault's own, for `..`: no user, no client, status 200. `role` is the vault's.
+    pub fn of_writer(created_at: i64, role: &'a str) -> Self {
+        Self {
+            created_at,
+            action: Action::Check,
+            status: 200,
+            key_version: None,
+            user_id: None,
+            kek_id: None,
+            db_role: role,
+            login_role: role,
+            application_name: None,
+            ip_address: None,
+            user_agent: None,
+            request_id: None,
+            context: None,
+            evidence: Evidence::default(),
+        }
+    }
+
+    /// The same bytes as `encode` writes, to be kept.
+    pub fn encoded(&self) -> Vec<u8> {
+        let mut bytes = [0; RECORD_BYTES];
+        let length = self.encode(&mut bytes);
+        bytes[..length].to_vec()
+    }
+
     /// Writes the record and returns its length. Texts over their bound are cut, never refused: a row must be written.
     pub fn encode(&self, buffer: &mut [u8; RECORD_BYTES]) -> usize {
         let mut writer = Writer { buffer, length: 0 };
@@ -282,7 +338,15 @@ impl<'a> Record<'a> {
         writer.text(self.evidence.token_id, MAX_TOKEN_ID);
         writer.text(self.evidence.token_kid, MAX_TOKEN_KID);
         writer.text(self.evidence.actor, MAX_DB_ROLE);
+        writer.text(Some(self.login_role), MAX_DB_ROLE);
+        writer.text(self.application_name, MAX_APPLICATION_NAME);
         writer.length
+    }
+
+    /// Action and status of what `encode` wrote.
+    pub fn peek(bytes: &[u8]) -> Option<(Action, u16)> {
+        let [action, low, high] = *bytes.get(8..11)?.first_chunk()?;
+        Some((Action::from_code(action)?, u16::from_le_bytes([low, high])))
     }
 
     /// Reads what `encode` wrote.
@@ -294,11 +358,13 @@ impl<'a> Record<'a> {
         let key_version = i32::from_le_bytes(reader.array()?);
         let identity = IdentityKind::from_code(reader.array::<1>()?[0])?;
         let grant_id = i64::from_le_bytes(reader.array()?);
-        let record = Self {
+        let mut record = Self {
             created_at,
             action,
             status,
             key_version: (key_version != 0).then_some(key_version),
+            login_role: "",
+            application_name: None,
             user_id: reader.text()?,
             kek_id: reader.text()?,
             db_role: reader.text()?.ok_or(Damaged)?,
@@ -315,6 +381,8 @@ impl<'a> Record<'a> {
                 grant_id: (grant_id != 0).then_some(grant_id),
             },
         };
+        record.login_role = reader.text()?.ok_or(Damaged)?;
+        record.application_name = reader.text()?;
         if reader.bytes.is_empty() { Ok(record) } else { Err(Damaged) }
     }
 }
@@ -331,7 +399,8 @@ impl Writer<'_> {
     }
 
     fn text(&mut self, text: Option<&str>, max: usize) {
-        match text {
+        // An empty text is as good as none, and CSV cannot tell them apart: the trail has no empty texts.
+        match text.filter(|text| !text.is_empty()) {
             None => self.bytes(&NULL.to_le_bytes()),
             Some(text) => {
                 let text = cut(text, max);
@@ -358,7 +427,8 @@ impl<'a> Reader<'a> {
         if length == NULL {
             return Ok(None);
         }
-        let (head, tail) = self.bytes.split_at_checked(length.into()).ok_or(Damaged)?;
+        let (head, tail) =
+            self.bytes.split_at_checked(length.into()).filter(|(head, _)| !head.is_empty()).ok_or(Damaged)?;
         self.bytes = tail;
         std::str::from_utf8(head).map(Some).map_err(|_| Damaged)
     }
@@ -400,6 +470,7 @@ mod tests {
         let mut buffer = [0; RECORD_BYTES];
         let length = record.encode(&mut buffer);
         assert_eq!(Record::decode(&buffer[..length]).as_ref(), Ok(record));
+        assert_eq!(Record::peek(&buffer[..length]), Some((record.action, record.status)));
     }
 
     fn longest(bytes: &'static str) -> Record<'static> {
@@ -411,6 +482,8 @@ mod tests {
             user_id: Some(&bytes[..USER_ID_MAX]),
             kek_id: Some(&bytes[..KEK_ID_MAX]),
             db_role: &bytes[..MAX_DB_ROLE],
+            login_role: &bytes[..MAX_DB_ROLE],
+            application_name: Some(&bytes[..MAX_APPLICATION_NAME]),
             ip_address: Some(&bytes[..MAX_IP_ADDRESS]),
             user_agent: Some(&bytes[..MAX_USER_AGENT]),
             request_id: Some(&bytes[..MAX_REQUEST_ID]),
@@ -432,11 +505,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_text_is_not_null() {
-        let mut record = longest(Box::leak("x".repeat(1000).into_boxed_str()));
-        record.context = Some("");
-        record.user_id = None;
-        round_trip(&record);
+    fn an_empty_text_becomes_null() {
+        let longest = longest(Box::leak("x".repeat(1000).into_boxed_str()));
+        let record = Record { context: Some(""), ..longest.clone() };
+        let mut buffer = [0; RECORD_BYTES];
+        let length = record.encode(&mut buffer);
+        assert_eq!(Record::decode(&buffer[..length]), Ok(Record { context: None, ..longest }));
     }
 
     #[test]
@@ -452,6 +526,7 @@ mod tests {
     fn every_action_has_a_code_of_its_own() {
         for action in Action::ALL {
             assert_eq!(Action::from_code(action as u8), Some(action));
+            assert_eq!(Action::ALL[action.place()], action);
         }
         assert_eq!(Action::from_code(0), None);
     }
@@ -469,13 +544,13 @@ mod tests {
         #[test]
         fn any_record_comes_back(
             created_at: i64, status: u16, key_version in 1..=i32::MAX,
-            user_id in proptest::option::of("\\PC{0,60}"), context in proptest::option::of("\\PC{0,30}"),
-            db_role in "\\PC{0,15}",
+            user_id in proptest::option::of("\\PC{1,60}"), context in proptest::option::of("\\PC{1,30}"),
+            db_role in "\\PC{1,15}",
         ) {
             round_trip(&Record {
                 created_at, action: Action::Fetch, status, key_version: Some(key_version),
-                user_id: user_id.as_deref(), kek_id: None, db_role: &db_role, ip_address: None,
-                user_agent: None, request_id: Some("r"), context: context.as_deref(),
+                user_id: user_id.as_deref(), kek_id: None, db_role: &db_role, login_role: "l", application_name: None,
+                ip_address: None, user_agent: None, request_id: Some("r"), context: context.as_deref(),
                 evidence: Evidence { identity: Some(IdentityKind::Token), issuer: Some("i"), ..Evidence::default() },
             });
         }
