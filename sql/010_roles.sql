@@ -4,6 +4,7 @@
 DO $roles$
 DECLARE
     name text;
+    purpose text;
     role record;
 BEGIN
     IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
@@ -12,7 +13,15 @@ BEGIN
                   HINT = 'Create a database with ENCODING ''UTF8'' TEMPLATE template0 and install vault_ext there.';
     END IF;
 
-    FOREACH name IN ARRAY ARRAY['vault_ext_owner', 'vault_ext_user', 'vault_ext_admin', 'vault_ext_auditor', 'vault_ext_grantor', 'vault_ext_service', 'vault_ext_crypt'] LOOP
+    FOR name, purpose IN VALUES
+        ('vault_ext_owner', 'owns the objects of vault_ext; is granted to nobody'),
+        ('vault_ext_user', 'applications: fetch, rotate, use and seal the key of the current user'),
+        ('vault_ext_crypt', 'applications that use the key of the current user in SQL and never get it'),
+        ('vault_ext_admin', 'administrators of the vault: KEKs, erasures, moves, purges; see no key and no wrap'),
+        ('vault_ext_auditor', 'auditors: read and verify the audit trail; see no key and no wrap'),
+        ('vault_ext_grantor', 'people who give, approve and revoke grants for users; see no key'),
+        ('vault_ext_service', 'services that fetch the keys of users who have granted that')
+    LOOP
         SELECT r.* INTO role FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) name;
         IF NOT FOUND THEN
             EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', name);
@@ -21,6 +30,10 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       DETAIL = 'It may have LOGIN, SUPERUSER, BYPASSRLS, CREATEROLE or REPLICATION; vault_ext needs none of them.',
                       HINT = pg_catalog.format('Rename that role, or ALTER ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOREPLICATION after making sure who created it.', name);
+        END IF;
+        -- The roles outlive the extension and are shared by all databases, so an administrator's own comment stays.
+        IF pg_catalog.shobj_description(name::pg_catalog.regrole::pg_catalog.oid, 'pg_authid') IS NULL THEN
+            EXECUTE pg_catalog.format('COMMENT ON ROLE %I IS %L', name, purpose);
         END IF;
     END LOOP;
 
@@ -44,3 +57,4 @@ END
 $roles$;
 
 CREATE SCHEMA vault_ext AUTHORIZATION vault_ext_owner;
+COMMENT ON SCHEMA vault_ext IS 'tables, views and inner functions of the extension vault_ext; what applications call is in the schema that CREATE EXTENSION chose';

@@ -12,6 +12,13 @@ CREATE TYPE vault_key AS (
     recovery_iv    text
 );
 COMMENT ON TYPE vault_key IS 'a user''s master key (32 bytes in standard base64) and what wraps it; in zero-knowledge mode master_key is NULL, and the recovery wrap comes instead';
+COMMENT ON COLUMN vault_key.master_key IS 'the key: 32 bytes in standard base64; NULL in zero-knowledge mode';
+COMMENT ON COLUMN vault_key.format_version IS 'format of the wrap: 1 is the predecessor''s, 2 is what vault_ext writes';
+COMMENT ON COLUMN vault_key.kek_id IS 'id of the KEK that wraps the key';
+COMMENT ON COLUMN vault_key.key_version IS 'version of the key';
+COMMENT ON COLUMN vault_key.requires_recovery_code IS 'true in zero-knowledge mode: only the recovery code opens the key';
+COMMENT ON COLUMN vault_key.recovery_wrapped_mk IS 'in zero-knowledge mode the wrap that the recovery code opens, else NULL';
+COMMENT ON COLUMN vault_key.recovery_iv IS 'the client''s nonce of recovery_wrapped_mk, else NULL';
 
 -- for applications ---------------------------------------------------------------------------------------------------
 
@@ -29,7 +36,7 @@ COMMENT ON FUNCTION vault_rotate() IS 'a fresh master key becomes the current on
 
 CREATE FUNCTION vault_rotate(destroy_old boolean) RETURNS vault_key
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_and_wrapper';
-COMMENT ON FUNCTION vault_rotate(boolean) IS 'the same; with destroy_old the old key is gone for good, so re-encrypt what it has encrypted before this transaction commits';
+COMMENT ON FUNCTION vault_rotate(boolean) IS 'vault_rotate() that can destroy the old key for good (destroy_old): re-encrypt what it has encrypted before this transaction commits';
 
 CREATE FUNCTION vault_status(
     OUT "exists" boolean, OUT format_version smallint, OUT kek_id text, OUT key_version integer,
@@ -40,26 +47,26 @@ COMMENT ON FUNCTION vault_status() IS 'whether the user has a vault, and under w
 
 CREATE FUNCTION vault_init(token text) RETURNS vault_key
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_init_with_token_wrapper';
-COMMENT ON FUNCTION vault_init(text) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_init(text) IS 'vault_init() for the user that a verified token names';
 
 CREATE FUNCTION vault_get_master_key(token text) RETURNS vault_key
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_with_token_wrapper';
-COMMENT ON FUNCTION vault_get_master_key(text) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_get_master_key(text) IS 'vault_get_master_key() for the user that a verified token names';
 
 CREATE FUNCTION vault_rotate(token text) RETURNS vault_key
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_with_token_wrapper';
-COMMENT ON FUNCTION vault_rotate(text) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_rotate(text) IS 'vault_rotate() for the user that a verified token names';
 
 CREATE FUNCTION vault_rotate(token text, destroy_old boolean) RETURNS vault_key
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rotate_and_with_token_wrapper';
-COMMENT ON FUNCTION vault_rotate(text, boolean) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_rotate(text, boolean) IS 'vault_rotate(destroy_old) for the user that a verified token names';
 
 CREATE FUNCTION vault_status(
     token text, OUT "exists" boolean, OUT format_version smallint, OUT kek_id text, OUT key_version integer,
     OUT created_at timestamptz, OUT rotated_at timestamptz,
     OUT has_recovery_wrap boolean, OUT zero_knowledge boolean, OUT recovery_set_at timestamptz)
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_status_with_token_wrapper';
-COMMENT ON FUNCTION vault_status(text) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_status(text) IS 'vault_status() for the user that a verified token names';
 
 -- versions of a key ----------------------------------------------------------------------------------------------------
 
@@ -121,15 +128,15 @@ COMMENT ON FUNCTION vault_disable_zero_knowledge(text) IS 'gives the user''s key
 -- VOLATILE, so that no plaintext gets into an index, a generated column or a plan.
 CREATE FUNCTION vault_encrypt(plaintext bytea, context text, purpose text DEFAULT 'data') RETURNS bytea
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_encrypt_bytea_wrapper';
-COMMENT ON FUNCTION vault_encrypt(bytea, text, text) IS 'encrypts under the user''s current key; the context binds the place (table, column, row)';
+COMMENT ON FUNCTION vault_encrypt(bytea, text, text) IS 'encrypts a bytea under the user''s current key; the context binds the place (table, column, row)';
 
 CREATE FUNCTION vault_encrypt(plaintext text, context text, purpose text DEFAULT 'data') RETURNS bytea
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_encrypt_text_wrapper';
-COMMENT ON FUNCTION vault_encrypt(text, text, text) IS 'the same for a text';
+COMMENT ON FUNCTION vault_encrypt(text, text, text) IS 'encrypts a text under the user''s current key; the context binds the place (table, column, row)';
 
 CREATE FUNCTION vault_encrypt(plaintext jsonb, context text, purpose text DEFAULT 'data') RETURNS bytea
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_encrypt_jsonb_wrapper';
-COMMENT ON FUNCTION vault_encrypt(jsonb, text, text) IS 'the same for a jsonb';
+COMMENT ON FUNCTION vault_encrypt(jsonb, text, text) IS 'encrypts a jsonb under the user''s current key; the context binds the place (table, column, row)';
 
 CREATE FUNCTION vault_decrypt(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS bytea
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_decrypt_wrapper';
@@ -137,11 +144,11 @@ COMMENT ON FUNCTION vault_decrypt(bytea, text, text) IS 'the bytea that was encr
 
 CREATE FUNCTION vault_decrypt_text(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_decrypt_text_wrapper';
-COMMENT ON FUNCTION vault_decrypt_text(bytea, text, text) IS 'the same for a text';
+COMMENT ON FUNCTION vault_decrypt_text(bytea, text, text) IS 'the text that was encrypted with this context and purpose; XX001 if it does not open';
 
 CREATE FUNCTION vault_decrypt_json(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS jsonb
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_decrypt_json_wrapper';
-COMMENT ON FUNCTION vault_decrypt_json(bytea, text, text) IS 'the same for a jsonb';
+COMMENT ON FUNCTION vault_decrypt_json(bytea, text, text) IS 'the jsonb that was encrypted with this context and purpose; XX001 if it does not open';
 
 CREATE FUNCTION vault_reencrypt(ciphertext bytea, context text, purpose text DEFAULT 'data') RETURNS bytea
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_reencrypt_wrapper';
@@ -165,7 +172,7 @@ COMMENT ON FUNCTION vault_blind_index(text, text, integer, integer) IS 'finds eq
 
 CREATE FUNCTION vault_lookup_index(value text, purpose text, bits integer DEFAULT 256) RETURNS bytea
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_lookup_index_wrapper';
-COMMENT ON FUNCTION vault_lookup_index(text, text, integer) IS 'the same for every user, under a key of the database: to find a user by an e-mail address';
+COMMENT ON FUNCTION vault_lookup_index(text, text, integer) IS 'finds equal values of all users, under a key of the database: to find a user by an e-mail address';
 
 CREATE FUNCTION vault_client_blob(value jsonb) RETURNS text
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_client_blob_wrapper';
@@ -187,13 +194,13 @@ CREATE FUNCTION vault_seal_derived_key(
     public_key text, purpose text, key_version integer DEFAULT NULL,
     OUT sealed bytea, OUT algorithm text, OUT fingerprint text, OUT key_version integer, OUT kek_id text)
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_seal_derived_key_wrapper';
-COMMENT ON FUNCTION vault_seal_derived_key(text, text, integer) IS 'the same for the key that vault_derive_key() gives for a purpose';
+COMMENT ON FUNCTION vault_seal_derived_key(text, text, integer) IS 'the key that vault_derive_key() gives for a purpose, encrypted to a public key (X25519 or RSA)';
 
 CREATE FUNCTION vault_seal_derived_key(
     public_key text, salt bytea, info text,
     OUT sealed bytea, OUT algorithm text, OUT fingerprint text, OUT key_version integer, OUT kek_id text)
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_seal_derived_key_with_salt_wrapper';
-COMMENT ON FUNCTION vault_seal_derived_key(text, bytea, text) IS 'the same for a key that existing clients derive: HKDF-SHA256 of the current master key with this salt and this info';
+COMMENT ON FUNCTION vault_seal_derived_key(text, bytea, text) IS 'a key that existing clients derive, encrypted to a public key: HKDF-SHA256 of the current master key with this salt and this info';
 
 -- erasure of a person --------------------------------------------------------------------------------------------------
 
@@ -273,7 +280,7 @@ COMMENT ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestam
 CREATE FUNCTION vault_grant_for(
     user_id text, grantee regrole, expires_in interval, reason text, max_uses integer DEFAULT NULL, not_before timestamptz DEFAULT NULL) RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_grant_for_wrapper';
-COMMENT ON FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz) IS 'the same by a member of vault_ext_grantor, for a user; with vault_ext.grant_approvals = 1 another login must approve it';
+COMMENT ON FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz) IS 'vault_grant() by a member of vault_ext_grantor, for a user; with vault_ext.grant_approvals = 1 another login must approve it';
 
 CREATE FUNCTION vault_approve_grant(id bigint) RETURNS boolean
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_approve_grant_wrapper';
@@ -285,7 +292,7 @@ COMMENT ON FUNCTION vault_revoke_grant(bigint) IS 'ends a grant at once: the use
 
 CREATE FUNCTION vault_revoke_grant(token text, id bigint) RETURNS boolean
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_revoke_grant_with_token_wrapper';
-COMMENT ON FUNCTION vault_revoke_grant(text, bigint) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_revoke_grant(text, bigint) IS 'vault_revoke_grant() for the user that a verified token names';
 
 CREATE FUNCTION vault_retire_grant(id bigint) RETURNS boolean
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_retire_grant_wrapper';
@@ -295,11 +302,17 @@ CREATE FUNCTION vault_get_master_key_of(user_id text) RETURNS vault_key
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_of_wrapper';
 COMMENT ON FUNCTION vault_get_master_key_of(text) IS 'the master key of a user who has granted that to a role of the caller';
 
+CREATE FUNCTION vault_get_master_keys(user_ids text[])
+    RETURNS TABLE (user_id text, master_key text, format_version smallint, kek_id text, key_version integer, requires_recovery_code boolean,
+        recovery_wrapped_mk text, recovery_iv text)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_keys_wrapper';
+COMMENT ON FUNCTION vault_get_master_keys(text[]) IS 'vault_get_master_key_of() for up to 1,000 users at once, a row for each: all of them, or an error and no key';
+
 -- for monitoring and load balancers ---------------------------------------------------------------------------------
 
 CREATE FUNCTION vault_health(
-    OUT ok boolean, OUT problem text, OUT hint text, OUT writer_pid integer, OUT blocked_by integer[], OUT queued bigint,
-    OUT last_written_at timestamptz, OUT last_error_at timestamptz, OUT last_error text)
+    OUT ok boolean, OUT queued bigint, OUT writer_pid integer, OUT blocked_by integer[], OUT last_written_at timestamptz,
+    OUT last_error_at timestamptz, OUT last_error text, OUT problem text, OUT hint text)
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_health_wrapper';
 COMMENT ON FUNCTION vault_health() IS 'whether keys can be released now: tries to write an audit row and takes it back; last_error is the SQLSTATE of the audit writer''s last failure';
 
@@ -320,6 +333,14 @@ COMMENT ON FUNCTION vault_erase_on_delete() IS 'AFTER DELETE row trigger for the
 CREATE FUNCTION vault_purge_audit(older_than interval) RETURNS bigint
     LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_purge_audit_wrapper';
 COMMENT ON FUNCTION vault_purge_audit(interval) IS 'deletes audit rows older than that and says how many; the deletion leaves a row itself';
+
+CREATE PROCEDURE vault_purge_audit(older_than interval, batch_size integer, INOUT purged bigint DEFAULT NULL)
+    LANGUAGE c AS 'MODULE_PATHNAME', 'vault_purge_audit_in_batches_wrapper';
+COMMENT ON PROCEDURE vault_purge_audit(interval, integer, bigint) IS 'vault_purge_audit() in batches that are committed separately; call it again after an interruption';
+
+CREATE FUNCTION vault_redact_audit(user_id text) RETURNS bigint
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_redact_audit_wrapper';
+COMMENT ON FUNCTION vault_redact_audit(text) IS 'takes the personal fields out of every audit row that names the user, and leaves their hash, so that the trail still verifies; gives the number of rows';
 
 -- The lock_timeout limits how long these two functions wait for transactions that have created keys. While they wait, all
 -- other calls that create keys wait behind them.
@@ -357,8 +378,8 @@ CREATE FUNCTION vault_reload_issuers() RETURNS text
 COMMENT ON FUNCTION vault_reload_issuers() IS 'reads the issuers again for the whole server, or refuses and keeps the old ones';
 
 CREATE FUNCTION vault_identity_status(
-    OUT issuer text, OUT token_kid text, OUT algorithm text, OUT loaded_at timestamptz, OUT accepted bigint, OUT refused bigint,
-    OUT last_refusal timestamptz) RETURNS SETOF record
+    OUT issuer text, OUT algorithm text, OUT loaded_at timestamptz, OUT accepted bigint, OUT refused bigint,
+    OUT last_refusal timestamptz, OUT token_kid text) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_identity_status_wrapper';
 COMMENT ON FUNCTION vault_identity_status() IS 'each key of each issuer and what became of its tokens since the server started; the last row is for tokens that no key verified';
 
@@ -367,14 +388,48 @@ CREATE FUNCTION vault_revoke_tokens(user_id text, issued_before timestamptz DEFA
 COMMENT ON FUNCTION vault_revoke_tokens(text, timestamptz) IS 'lets the user''s tokens that were issued before that time open the vault no more; false if there is no vault';
 
 CREATE FUNCTION vault_explain_token(
-    token text, OUT accepted boolean, OUT reason text, OUT problem text, OUT hint text, OUT user_id text, OUT issuer text,
-    OUT token_id text, OUT token_kid text)
+    token text, OUT accepted boolean, OUT user_id text, OUT issuer text, OUT token_id text, OUT token_kid text, OUT reason text,
+    OUT problem text, OUT hint text)
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_explain_token_wrapper';
 COMMENT ON FUNCTION vault_explain_token(text) IS 'whether a token would be accepted here and now, and why not; the trail gets a row';
 
 CREATE FUNCTION vault_version(OUT library_version text, OUT sql_version text, OUT hint text)
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_version_wrapper';
 COMMENT ON FUNCTION vault_version() IS 'the versions of the server''s library and of this database''s SQL, and what to do if they differ';
+
+-- the trail that proves itself ------------------------------------------------------------------------------------------
+
+CREATE FUNCTION vault_audit_checkpoint() RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_audit_checkpoint_wrapper';
+COMMENT ON FUNCTION vault_audit_checkpoint() IS 'a checkpoint of the audit trail as it is now (C2SP tlog-checkpoint), signed if vault_ext.audit_key_file is set; NULL before the first row; keep it outside the database';
+
+CREATE FUNCTION vault_audit_key() RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_audit_key_wrapper';
+COMMENT ON FUNCTION vault_audit_key() IS 'the public key that verifies this trail''s checkpoints, as a C2SP verifier key; NULL without vault_ext.audit_key_file';
+
+CREATE FUNCTION vault_audit_proof(id bigint) RETURNS text
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_audit_proof_wrapper';
+COMMENT ON FUNCTION vault_audit_proof(bigint) IS 'proves that a row is in the audit trail (C2SP tlog-proof, with a checkpoint); P0002 if there is no such row, 55000 if it is older than the tree';
+
+CREATE FUNCTION vault_audit_consistency(old_size bigint) RETURNS text
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_audit_consistency_wrapper';
+COMMENT ON FUNCTION vault_audit_consistency(bigint) IS 'proves that the trail has only grown since a checkpoint of that size (the request of C2SP tlog-witness, with a checkpoint)';
+
+CREATE FUNCTION vault_audit_verify(
+    since text DEFAULT NULL, OUT verdict text, OUT size bigint, OUT rows bigint, OUT redacted bigint, OUT purged bigint, OUT old_rows bigint,
+    OUT leaf bigint, OUT id bigint, OUT finding text)
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_audit_verify_wrapper';
+COMMENT ON FUNCTION vault_audit_verify(text) IS 'verifies the whole trail, against a kept checkpoint if one is given; a superuser can replace this function, vault-trail verifies outside the server';
+
+CREATE FUNCTION vault_new_trail() RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_new_trail_wrapper';
+COMMENT ON FUNCTION vault_new_trail() IS 'for a copy of a database that goes on beside the original: the tree goes on under a new origin, which it gives';
+
+-- alarms ---------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION vault_mark_honey(user_id text, honey boolean DEFAULT true) RETURNS boolean
+    LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_mark_honey_wrapper';
+COMMENT ON FUNCTION vault_mark_honey(text, boolean) IS 'marks a user as honey, so that any call for its key raises an alarm; false if nothing changed; P0002 without a vault';
 
 -- internal -----------------------------------------------------------------------------------------------------------
 
@@ -395,10 +450,43 @@ COMMENT ON FUNCTION vault_ext.is_audit_writer() IS 'true only in the background 
 CREATE FUNCTION vault_ext.audit_batch(
     OUT user_id text, OUT action text, OUT status integer, OUT kek_id text, OUT key_version integer, OUT db_role text,
     OUT ip_address text, OUT user_agent text, OUT request_id text, OUT context text, OUT created_at timestamptz,
-    OUT identity text, OUT issuer text, OUT token_id text, OUT token_kid text, OUT actor text, OUT grant_id bigint)
+    OUT identity text, OUT issuer text, OUT token_id text, OUT token_kid text, OUT actor text, OUT grant_id bigint,
+    OUT login_role text, OUT application_name text, OUT leaf bigint, OUT leaf_hash bytea, OUT salt bytea)
     RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 32 AS 'MODULE_PATHNAME', 'audit_batch_wrapper';
 COMMENT ON FUNCTION vault_ext.audit_batch() IS 'the rows that the audit writer inserts next; none in any other process';
+
+CREATE FUNCTION vault_ext.commit_to_old_audit_rows() RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'commit_to_old_audit_rows_wrapper';
+COMMENT ON FUNCTION vault_ext.commit_to_old_audit_rows() IS 'for the update of the extension: hashes the rows that are older than the tree, so that its first leaf can commit to them; gives their number';
+
+CREATE FUNCTION vault_ext.alarm_counters(
+    OUT database text, OUT role text, OUT users_last_minute bigint, OUT failures_last_minute bigint, OUT alarms bigint, OUT refused bigint)
+    RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 16 AS 'MODULE_PATHNAME', 'alarm_counters_wrapper';
+COMMENT ON FUNCTION vault_ext.alarm_counters() IS 'what is counted of each login role in each database; alarms and refusals since the server started';
+
+CREATE FUNCTION vault_ext.action_stats(
+    OUT datid oid, OUT datname text, OUT action text, OUT status integer, OUT calls bigint, OUT total_wait_time double precision,
+    OUT max_wait_time double precision, OUT stats_reset timestamptz) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'action_stats_wrapper';
+COMMENT ON FUNCTION vault_ext.action_stats() IS 'audited calls by database, action and status, and how long they waited for their audit rows (milliseconds)';
+
+CREATE FUNCTION vault_ext.wait_stats(
+    OUT datid oid, OUT datname text, OUT action text, OUT le double precision, OUT calls bigint) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'wait_stats_wrapper';
+COMMENT ON FUNCTION vault_ext.wait_stats() IS 'how many calls waited at most so many milliseconds for their audit rows: a cumulative histogram';
+
+CREATE FUNCTION vault_ext.writer_stats(
+    OUT datid oid, OUT datname text, OUT pid integer, OUT state text, OUT starts bigint, OUT batches bigint, OUT rows_written bigint, OUT failures bigint,
+    OUT records_lost bigint, OUT last_commit_at timestamptz, OUT last_error text, OUT last_error_at timestamptz, OUT stats_reset timestamptz)
+    RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'writer_stats_wrapper';
+COMMENT ON FUNCTION vault_ext.writer_stats() IS 'what the audit writers of each database do (stopped, starting, idle, busy) and have done; last_error is an SQLSTATE';
+
+CREATE FUNCTION vault_ext.stat_reset() RETURNS void
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'stat_reset_wrapper';
+COMMENT ON FUNCTION vault_ext.stat_reset() IS 'begins the statistics of vault_ext.stat, stat_wait and stat_writer anew, for all databases';
 
 CREATE FUNCTION vault_ext.audit_counters(
     OUT calls bigint, OUT rows_written bigint, OUT failures bigint, OUT batches bigint, OUT queued bigint,
@@ -427,13 +515,20 @@ BEGIN
         'vault_whoami()', 'vault_login(text)', 'vault_session()', 'vault_challenge()',
         'vault_grant(text, regrole, interval, text, integer, timestamptz)', 'vault_grant_for(text, regrole, interval, text, integer, timestamptz)',
         'vault_approve_grant(bigint)', 'vault_revoke_grant(bigint)', 'vault_revoke_grant(text, bigint)', 'vault_retire_grant(bigint)', 'vault_get_master_key_of(text)',
+        'vault_get_master_keys(text[])',
         'vault_reload_issuers()', 'vault_identity_status()', 'vault_revoke_tokens(text, timestamptz)', 'vault_explain_token(text)',
         'vault_schedule_erase(text, interval, text)', 'vault_cancel_erase(text)', 'vault_erasure_status(text)',
         'vault_destroy_due(integer, bigint, bigint)',
         'vault_erase(text)', 'vault_rename_user(text, text)', 'vault_erase_on_delete()', 'vault_purge_audit(interval)',
         'vault_reload_kek(boolean)', 'vault_retire_kek(text)', 'vault_kek_status()', 'vault_check(integer)',
         'vault_rewrap(integer, bigint, bigint, bigint)', 'vault_version()',
-        'vault_ext.current_user_id()', 'vault_ext.in_maintenance()', 'vault_ext.is_audit_writer()', 'vault_ext.audit_batch()', 'vault_ext.audit_counters()']::pg_catalog.regprocedure[]
+        'vault_audit_checkpoint()', 'vault_audit_key()', 'vault_audit_proof(bigint)', 'vault_audit_consistency(bigint)', 'vault_audit_verify(text)',
+        'vault_new_trail()', 'vault_mark_honey(text, boolean)', 'vault_ext.alarm_counters()', 'vault_ext.action_stats()', 'vault_ext.wait_stats()',
+        'vault_ext.writer_stats()', 'vault_ext.stat_reset()', 'vault_redact_audit(text)', 'vault_purge_audit(interval, integer, bigint)', 'vault_ext.commit_to_old_audit_rows()',
+        'vault_ext.current_user_id()', 'vault_ext.in_maintenance()', 'vault_ext.is_audit_writer()',
+        'vault_ext.is_sound_vault(text, text, text, smallint, text, integer, text, text, timestamptz, boolean, text, timestamptz)',
+        'vault_ext.is_sound_old_key(text, integer, text, text, smallint, text, text, timestamptz, timestamptz)',
+        'vault_ext.audit_batch()', 'vault_ext.audit_counters()']::pg_catalog.regprocedure[]
     LOOP
         EXECUTE pg_catalog.format('ALTER ROUTINE %s OWNER TO vault_ext_owner', f);
         EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', f);

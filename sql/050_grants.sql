@@ -54,7 +54,7 @@ GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint), vault_revoke_grant(text, b
 GRANT SELECT ON vault_ext.own_grants TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz), vault_approve_grant(bigint) TO vault_ext_grantor;
 GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint) TO vault_ext_grantor, vault_ext_admin;
-GRANT EXECUTE ON FUNCTION vault_get_master_key_of(text), vault_retire_grant(bigint) TO vault_ext_service;
+GRANT EXECUTE ON FUNCTION vault_get_master_key_of(text), vault_get_master_keys(text[]), vault_retire_grant(bigint) TO vault_ext_service;
 GRANT SELECT ON vault_ext.grants TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor;
 GRANT USAGE ON SCHEMA vault_ext TO vault_ext_grantor;
 GRANT SELECT ON vault_ext.erasures TO vault_ext_admin, vault_ext_auditor;
@@ -63,6 +63,9 @@ GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vau
 -- The policies behind that view call these functions with the rights of whoever reads the view. In a user's own SQL the first one
 -- always returns false.
 GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance(), vault_ext.current_user_id() TO vault_ext_user, vault_ext_crypt;
+-- Whoever writes rows past row-level security, as an import by a role with BYPASSRLS does, has to be able to check them.
+GRANT EXECUTE ON FUNCTION vault_ext.is_sound_vault(text, text, text, smallint, text, integer, text, text, timestamptz, boolean, text, timestamptz),
+    vault_ext.is_sound_old_key(text, integer, text, text, smallint, text, text, timestamptz, timestamptz) TO pg_write_all_data;
 
 GRANT EXECUTE ON FUNCTION vault_erase(text), vault_rename_user(text, text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_schedule_erase(text, interval, text), vault_cancel_erase(text) TO vault_ext_admin;
@@ -78,3 +81,19 @@ GRANT SELECT ON vault_ext.keks, vault_ext.audit_stats, vault_ext.rewrap_progress
 GRANT SELECT ON vault_ext.encryption_vault_audit, vault_ext.keks, vault_ext.audit_stats TO vault_ext_auditor;
 -- The functions of a view are called with the rights of whoever reads the view.
 GRANT EXECUTE ON FUNCTION vault_ext.audit_counters() TO vault_ext_admin, vault_ext_auditor;
+
+GRANT SELECT ON vault_ext.audit_trails, vault_ext.audit_tiles, vault_ext.audit_checkpoints TO vault_ext_auditor;
+GRANT SELECT ON vault_ext.audit_checkpoints TO pg_monitor;
+GRANT USAGE ON SCHEMA vault_ext TO pg_monitor;
+GRANT EXECUTE ON FUNCTION vault_audit_checkpoint(), vault_audit_key() TO vault_ext_auditor, vault_ext_admin, pg_monitor;
+GRANT EXECUTE ON FUNCTION vault_audit_proof(bigint), vault_audit_consistency(bigint), vault_audit_verify(text) TO vault_ext_auditor;
+GRANT EXECUTE ON FUNCTION vault_new_trail() TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_redact_audit(text) TO vault_ext_admin;
+GRANT EXECUTE ON PROCEDURE vault_purge_audit(interval, integer, bigint) TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_mark_honey(text, boolean) TO vault_ext_admin;
+GRANT SELECT ON vault_ext.honey_users TO vault_ext_admin, vault_ext_auditor;
+GRANT SELECT ON vault_ext.stat, vault_ext.stat_wait, vault_ext.stat_writer, vault_ext.stat_alarms TO vault_ext_admin, vault_ext_auditor, pg_monitor;
+GRANT EXECUTE ON FUNCTION vault_ext.action_stats(), vault_ext.wait_stats(), vault_ext.writer_stats(), vault_ext.alarm_counters()
+    TO vault_ext_admin, vault_ext_auditor, pg_monitor;
+GRANT EXECUTE ON FUNCTION vault_ext.stat_reset() TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_kek_status() TO pg_monitor;

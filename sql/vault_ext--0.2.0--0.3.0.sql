@@ -131,26 +131,78 @@ BEGIN
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_retire_grant_wrapper';
     CREATE FUNCTION vault_get_master_key_of(user_id text) RETURNS vault_key
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_key_of_wrapper';
+    CREATE FUNCTION vault_get_master_keys(user_ids text[])
+        RETURNS TABLE (user_id text, master_key text, format_version smallint, kek_id text, key_version integer, requires_recovery_code boolean,
+            recovery_wrapped_mk text, recovery_iv text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_get_master_keys_wrapper';
     CREATE FUNCTION vault_health(
-        OUT ok boolean, OUT problem text, OUT hint text, OUT writer_pid integer, OUT blocked_by integer[], OUT queued bigint,
-        OUT last_written_at timestamptz, OUT last_error_at timestamptz, OUT last_error text)
+        OUT ok boolean, OUT queued bigint, OUT writer_pid integer, OUT blocked_by integer[], OUT last_written_at timestamptz,
+        OUT last_error_at timestamptz, OUT last_error text, OUT problem text, OUT hint text)
         LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_health_wrapper';
     CREATE FUNCTION vault_rename_user(old_user_id text, new_user_id text) RETURNS void
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_rename_user_wrapper';
+    CREATE PROCEDURE vault_purge_audit(older_than interval, batch_size integer, INOUT purged bigint DEFAULT NULL)
+        LANGUAGE c AS 'MODULE_PATHNAME', 'vault_purge_audit_in_batches_wrapper';
+    CREATE FUNCTION vault_redact_audit(user_id text) RETURNS bigint
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_redact_audit_wrapper';
     CREATE FUNCTION vault_reload_issuers() RETURNS text
         LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_reload_issuers_wrapper';
     CREATE FUNCTION vault_identity_status(
-        OUT issuer text, OUT token_kid text, OUT algorithm text, OUT loaded_at timestamptz, OUT accepted bigint, OUT refused bigint,
-        OUT last_refusal timestamptz) RETURNS SETOF record
+        OUT issuer text, OUT algorithm text, OUT loaded_at timestamptz, OUT accepted bigint, OUT refused bigint,
+        OUT last_refusal timestamptz, OUT token_kid text) RETURNS SETOF record
         LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_identity_status_wrapper';
     CREATE FUNCTION vault_revoke_tokens(user_id text, issued_before timestamptz DEFAULT clock_timestamp()) RETURNS boolean
         LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_revoke_tokens_wrapper';
     CREATE FUNCTION vault_explain_token(
-        token text, OUT accepted boolean, OUT reason text, OUT problem text, OUT hint text, OUT user_id text, OUT issuer text,
-        OUT token_id text, OUT token_kid text)
+        token text, OUT accepted boolean, OUT user_id text, OUT issuer text, OUT token_id text, OUT token_kid text, OUT reason text,
+        OUT problem text, OUT hint text)
         LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'vault_explain_token_wrapper';
+    CREATE FUNCTION vault_audit_checkpoint() RETURNS text
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_audit_checkpoint_wrapper';
+    CREATE FUNCTION vault_audit_key() RETURNS text
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_audit_key_wrapper';
+    CREATE FUNCTION vault_audit_proof(id bigint) RETURNS text
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_audit_proof_wrapper';
+    CREATE FUNCTION vault_audit_consistency(old_size bigint) RETURNS text
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_audit_consistency_wrapper';
+    CREATE FUNCTION vault_audit_verify(
+        since text DEFAULT NULL, OUT verdict text, OUT size bigint, OUT rows bigint, OUT redacted bigint, OUT purged bigint, OUT old_rows bigint,
+        OUT leaf bigint, OUT id bigint, OUT finding text)
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_audit_verify_wrapper';
+    CREATE FUNCTION vault_new_trail() RETURNS text
+        LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_new_trail_wrapper';
+    CREATE FUNCTION vault_mark_honey(user_id text, honey boolean DEFAULT true) RETURNS boolean
+        LANGUAGE c STRICT VOLATILE PARALLEL UNSAFE SECURITY DEFINER AS 'MODULE_PATHNAME', 'vault_mark_honey_wrapper';
     CREATE FUNCTION vault_ext.current_user_id() RETURNS text
         LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'current_user_id_wrapper';
+    CREATE FUNCTION vault_ext.is_sound_vault(
+        user_id text, wrapped_mk text, wrap_iv text, format_version smallint, kek_id text, key_version integer, recovery_wrapped_mk text,
+        recovery_iv text, recovery_set_at timestamptz, zero_knowledge boolean, key_check text, erase_after timestamptz) RETURNS boolean
+        LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'is_sound_vault_wrapper';
+    CREATE FUNCTION vault_ext.is_sound_old_key(
+        user_id text, key_version integer, wrapped_mk text, wrap_iv text, format_version smallint, kek_id text, state text,
+        destroy_after timestamptz, destroyed_at timestamptz) RETURNS boolean
+        LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'is_sound_old_key_wrapper';
+    CREATE FUNCTION vault_ext.commit_to_old_audit_rows() RETURNS bigint
+        LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'commit_to_old_audit_rows_wrapper';
+    CREATE FUNCTION vault_ext.alarm_counters(
+        OUT database text, OUT role text, OUT users_last_minute bigint, OUT failures_last_minute bigint, OUT alarms bigint, OUT refused bigint)
+        RETURNS SETOF record
+        LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 16 AS 'MODULE_PATHNAME', 'alarm_counters_wrapper';
+    CREATE FUNCTION vault_ext.action_stats(
+        OUT datid oid, OUT datname text, OUT action text, OUT status integer, OUT calls bigint, OUT total_wait_time double precision,
+        OUT max_wait_time double precision, OUT stats_reset timestamptz) RETURNS SETOF record
+        LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'action_stats_wrapper';
+    CREATE FUNCTION vault_ext.wait_stats(
+        OUT datid oid, OUT datname text, OUT action text, OUT le double precision, OUT calls bigint) RETURNS SETOF record
+        LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'wait_stats_wrapper';
+    CREATE FUNCTION vault_ext.writer_stats(
+        OUT datid oid, OUT datname text, OUT pid integer, OUT state text, OUT starts bigint, OUT batches bigint, OUT rows_written bigint, OUT failures bigint,
+        OUT records_lost bigint, OUT last_commit_at timestamptz, OUT last_error text, OUT last_error_at timestamptz, OUT stats_reset timestamptz)
+        RETURNS SETOF record
+        LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'writer_stats_wrapper';
+    CREATE FUNCTION vault_ext.stat_reset() RETURNS void
+        LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'stat_reset_wrapper';
     DROP FUNCTION vault_status();
     CREATE FUNCTION vault_status(
         OUT "exists" boolean, OUT format_version smallint, OUT kek_id text, OUT key_version integer,
@@ -172,7 +224,8 @@ BEGIN
     CREATE FUNCTION vault_ext.audit_batch(
         OUT user_id text, OUT action text, OUT status integer, OUT kek_id text, OUT key_version integer, OUT db_role text,
         OUT ip_address text, OUT user_agent text, OUT request_id text, OUT context text, OUT created_at timestamptz,
-        OUT identity text, OUT issuer text, OUT token_id text, OUT token_kid text, OUT actor text, OUT grant_id bigint)
+        OUT identity text, OUT issuer text, OUT token_id text, OUT token_kid text, OUT actor text, OUT grant_id bigint,
+        OUT login_role text, OUT application_name text, OUT leaf bigint, OUT leaf_hash bytea, OUT salt bytea)
         RETURNS SETOF record
         LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 32 AS 'MODULE_PATHNAME', 'audit_batch_wrapper';
 EXCEPTION WHEN undefined_function THEN
@@ -181,12 +234,12 @@ EXCEPTION WHEN undefined_function THEN
               HINT = 'Restart the server, then run ALTER EXTENSION vault_ext UPDATE again.';
 END
 $library$;
-COMMENT ON FUNCTION vault_rotate(boolean) IS 'the same; with destroy_old the old key is gone for good, so re-encrypt what it has encrypted before this transaction commits';
-COMMENT ON FUNCTION vault_init(text) IS 'the same for the user that a verified token names';
-COMMENT ON FUNCTION vault_get_master_key(text) IS 'the same for the user that a verified token names';
-COMMENT ON FUNCTION vault_rotate(text) IS 'the same for the user that a verified token names';
-COMMENT ON FUNCTION vault_rotate(text, boolean) IS 'the same for the user that a verified token names';
-COMMENT ON FUNCTION vault_status(text) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_rotate(boolean) IS 'vault_rotate() that can destroy the old key for good (destroy_old): re-encrypt what it has encrypted before this transaction commits';
+COMMENT ON FUNCTION vault_init(text) IS 'vault_init() for the user that a verified token names';
+COMMENT ON FUNCTION vault_get_master_key(text) IS 'vault_get_master_key() for the user that a verified token names';
+COMMENT ON FUNCTION vault_rotate(text) IS 'vault_rotate() for the user that a verified token names';
+COMMENT ON FUNCTION vault_rotate(text, boolean) IS 'vault_rotate(destroy_old) for the user that a verified token names';
+COMMENT ON FUNCTION vault_status(text) IS 'vault_status() for the user that a verified token names';
 COMMENT ON FUNCTION vault_key_versions() IS 'the versions of the user''s key, the newest first, and their states; never a key; not audited';
 COMMENT ON FUNCTION vault_create() IS 'creates the user''s vault and hands out no key; false if there is one';
 COMMENT ON FUNCTION vault_create_key_version() IS 'vault_rotate() without handing out the key: gives the number of the new version';
@@ -199,23 +252,23 @@ COMMENT ON FUNCTION vault_clear_recovery() IS 'removes the recovery wrap, so tha
 COMMENT ON FUNCTION vault_recovery_challenge() IS '32 random bytes for the proof that the stored recovery wrap opens; they count once, in this session; not audited';
 COMMENT ON FUNCTION vault_enable_zero_knowledge(bytea) IS 'lets the server forget the user''s key: only the recovery code opens it then; proof is HMAC-SHA256 of the key over vault_ext.recovery-proof.v1 and the challenge; false if it is so already';
 COMMENT ON FUNCTION vault_disable_zero_knowledge(text) IS 'gives the user''s key back to the server; bind it as a parameter; 42501 for any other key; false if the server has it already';
-COMMENT ON FUNCTION vault_encrypt(bytea, text, text) IS 'encrypts under the user''s current key; the context binds the place (table, column, row)';
-COMMENT ON FUNCTION vault_encrypt(text, text, text) IS 'the same for a text';
-COMMENT ON FUNCTION vault_encrypt(jsonb, text, text) IS 'the same for a jsonb';
+COMMENT ON FUNCTION vault_encrypt(bytea, text, text) IS 'encrypts a bytea under the user''s current key; the context binds the place (table, column, row)';
+COMMENT ON FUNCTION vault_encrypt(text, text, text) IS 'encrypts a text under the user''s current key; the context binds the place (table, column, row)';
+COMMENT ON FUNCTION vault_encrypt(jsonb, text, text) IS 'encrypts a jsonb under the user''s current key; the context binds the place (table, column, row)';
 COMMENT ON FUNCTION vault_decrypt(bytea, text, text) IS 'the bytea that was encrypted with this context and purpose; XX001 if it does not open';
-COMMENT ON FUNCTION vault_decrypt_text(bytea, text, text) IS 'the same for a text';
-COMMENT ON FUNCTION vault_decrypt_json(bytea, text, text) IS 'the same for a jsonb';
+COMMENT ON FUNCTION vault_decrypt_text(bytea, text, text) IS 'the text that was encrypted with this context and purpose; XX001 if it does not open';
+COMMENT ON FUNCTION vault_decrypt_json(bytea, text, text) IS 'the jsonb that was encrypted with this context and purpose; XX001 if it does not open';
 COMMENT ON FUNCTION vault_reencrypt(bytea, text, text) IS 'the same plaintext under the user''s current key, without showing it; what is under that key stays as it is';
 COMMENT ON FUNCTION vault_ciphertext_version(bytea) IS 'the version of the key that an encrypted value names; NULL if it is none';
 COMMENT ON FUNCTION vault_derive_key(text, integer) IS '32 bytes that are derived from the user''s key for one purpose (HKDF-SHA256)';
 COMMENT ON FUNCTION vault_derive_key(bytea, text) IS 'HKDF-SHA256 of the user''s key with this salt and info, 32 bytes, for keys that existing clients derive';
 COMMENT ON FUNCTION vault_blind_index(text, text, integer, integer) IS 'finds equal values of one user without opening them: the same for the same text, purpose and version of the key';
-COMMENT ON FUNCTION vault_lookup_index(text, text, integer) IS 'the same for every user, under a key of the database: to find a user by an e-mail address';
+COMMENT ON FUNCTION vault_lookup_index(text, text, integer) IS 'finds equal values of all users, under a key of the database: to find a user by an e-mail address';
 COMMENT ON FUNCTION vault_client_blob(jsonb) IS 'encrypts as the predecessor''s clients do (enc:1:), with the user''s current key itself';
 COMMENT ON FUNCTION vault_open_client_blob(text, integer) IS 'opens what the predecessor''s clients have encrypted; the blob does not say under which version of the key';
 COMMENT ON FUNCTION vault_seal_master_key(text, integer) IS 'the user''s master key, encrypted to a public key (X25519 or RSA): only the private key opens it; without a version, the current one';
-COMMENT ON FUNCTION vault_seal_derived_key(text, text, integer) IS 'the same for the key that vault_derive_key() gives for a purpose';
-COMMENT ON FUNCTION vault_seal_derived_key(text, bytea, text) IS 'the same for a key that existing clients derive: HKDF-SHA256 of the current master key with this salt and this info';
+COMMENT ON FUNCTION vault_seal_derived_key(text, text, integer) IS 'the key that vault_derive_key() gives for a purpose, encrypted to a public key (X25519 or RSA)';
+COMMENT ON FUNCTION vault_seal_derived_key(text, bytea, text) IS 'a key that existing clients derive, encrypted to a public key: HKDF-SHA256 of the current master key with this salt and this info';
 COMMENT ON FUNCTION vault_schedule_erase(text, interval, text) IS 'locks the vault of one user at once, to be erased after the wait; gives that time; a reason is required';
 COMMENT ON FUNCTION vault_cancel_erase(text) IS 'opens a vault again whose erasure is scheduled; false if none is';
 COMMENT ON FUNCTION vault_erasure_status(text) IS 'the erasures of one user, the newest first, each with every KEK that may have wrapped the user''s keys: copies of the wraps open as long as one of these exists anywhere';
@@ -230,19 +283,37 @@ COMMENT ON FUNCTION vault_login(text) IS 'verifies a token and makes it the one 
 COMMENT ON FUNCTION vault_session() IS 'the nonce of this session, for the claim vault_session of a bound token';
 COMMENT ON FUNCTION vault_challenge() IS 'the nonce of this transaction, for the claim vault_challenge of a bound token';
 COMMENT ON FUNCTION vault_grant(text, regrole, interval, text, integer, timestamptz) IS 'lets the members of a role fetch the user''s key until it expires; a NULL token stands for the user of the session, where vault_ext.identity is not token';
-COMMENT ON FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz) IS 'the same by a member of vault_ext_grantor, for a user; with vault_ext.grant_approvals = 1 another login must approve it';
+COMMENT ON FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz) IS 'vault_grant() by a member of vault_ext_grantor, for a user; with vault_ext.grant_approvals = 1 another login must approve it';
 COMMENT ON FUNCTION vault_approve_grant(bigint) IS 'approves a grant that another login has given for a user; false if there is none';
 COMMENT ON FUNCTION vault_revoke_grant(bigint) IS 'ends a grant at once: the user''s own, or any for members of vault_ext_grantor and vault_ext_admin; false if there is none';
-COMMENT ON FUNCTION vault_revoke_grant(text, bigint) IS 'the same for the user that a verified token names';
+COMMENT ON FUNCTION vault_revoke_grant(text, bigint) IS 'vault_revoke_grant() for the user that a verified token names';
 COMMENT ON FUNCTION vault_retire_grant(bigint) IS 'ends a grant that the caller holds; false if there is none';
 COMMENT ON FUNCTION vault_get_master_key_of(text) IS 'the master key of a user who has granted that to a role of the caller';
+COMMENT ON FUNCTION vault_get_master_keys(text[]) IS 'vault_get_master_key_of() for up to 1,000 users at once, a row for each: all of them, or an error and no key';
 COMMENT ON FUNCTION vault_health() IS 'whether keys can be released now: tries to write an audit row and takes it back; last_error is the SQLSTATE of the audit writer''s last failure';
 COMMENT ON FUNCTION vault_rename_user(text, text) IS 'gives the vault of one user, with its key, to another user id; refused where that one has a vault';
+COMMENT ON PROCEDURE vault_purge_audit(interval, integer, bigint) IS 'vault_purge_audit() in batches that are committed separately; call it again after an interruption';
+COMMENT ON FUNCTION vault_redact_audit(text) IS 'takes the personal fields out of every audit row that names the user, and leaves their hash, so that the trail still verifies; gives the number of rows';
 COMMENT ON FUNCTION vault_reload_issuers() IS 'reads the issuers again for the whole server, or refuses and keeps the old ones';
 COMMENT ON FUNCTION vault_identity_status() IS 'each key of each issuer and what became of its tokens since the server started; the last row is for tokens that no key verified';
 COMMENT ON FUNCTION vault_revoke_tokens(text, timestamptz) IS 'lets the user''s tokens that were issued before that time open the vault no more; false if there is no vault';
 COMMENT ON FUNCTION vault_explain_token(text) IS 'whether a token would be accepted here and now, and why not; the trail gets a row';
+COMMENT ON FUNCTION vault_audit_checkpoint() IS 'a checkpoint of the audit trail as it is now (C2SP tlog-checkpoint), signed if vault_ext.audit_key_file is set; NULL before the first row; keep it outside the database';
+COMMENT ON FUNCTION vault_audit_key() IS 'the public key that verifies this trail''s checkpoints, as a C2SP verifier key; NULL without vault_ext.audit_key_file';
+COMMENT ON FUNCTION vault_audit_proof(bigint) IS 'proves that a row is in the audit trail (C2SP tlog-proof, with a checkpoint); P0002 if there is no such row, 55000 if it is older than the tree';
+COMMENT ON FUNCTION vault_audit_consistency(bigint) IS 'proves that the trail has only grown since a checkpoint of that size (the request of C2SP tlog-witness, with a checkpoint)';
+COMMENT ON FUNCTION vault_audit_verify(text) IS 'verifies the whole trail, against a kept checkpoint if one is given; a superuser can replace this function, vault-trail verifies outside the server';
+COMMENT ON FUNCTION vault_new_trail() IS 'for a copy of a database that goes on beside the original: the tree goes on under a new origin, which it gives';
+COMMENT ON FUNCTION vault_mark_honey(text, boolean) IS 'marks a user as honey, so that any call for its key raises an alarm; false if nothing changed; P0002 without a vault';
 COMMENT ON FUNCTION vault_ext.current_user_id() IS 'the user whose rows policies let through; NULL while vault_ext itself works across users';
+COMMENT ON FUNCTION vault_ext.is_sound_vault(text, text, text, smallint, text, integer, text, text, timestamptz, boolean, text, timestamptz) IS 'for the CHECK of vault_ext.encryption_vaults: raises 23514 with the columns and the rule if a row breaks one';
+COMMENT ON FUNCTION vault_ext.is_sound_old_key(text, integer, text, text, smallint, text, text, timestamptz, timestamptz) IS 'for the CHECK of vault_ext.old_keys: raises 23514 with the columns and the rule if a row breaks one';
+COMMENT ON FUNCTION vault_ext.commit_to_old_audit_rows() IS 'for the update of the extension: hashes the rows that are older than the tree, so that its first leaf can commit to them; gives their number';
+COMMENT ON FUNCTION vault_ext.alarm_counters() IS 'what is counted of each login role in each database; alarms and refusals since the server started';
+COMMENT ON FUNCTION vault_ext.action_stats() IS 'audited calls by database, action and status, and how long they waited for their audit rows (milliseconds)';
+COMMENT ON FUNCTION vault_ext.wait_stats() IS 'how many calls waited at most so many milliseconds for their audit rows: a cumulative histogram';
+COMMENT ON FUNCTION vault_ext.writer_stats() IS 'what the audit writers of each database do (stopped, starting, idle, busy) and have done; last_error is an SQLSTATE';
+COMMENT ON FUNCTION vault_ext.stat_reset() IS 'begins the statistics of vault_ext.stat, stat_wait and stat_writer anew, for all databases';
 COMMENT ON FUNCTION vault_status() IS 'whether the user has a vault, and under which KEK; never a key; not audited';
 COMMENT ON FUNCTION vault_kek_status() IS 'every KEK of the keyring or of this database, and how many of its vaults and old keys need it';
 COMMENT ON FUNCTION vault_check(integer) IS 'opens every vault and every old key and releases nothing; user_ids names the first users who have one that does not open';
@@ -302,21 +373,49 @@ ALTER ROUTINE vault_revoke_grant(bigint) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_revoke_grant(text, bigint) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_retire_grant(bigint) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_get_master_key_of(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_get_master_keys(text[]) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_health() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_rename_user(text, text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_purge_audit(interval, integer, bigint) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_redact_audit(text) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_reload_issuers() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_identity_status() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_revoke_tokens(text, timestamptz) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_explain_token(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_audit_checkpoint() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_audit_key() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_audit_proof(bigint) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_audit_consistency(bigint) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_audit_verify(text) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_new_trail() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_mark_honey(text, boolean) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_ext.current_user_id() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ext.is_sound_vault(text, text, text, smallint, text, integer, text, text, timestamptz, boolean, text, timestamptz) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ext.is_sound_old_key(text, integer, text, text, smallint, text, text, timestamptz, timestamptz) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ext.commit_to_old_audit_rows() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ext.alarm_counters() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ext.action_stats() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ext.wait_stats() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ext.writer_stats() OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ext.stat_reset() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_status() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_kek_status() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_check(integer) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_ext.audit_batch() OWNER TO vault_ext_owner;
 
--- Who the user is stands in new columns, and one function answers it for all policies, which concern the vault's own functions
--- and views alone. The vaults come first: callers hold a lock on them while the audit writer locks the trail for them.
+-- The rows that are there are older than the trail's tree, whose first leaf commits to them. This hashes them, about a million in a few
+-- seconds, before the trail is locked; a second call below goes on from there.
+SELECT vault_ext.commit_to_old_audit_rows();
+
+-- What the vault remembers stands in new columns, and one CHECK has all rules: PostgreSQL parses the text of each CHECK anew for every
+-- statement. The vaults come first: callers hold a lock on them while the audit writer locks the trail for them.
 ALTER TABLE vault_ext.encryption_vaults
+    DROP CONSTRAINT IF EXISTS encryption_vaults_user_id_length,
+    DROP CONSTRAINT IF EXISTS encryption_vaults_wrapped_mk_length,
+    DROP CONSTRAINT IF EXISTS encryption_vaults_wrap_iv_length,
+    DROP CONSTRAINT IF EXISTS encryption_vaults_format_version_known,
+    DROP CONSTRAINT IF EXISTS encryption_vaults_kek_id_length,
+    DROP CONSTRAINT IF EXISTS encryption_vaults_key_version_positive,
     ALTER COLUMN wrapped_mk DROP NOT NULL,
     ALTER COLUMN wrap_iv DROP NOT NULL,
     ADD COLUMN tokens_valid_from timestamptz,
@@ -327,16 +426,26 @@ ALTER TABLE vault_ext.encryption_vaults
     ADD COLUMN zero_knowledge boolean NOT NULL DEFAULT false,
     ADD COLUMN key_check text,
     ADD COLUMN erase_after timestamptz,
-    ADD CONSTRAINT encryption_vaults_wrap_whole CHECK ((wrapped_mk IS NULL) = (wrap_iv IS NULL)),
-    ADD CONSTRAINT encryption_vaults_recovery_whole CHECK ((recovery_wrapped_mk IS NULL) = (recovery_iv IS NULL) AND (recovery_wrapped_mk IS NULL) = (recovery_set_at IS NULL)),
-    ADD CONSTRAINT encryption_vaults_recovery_length CHECK (octet_length(recovery_wrapped_mk) BETWEEN 1 AND 1024 AND octet_length(recovery_iv) BETWEEN 1 AND 64),
-    ADD CONSTRAINT encryption_vaults_zero_knowledge_means_recovery_wrap_only CHECK (NOT zero_knowledge OR (wrapped_mk IS NULL AND recovery_wrapped_mk IS NOT NULL)),
-    ADD CONSTRAINT encryption_vaults_has_a_wrap CHECK (zero_knowledge OR (wrapped_mk IS NULL) = (erase_after IS NOT NULL)),
-    ADD CONSTRAINT encryption_vaults_key_check_hex CHECK (key_check ~ '^[0-9a-f]{32}$');
+    ADD CONSTRAINT encryption_vaults_sound CHECK (vault_ext.is_sound_vault(
+        user_id, wrapped_mk, wrap_iv, format_version, kek_id, key_version, recovery_wrapped_mk, recovery_iv, recovery_set_at,
+        zero_knowledge, key_check, erase_after));
 ALTER TABLE vault_ext.encryption_vaults ALTER wrapped_mk SET STATISTICS 0, ALTER wrap_iv SET STATISTICS 0,
     ALTER recovery_wrapped_mk SET STATISTICS 0, ALTER recovery_iv SET STATISTICS 0, ALTER key_check SET STATISTICS 0;
+COMMENT ON CONSTRAINT encryption_vaults_sound ON vault_ext.encryption_vaults IS 'user_id has 1 to 255 bytes, wrapped_mk 64, wrap_iv 16 in format 1 and 32 in format 2, kek_id 1 to 64; format_version is 1 or 2; key_version is at least 1; wrapped_mk and wrap_iv are NULL together; recovery_wrapped_mk (1 to 1024 bytes), recovery_iv (1 to 64) and recovery_set_at are NULL together; with zero_knowledge there is a recovery_wrapped_mk and no wrapped_mk; without it wrapped_mk is NULL while erase_after is set, and only then; key_check has 32 hexadecimal digits in lower case';
 ALTER TABLE vault_ext.encryption_vault_audit
-    ADD COLUMN identity text, ADD COLUMN issuer text, ADD COLUMN token_id text, ADD COLUMN token_kid text, ADD COLUMN actor text, ADD COLUMN grant_id bigint;
+    ADD COLUMN identity text,
+    ADD COLUMN issuer text,
+    ADD COLUMN token_id text,
+    ADD COLUMN token_kid text,
+    ADD COLUMN actor text,
+    ADD COLUMN grant_id bigint,
+    ADD COLUMN login_role text,
+    ADD COLUMN application_name text,
+    ADD COLUMN leaf bigint,
+    ADD COLUMN leaf_hash bytea,
+    ADD COLUMN salt bytea,
+    ADD COLUMN redacted_digest bytea;
+ALTER TABLE vault_ext.encryption_vault_audit ALTER leaf_hash SET STATISTICS 0, ALTER salt SET STATISTICS 0, ALTER redacted_digest SET STATISTICS 0;
 ALTER TYPE vault_key ADD ATTRIBUTE requires_recovery_code boolean, ADD ATTRIBUTE recovery_wrapped_mk text, ADD ATTRIBUTE recovery_iv text;
 
 ALTER POLICY encryption_vaults_user_isolation ON vault_ext.encryption_vaults TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
@@ -344,10 +453,11 @@ ALTER POLICY encryption_vaults_user_isolation_insert ON vault_ext.encryption_vau
 ALTER POLICY encryption_vaults_user_isolation_update ON vault_ext.encryption_vaults TO vault_ext_owner USING (user_id = vault_ext.current_user_id()) WITH CHECK (user_id = vault_ext.current_user_id());
 ALTER POLICY encryption_vault_audit_user_isolation ON vault_ext.encryption_vault_audit TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
 
--- Roles are new. An attacker could have created one with such a name first, as at the installation.
+-- Some roles are new. An attacker could have created one with such a name first, as at the installation. All get comments.
 DO $roles$
 DECLARE
     name text;
+    purpose text;
     role record;
 BEGIN
     FOREACH name IN ARRAY ARRAY['vault_ext_grantor', 'vault_ext_service', 'vault_ext_crypt'] LOOP
@@ -359,6 +469,20 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       DETAIL = 'It may have LOGIN, SUPERUSER, BYPASSRLS, CREATEROLE or REPLICATION; vault_ext needs none of them.',
                       HINT = pg_catalog.format('Rename that role, or ALTER ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOREPLICATION after making sure who created it.', name);
+        END IF;
+    END LOOP;
+    FOR name, purpose IN VALUES
+        ('vault_ext_owner', 'owns the objects of vault_ext; is granted to nobody'),
+        ('vault_ext_user', 'applications: fetch, rotate, use and seal the key of the current user'),
+        ('vault_ext_crypt', 'applications that use the key of the current user in SQL and never get it'),
+        ('vault_ext_admin', 'administrators of the vault: KEKs, erasures, moves, purges; see no key and no wrap'),
+        ('vault_ext_auditor', 'auditors: read and verify the audit trail; see no key and no wrap'),
+        ('vault_ext_grantor', 'people who give, approve and revoke grants for users; see no key'),
+        ('vault_ext_service', 'services that fetch the keys of users who have granted that')
+    LOOP
+        -- The roles outlive the extension and are shared by all databases, so an administrator's own comment stays.
+        IF pg_catalog.shobj_description(name::pg_catalog.regrole::pg_catalog.oid, 'pg_authid') IS NULL THEN
+            EXECUTE pg_catalog.format('COMMENT ON ROLE %I IS %L', name, purpose);
         END IF;
     END LOOP;
 END
@@ -400,19 +524,11 @@ CREATE TABLE vault_ext.old_keys (
     destroy_after  timestamptz,
     destroyed_at   timestamptz,
     PRIMARY KEY (user_id, key_version),
-    CONSTRAINT old_keys_user_id_length CHECK (octet_length(user_id) BETWEEN 1 AND 255),
-    CONSTRAINT old_keys_wrapped_mk_length CHECK (octet_length(wrapped_mk) = 64),
-    CONSTRAINT old_keys_wrap_iv_length CHECK (octet_length(wrap_iv) = CASE format_version WHEN 1 THEN 16 WHEN 2 THEN 32 END),
-    CONSTRAINT old_keys_format_version_known CHECK (format_version IN (1, 2)),
-    CONSTRAINT old_keys_kek_id_length CHECK (octet_length(kek_id) BETWEEN 1 AND 64),
-    CONSTRAINT old_keys_key_version_positive CHECK (key_version >= 1),
-    CONSTRAINT old_keys_state_known CHECK (state IN ('decrypt_only', 'disabled', 'destroy_scheduled', 'destroyed')),
-    CONSTRAINT old_keys_wrap_until_destroyed
-        CHECK ((wrapped_mk IS NULL) = (state = 'destroyed') AND (wrap_iv IS NULL) = (state = 'destroyed')),
-    CONSTRAINT old_keys_destroy_after_while_scheduled CHECK (state = 'destroyed' OR (destroy_after IS NOT NULL) = (state = 'destroy_scheduled')),
-    CONSTRAINT old_keys_destroyed_at_when_destroyed CHECK ((destroyed_at IS NOT NULL) = (state = 'destroyed'))
+    CONSTRAINT old_keys_sound CHECK (vault_ext.is_sound_old_key(
+        user_id, key_version, wrapped_mk, wrap_iv, format_version, kek_id, state, destroy_after, destroyed_at))
 );
 ALTER TABLE vault_ext.old_keys ALTER wrapped_mk SET STATISTICS 0, ALTER wrap_iv SET STATISTICS 0;
+COMMENT ON CONSTRAINT old_keys_sound ON vault_ext.old_keys IS 'user_id has 1 to 255 bytes, wrapped_mk 64, wrap_iv 16 in format 1 and 32 in format 2, kek_id 1 to 64; format_version is 1 or 2; key_version is at least 1; state is decrypt_only, disabled, destroy_scheduled or destroyed; wrapped_mk and wrap_iv are NULL in the state destroyed, and in no other; destroy_after is set in the state destroy_scheduled, and in no other but destroyed; destroyed_at is set in the state destroyed, and in no other';
 COMMENT ON TABLE vault_ext.old_keys IS 'the keys that rotations have replaced, wrapped like the current one; bound to the user by row-level security';
 CREATE INDEX old_keys_due ON vault_ext.old_keys (destroy_after) WHERE state = 'destroy_scheduled';
 ALTER TABLE vault_ext.old_keys OWNER TO vault_ext_owner;
@@ -462,13 +578,70 @@ COMMENT ON TABLE vault_ext.database_keys IS 'keys of the database itself, wrappe
 ALTER TABLE vault_ext.database_keys OWNER TO vault_ext_owner;
 SELECT pg_catalog.pg_extension_config_dump('vault_ext.database_keys', '');
 
+CREATE TABLE vault_ext.honey_users (
+    user_id   text COLLATE "C" NOT NULL PRIMARY KEY,
+    marked_by text        NOT NULL,
+    marked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT honey_users_user_id_length CHECK (octet_length(user_id) BETWEEN 1 AND 255)
+);
+COMMENT ON TABLE vault_ext.honey_users IS 'users that no application has: whoever asks for the key of one raises an alarm';
+ALTER TABLE vault_ext.honey_users OWNER TO vault_ext_owner;
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.honey_users', '');
+
+CREATE TABLE vault_ext.audit_trails (
+    trail_id         uuid        NOT NULL PRIMARY KEY,
+    origin           text        NOT NULL,
+    first_leaf       bigint      NOT NULL,
+    begun_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- Rows that are older than the tree, which its first leaf commits to.
+    old_rows         bigint      NOT NULL DEFAULT 0,
+    old_rows_last_id bigint,
+    old_rows_root    bytea,
+    CONSTRAINT audit_trails_origin_not_empty CHECK (origin <> ''),
+    CONSTRAINT audit_trails_old_rows_whole
+        CHECK ((old_rows = 0) = (old_rows_root IS NULL) AND (old_rows = 0) = (old_rows_last_id IS NULL))
+);
+COMMENT ON TABLE vault_ext.audit_trails IS 'the origins of the audit trail''s checkpoints, and what was there before the tree';
+ALTER TABLE vault_ext.audit_trails OWNER TO vault_ext_owner;
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.audit_trails', '');
+
+CREATE TABLE vault_ext.audit_tiles (
+    level  smallint NOT NULL,
+    index  bigint   NOT NULL,
+    hashes bytea    NOT NULL,
+    root   bytea,
+    PRIMARY KEY (level, index),
+    CONSTRAINT audit_tiles_full CHECK (octet_length(hashes) = CASE WHEN level < 0 THEN 32 ELSE 8192 END),
+    CONSTRAINT audit_tiles_root_of_a_full_one CHECK ((root IS NULL) = (level < 0))
+);
+ALTER TABLE vault_ext.audit_tiles ALTER hashes SET STORAGE EXTERNAL, ALTER hashes SET STATISTICS 0, ALTER root SET STATISTICS 0;
+COMMENT ON TABLE vault_ext.audit_tiles IS 'the hashes of the audit trail''s Merkle tree; they stay when rows are purged';
+ALTER TABLE vault_ext.audit_tiles OWNER TO vault_ext_owner;
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.audit_tiles', '');
+
+CREATE TABLE vault_ext.audit_checkpoints (
+    size       bigint      NOT NULL PRIMARY KEY,
+    root       bytea       NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    note       text        NOT NULL
+);
+COMMENT ON TABLE vault_ext.audit_checkpoints IS 'the checkpoints that the audit writer has logged; keep copies of them outside the database';
+ALTER TABLE vault_ext.audit_checkpoints OWNER TO vault_ext_owner;
+SELECT pg_catalog.pg_extension_config_dump('vault_ext.audit_checkpoints', '');
+
 CREATE INDEX encryption_vault_audit_by_grant ON vault_ext.encryption_vault_audit (grant_id) WHERE grant_id IS NOT NULL;
 ALTER TABLE vault_ext.grants ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE vault_ext.old_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-ALTER TABLE vault_ext.erasures ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 ALTER TABLE vault_ext.database_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE vault_ext.erasures ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE vault_ext.honey_users ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE vault_ext.audit_trails ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE vault_ext.audit_tiles ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE vault_ext.audit_checkpoints ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY encryption_vaults_vault_maintenance_insert ON vault_ext.encryption_vaults
     FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY encryption_vault_audit_maintenance_update ON vault_ext.encryption_vault_audit
+    FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
 CREATE POLICY grants_user_isolation ON vault_ext.grants
     FOR SELECT TO vault_ext_owner USING (user_id = vault_ext.current_user_id());
 CREATE POLICY grants_user_isolation_insert ON vault_ext.grants
@@ -511,6 +684,36 @@ CREATE POLICY erasures_vault_maintenance_update ON vault_ext.erasures
     FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
 CREATE POLICY erasures_reader ON vault_ext.erasures
     FOR SELECT TO vault_ext_admin, vault_ext_auditor USING (true);
+CREATE POLICY honey_users_maintenance ON vault_ext.honey_users
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY honey_users_maintenance_insert ON vault_ext.honey_users
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY honey_users_maintenance_update ON vault_ext.honey_users
+    FOR UPDATE TO vault_ext_owner USING (vault_ext.in_maintenance()) WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY honey_users_maintenance_delete ON vault_ext.honey_users
+    FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY honey_users_reader ON vault_ext.honey_users
+    FOR SELECT TO vault_ext_admin, vault_ext_auditor USING (true);
+CREATE POLICY audit_trails_maintenance ON vault_ext.audit_trails
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY audit_trails_maintenance_insert ON vault_ext.audit_trails
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY audit_trails_auditor ON vault_ext.audit_trails
+    FOR SELECT TO vault_ext_auditor USING (true);
+CREATE POLICY audit_tiles_maintenance ON vault_ext.audit_tiles
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY audit_tiles_maintenance_insert ON vault_ext.audit_tiles
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY audit_tiles_maintenance_delete ON vault_ext.audit_tiles
+    FOR DELETE TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY audit_tiles_auditor ON vault_ext.audit_tiles
+    FOR SELECT TO vault_ext_auditor USING (true);
+CREATE POLICY audit_checkpoints_maintenance ON vault_ext.audit_checkpoints
+    FOR SELECT TO vault_ext_owner USING (vault_ext.in_maintenance());
+CREATE POLICY audit_checkpoints_maintenance_insert ON vault_ext.audit_checkpoints
+    FOR INSERT TO vault_ext_owner WITH CHECK (vault_ext.in_maintenance());
+CREATE POLICY audit_checkpoints_reader ON vault_ext.audit_checkpoints
+    FOR SELECT TO vault_ext_auditor, pg_monitor USING (true);
 
 CREATE VIEW vault_ext.own_grants WITH (security_barrier) AS
     SELECT g.id, g.grantee, g.not_before, g.expires_at, g.max_uses,
@@ -523,9 +726,10 @@ COMMENT ON VIEW vault_ext.own_grants IS 'the grants of the user';
 ALTER VIEW vault_ext.own_grants OWNER TO vault_ext_owner;
 CREATE OR REPLACE VIEW vault_ext.own_audit WITH (security_barrier) AS
     SELECT id, action, status, kek_id, key_version, db_role, ip_address, user_agent, request_id, context, created_at,
-        identity, issuer, token_id, token_kid, actor, grant_id
+        identity, issuer, token_id, token_kid, actor, grant_id, login_role, application_name, leaf
     FROM vault_ext.encryption_vault_audit
-    WHERE user_id = vault_ext.current_user_id();
+    -- These would tell a thief which users are watched.
+    WHERE user_id = vault_ext.current_user_id() AND action <> 'alarm'::text AND action <> 'mark_honey'::text;
 CREATE VIEW vault_ext.identity_modes AS
     SELECT d.datname::text AS database, r.rolname::text AS role, split_part(c.setting, '=', 2) AS identity
     FROM pg_db_role_setting s
@@ -535,6 +739,21 @@ CREATE VIEW vault_ext.identity_modes AS
     WHERE split_part(c.setting, '=', 1) = 'vault_ext.identity';
 COMMENT ON VIEW vault_ext.identity_modes IS 'what ALTER DATABASE and ALTER ROLE have set vault_ext.identity to; NULL stands for every database or role';
 ALTER VIEW vault_ext.identity_modes OWNER TO vault_ext_owner;
+CREATE VIEW vault_ext.stat AS SELECT * FROM vault_ext.action_stats();
+COMMENT ON VIEW vault_ext.stat IS 'audited calls by database, action and status since the server started or the last vault_ext.stat_reset()';
+ALTER VIEW vault_ext.stat OWNER TO vault_ext_owner;
+CREATE VIEW vault_ext.stat_wait AS SELECT * FROM vault_ext.wait_stats();
+COMMENT ON VIEW vault_ext.stat_wait IS 'how many calls waited at most le milliseconds for their audit rows';
+ALTER VIEW vault_ext.stat_wait OWNER TO vault_ext_owner;
+CREATE VIEW vault_ext.stat_writer AS SELECT * FROM vault_ext.writer_stats();
+COMMENT ON VIEW vault_ext.stat_writer IS 'the audit writers by database, since the server started or the last vault_ext.stat_reset()';
+ALTER VIEW vault_ext.stat_writer OWNER TO vault_ext_owner;
+CREATE VIEW vault_ext.stat_alarms AS SELECT * FROM vault_ext.alarm_counters();
+COMMENT ON VIEW vault_ext.stat_alarms IS 'users and failed calls of each login role in the last minute, where a limit counts them; alarms and refusals since the server started';
+ALTER VIEW vault_ext.stat_alarms OWNER TO vault_ext_owner;
+
+-- The trail is locked now, and no row can come any more that has no place in the tree.
+SELECT vault_ext.commit_to_old_audit_rows();
 
 -- Revoke what ALTER DEFAULT PRIVILEGES has granted on the new objects.
 DO $nobody$
@@ -600,13 +819,31 @@ BEGIN
             'vault_revoke_grant(text, bigint)',
             'vault_retire_grant(bigint)',
             'vault_get_master_key_of(text)',
+            'vault_get_master_keys(text[])',
             'vault_health()',
             'vault_rename_user(text, text)',
+            'vault_purge_audit(interval, integer, bigint)',
+            'vault_redact_audit(text)',
             'vault_reload_issuers()',
             'vault_identity_status()',
             'vault_revoke_tokens(text, timestamptz)',
             'vault_explain_token(text)',
+            'vault_audit_checkpoint()',
+            'vault_audit_key()',
+            'vault_audit_proof(bigint)',
+            'vault_audit_consistency(bigint)',
+            'vault_audit_verify(text)',
+            'vault_new_trail()',
+            'vault_mark_honey(text, boolean)',
             'vault_ext.current_user_id()',
+            'vault_ext.is_sound_vault(text, text, text, smallint, text, integer, text, text, timestamptz, boolean, text, timestamptz)',
+            'vault_ext.is_sound_old_key(text, integer, text, text, smallint, text, text, timestamptz, timestamptz)',
+            'vault_ext.commit_to_old_audit_rows()',
+            'vault_ext.alarm_counters()',
+            'vault_ext.action_stats()',
+            'vault_ext.wait_stats()',
+            'vault_ext.writer_stats()',
+            'vault_ext.stat_reset()',
             'vault_status()',
             'vault_kek_status()',
             'vault_check(integer)',
@@ -621,10 +858,18 @@ BEGIN
             'vault_ext.old_keys',
             'vault_ext.erasures',
             'vault_ext.database_keys',
+            'vault_ext.honey_users',
+            'vault_ext.audit_trails',
+            'vault_ext.audit_tiles',
+            'vault_ext.audit_checkpoints',
             'vault_ext.grants_id_seq',
             'vault_ext.erasures_id_seq',
             'vault_ext.own_grants',
-            'vault_ext.identity_modes']::pg_catalog.regclass[]::pg_catalog.oid[])
+            'vault_ext.identity_modes',
+            'vault_ext.stat',
+            'vault_ext.stat_wait',
+            'vault_ext.stat_writer',
+            'vault_ext.stat_alarms']::pg_catalog.regclass[]::pg_catalog.oid[])
         AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
     LOOP
         EXECUTE revoke;
@@ -655,13 +900,16 @@ GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint), vault_revoke_grant(text, b
 GRANT SELECT ON vault_ext.own_grants TO vault_ext_user;
 GRANT EXECUTE ON FUNCTION vault_grant_for(text, regrole, interval, text, integer, timestamptz), vault_approve_grant(bigint) TO vault_ext_grantor;
 GRANT EXECUTE ON FUNCTION vault_revoke_grant(bigint) TO vault_ext_grantor, vault_ext_admin;
-GRANT EXECUTE ON FUNCTION vault_get_master_key_of(text), vault_retire_grant(bigint) TO vault_ext_service;
+GRANT EXECUTE ON FUNCTION vault_get_master_key_of(text), vault_get_master_keys(text[]), vault_retire_grant(bigint) TO vault_ext_service;
 GRANT SELECT ON vault_ext.grants TO vault_ext_grantor, vault_ext_admin, vault_ext_auditor;
 GRANT USAGE ON SCHEMA vault_ext TO vault_ext_grantor;
 GRANT SELECT ON vault_ext.erasures TO vault_ext_admin, vault_ext_auditor;
 GRANT SELECT ON vault_ext.identity_modes TO vault_ext_admin, vault_ext_auditor;
 GRANT EXECUTE ON FUNCTION vault_health() TO vault_ext_user, vault_ext_admin, vault_ext_auditor, pg_monitor;
 GRANT EXECUTE ON FUNCTION vault_ext.in_maintenance(), vault_ext.current_user_id() TO vault_ext_user, vault_ext_crypt;
+-- Whoever writes rows past row-level security, as an import by a role with BYPASSRLS does, has to be able to check them.
+GRANT EXECUTE ON FUNCTION vault_ext.is_sound_vault(text, text, text, smallint, text, integer, text, text, timestamptz, boolean, text, timestamptz),
+    vault_ext.is_sound_old_key(text, integer, text, text, smallint, text, text, timestamptz, timestamptz) TO pg_write_all_data;
 GRANT EXECUTE ON FUNCTION vault_erase(text), vault_rename_user(text, text), vault_erase_on_delete(), vault_purge_audit(interval) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_schedule_erase(text, interval, text), vault_cancel_erase(text) TO vault_ext_admin;
 GRANT EXECUTE ON PROCEDURE vault_destroy_due(integer, bigint, bigint) TO vault_ext_admin;
@@ -669,8 +917,25 @@ GRANT EXECUTE ON FUNCTION vault_erasure_status(text) TO vault_ext_admin, vault_e
 GRANT EXECUTE ON FUNCTION vault_import_key(), vault_export(text, text, text), vault_import(text) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_kek(boolean), vault_retire_kek(text), vault_kek_status(), vault_check(integer) TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_reload_issuers(), vault_identity_status(), vault_revoke_tokens(text, timestamptz), vault_explain_token(text) TO vault_ext_admin;
+GRANT SELECT ON vault_ext.audit_trails, vault_ext.audit_tiles, vault_ext.audit_checkpoints TO vault_ext_auditor;
+GRANT SELECT ON vault_ext.audit_checkpoints TO pg_monitor;
+GRANT USAGE ON SCHEMA vault_ext TO pg_monitor;
+GRANT EXECUTE ON FUNCTION vault_audit_checkpoint(), vault_audit_key() TO vault_ext_auditor, vault_ext_admin, pg_monitor;
+GRANT EXECUTE ON FUNCTION vault_audit_proof(bigint), vault_audit_consistency(bigint), vault_audit_verify(text) TO vault_ext_auditor;
+GRANT EXECUTE ON FUNCTION vault_new_trail() TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_redact_audit(text) TO vault_ext_admin;
+GRANT EXECUTE ON PROCEDURE vault_purge_audit(interval, integer, bigint) TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_mark_honey(text, boolean) TO vault_ext_admin;
+GRANT SELECT ON vault_ext.honey_users TO vault_ext_admin, vault_ext_auditor;
+GRANT SELECT ON vault_ext.stat, vault_ext.stat_wait, vault_ext.stat_writer, vault_ext.stat_alarms TO vault_ext_admin, vault_ext_auditor, pg_monitor;
+GRANT EXECUTE ON FUNCTION vault_ext.action_stats(), vault_ext.wait_stats(), vault_ext.writer_stats(), vault_ext.alarm_counters()
+    TO vault_ext_admin, vault_ext_auditor, pg_monitor;
+GRANT EXECUTE ON FUNCTION vault_ext.stat_reset() TO vault_ext_admin;
+GRANT EXECUTE ON FUNCTION vault_kek_status() TO pg_monitor;
 
 -- Some comments have a new wording.
+COMMENT ON TABLE vault_ext.encryption_vaults IS 'one wrapped master key per user; bound to the user by row-level security';
+COMMENT ON TABLE vault_ext.rewraps IS 'one row per CALL of vault_rewrap(), updated with each batch; read it through vault_ext.rewrap_progress';
 COMMENT ON TYPE vault_key IS 'a user''s master key (32 bytes in standard base64) and what wraps it; in zero-knowledge mode master_key is NULL, and the recovery wrap comes instead';
 COMMENT ON FUNCTION vault_init() IS 'the master key of the user, created if there is none; idempotent';
 COMMENT ON FUNCTION vault_get_master_key() IS 'the master key of the user; P0002 if there is no vault';
@@ -678,6 +943,194 @@ COMMENT ON FUNCTION vault_rotate() IS 'a fresh master key becomes the current on
 COMMENT ON FUNCTION vault_retire_kek(text) IS 'marks a KEK as retired: this database never wraps with it again; refused while a vault needs it; false if it was retired before';
 COMMENT ON PROCEDURE vault_rewrap(integer, bigint, bigint, bigint) IS 'rewraps every vault and every old key that is not under the active KEK, in batches that are committed separately; call it again after an interruption';
 COMMENT ON FUNCTION vault_version() IS 'the versions of the server''s library and of this database''s SQL, and what to do if they differ';
-COMMENT ON TABLE vault_ext.encryption_vaults IS 'one wrapped master key per user; bound to the user by row-level security';
-COMMENT ON TABLE vault_ext.rewraps IS 'one row per CALL of vault_rewrap(), updated with each batch; read it through vault_ext.rewrap_progress';
 COMMENT ON VIEW vault_ext.own_audit IS 'the audit rows of the user';
+
+-- The schema and the columns had no comments.
+COMMENT ON SCHEMA vault_ext IS 'tables, views and inner functions of the extension vault_ext; what applications call is in the schema that CREATE EXTENSION chose';
+COMMENT ON COLUMN vault_ext.encryption_vaults.user_id IS 'the user; compared byte by byte, and bound into the wrap: only vault_rename_user() changes it';
+COMMENT ON COLUMN vault_ext.encryption_vaults.wrapped_mk IS 'base64 of the wrapped master key and its tag; NULL in zero-knowledge mode and while an erasure is scheduled';
+COMMENT ON COLUMN vault_ext.encryption_vaults.wrap_iv IS 'base64 of the nonce of wrapped_mk';
+COMMENT ON COLUMN vault_ext.encryption_vaults.format_version IS 'format of the wrap: 1 is the predecessor''s, 2 is what vault_ext writes';
+COMMENT ON COLUMN vault_ext.encryption_vaults.kek_id IS 'id of the KEK that wraps the key';
+COMMENT ON COLUMN vault_ext.encryption_vaults.key_version IS 'version of the user''s current key; each rotation adds one';
+COMMENT ON COLUMN vault_ext.encryption_vaults.created_at IS 'when the vault was created';
+COMMENT ON COLUMN vault_ext.encryption_vaults.rotated_at IS 'when the key was last rotated; NULL if never';
+COMMENT ON COLUMN vault_ext.encryption_vaults.tokens_valid_from IS 'tokens that were issued before open the vault no more (vault_revoke_tokens); NULL if all may';
+COMMENT ON COLUMN vault_ext.encryption_vaults.recovery_wrapped_mk IS 'the key, wrapped by the client under the user''s recovery code; NULL without one';
+COMMENT ON COLUMN vault_ext.encryption_vaults.recovery_iv IS 'the client''s nonce of recovery_wrapped_mk';
+COMMENT ON COLUMN vault_ext.encryption_vaults.recovery_format_version IS 'format of the recovery wrap: the client''s, always 1';
+COMMENT ON COLUMN vault_ext.encryption_vaults.recovery_set_at IS 'when the recovery wrap was stored';
+COMMENT ON COLUMN vault_ext.encryption_vaults.zero_knowledge IS 'true if only the recovery code opens the key: the server has no wrap of its own';
+COMMENT ON COLUMN vault_ext.encryption_vaults.key_check IS 'check value of the key, so that zero-knowledge mode can be left with this key alone';
+COMMENT ON COLUMN vault_ext.encryption_vaults.erase_after IS 'when vault_destroy_due() may erase the vault; NULL if no erasure is scheduled';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.id IS 'number of the row; numbers have gaps, which prove nothing';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.user_id IS 'the user whose key the call was about; NULL if there was none';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.action IS 'what was called or done';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.status IS 'outcome, like an HTTP status: 200 done, 201 created, from 400 on refused or failed';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.kek_id IS 'id of the KEK that wraps the key';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.key_version IS 'version of the key';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.db_role IS 'role that the call ran as (a fact)';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.ip_address IS 'address of the client, as the application says (a claim)';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.user_agent IS 'program of the client, as the application says (a claim)';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.request_id IS 'id of the request, as the application says (a claim)';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.context IS 'the reason for a failure, or what else is worth knowing';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.created_at IS 'when the call was made';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.identity IS 'what established the user: asserted, role, token, bound or grant';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.issuer IS 'name of the token''s issuer in the issuers file';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.token_id IS 'the token''s jti, or the beginning of its hash';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.token_kid IS 'id of the issuer''s key that verified the token';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.actor IS 'login of the service that acted for the user by a grant';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.grant_id IS 'the grant that was used or changed (vault_ext.grants)';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.login_role IS 'role that logged in (a fact)';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.application_name IS 'application_name of the session (a claim)';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.leaf IS 'position in the Merkle tree, without gaps; NULL if the row is older than the tree';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.leaf_hash IS 'hash of the row in the Merkle tree';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.salt IS 'random bytes in the hash of the personal columns; NULL after a redaction';
+COMMENT ON COLUMN vault_ext.encryption_vault_audit.redacted_digest IS 'hash that vault_redact_audit() leaves of the personal columns; NULL if the row is not redacted';
+COMMENT ON SEQUENCE vault_ext.encryption_vault_audit_id_seq IS 'numbers the rows of vault_ext.encryption_vault_audit';
+COMMENT ON COLUMN vault_ext.keks.kek_id IS 'id of the KEK, as in the keyring';
+COMMENT ON COLUMN vault_ext.keks.check_value IS 'fingerprint that is derived from the KEK (HKDF), in hex';
+COMMENT ON COLUMN vault_ext.keks.first_seen IS 'when this database first wrapped with the KEK or registered it';
+COMMENT ON COLUMN vault_ext.keks.retired_at IS 'when vault_retire_kek() marked it; NULL if it may wrap';
+COMMENT ON COLUMN vault_ext.grants.id IS 'number of the grant, as vault_grant() gave it';
+COMMENT ON COLUMN vault_ext.grants.user_id IS 'the user whose key may be fetched';
+COMMENT ON COLUMN vault_ext.grants.grantee IS 'role whose members may fetch it';
+COMMENT ON COLUMN vault_ext.grants.not_before IS 'when the grant begins to count';
+COMMENT ON COLUMN vault_ext.grants.expires_at IS 'when the grant ends';
+COMMENT ON COLUMN vault_ext.grants.max_uses IS 'how often it may be used; NULL if there is no limit';
+COMMENT ON COLUMN vault_ext.grants.reason IS 'why it was given';
+COMMENT ON COLUMN vault_ext.grants.granted_by IS 'who gave it: the user''s login, or that of a member of vault_ext_grantor';
+COMMENT ON COLUMN vault_ext.grants.approved_by IS 'login that approved it; the giver''s own where no approval is needed, NULL while one is missing';
+COMMENT ON COLUMN vault_ext.grants.revoked_at IS 'when it was ended early; NULL if it was not';
+COMMENT ON COLUMN vault_ext.grants.revoked_by IS 'login that ended it';
+COMMENT ON COLUMN vault_ext.grants.created_at IS 'when it was given';
+COMMENT ON SEQUENCE vault_ext.grants_id_seq IS 'numbers the rows of vault_ext.grants';
+COMMENT ON COLUMN vault_ext.old_keys.user_id IS 'the user whose key it was';
+COMMENT ON COLUMN vault_ext.old_keys.key_version IS 'version of the key';
+COMMENT ON COLUMN vault_ext.old_keys.wrapped_mk IS 'base64 of the wrapped key and its tag; NULL once it is destroyed';
+COMMENT ON COLUMN vault_ext.old_keys.wrap_iv IS 'base64 of the nonce of wrapped_mk';
+COMMENT ON COLUMN vault_ext.old_keys.format_version IS 'format of the wrap, as in vault_ext.encryption_vaults';
+COMMENT ON COLUMN vault_ext.old_keys.kek_id IS 'id of the KEK that wraps the key';
+COMMENT ON COLUMN vault_ext.old_keys.state IS 'decrypt_only, disabled, destroy_scheduled or destroyed';
+COMMENT ON COLUMN vault_ext.old_keys.superseded_at IS 'when a rotation replaced it';
+COMMENT ON COLUMN vault_ext.old_keys.destroy_after IS 'when vault_destroy_due() may destroy it; NULL if that is not scheduled';
+COMMENT ON COLUMN vault_ext.old_keys.destroyed_at IS 'when it was destroyed';
+COMMENT ON COLUMN vault_ext.erasures.id IS 'number of the erasure';
+COMMENT ON COLUMN vault_ext.erasures.user_id IS 'the user whose vault it is about';
+COMMENT ON COLUMN vault_ext.erasures.reason IS 'why, as it was given; vault_erase() or account deleted for an erasure without a wait';
+COMMENT ON COLUMN vault_ext.erasures.scheduled_by IS 'login that asked for it';
+COMMENT ON COLUMN vault_ext.erasures.scheduled_at IS 'when it was asked for';
+COMMENT ON COLUMN vault_ext.erasures.erase_after IS 'when vault_destroy_due() may erase the vault';
+COMMENT ON COLUMN vault_ext.erasures.vault_created_at IS 'when the vault was created';
+COMMENT ON COLUMN vault_ext.erasures.cancelled_by IS 'login that called vault_cancel_erase()';
+COMMENT ON COLUMN vault_ext.erasures.cancelled_at IS 'when it was cancelled; NULL if it was not';
+COMMENT ON COLUMN vault_ext.erasures.erased_at IS 'when the vault was erased; NULL if it was not';
+COMMENT ON COLUMN vault_ext.erasures.kek_ids IS 'KEKs that wrapped the keys when they were erased; vault_erasure_status() adds earlier ones';
+COMMENT ON SEQUENCE vault_ext.erasures_id_seq IS 'numbers the rows of vault_ext.erasures';
+COMMENT ON COLUMN vault_ext.database_keys.name IS 'what the key is for';
+COMMENT ON COLUMN vault_ext.database_keys.key_version IS 'version of the key';
+COMMENT ON COLUMN vault_ext.database_keys.wrapped_mk IS 'base64 of the wrapped key and its tag';
+COMMENT ON COLUMN vault_ext.database_keys.wrap_iv IS 'base64 of the nonce of wrapped_mk';
+COMMENT ON COLUMN vault_ext.database_keys.format_version IS 'format of the wrap, always 2';
+COMMENT ON COLUMN vault_ext.database_keys.kek_id IS 'id of the KEK that wraps the key';
+COMMENT ON COLUMN vault_ext.database_keys.created_at IS 'when the key was created';
+COMMENT ON COLUMN vault_ext.honey_users.user_id IS 'the user that no application has';
+COMMENT ON COLUMN vault_ext.honey_users.marked_by IS 'login that called vault_mark_honey()';
+COMMENT ON COLUMN vault_ext.honey_users.marked_at IS 'when that was';
+COMMENT ON COLUMN vault_ext.audit_trails.trail_id IS 'random id of the trail, part of its origin';
+COMMENT ON COLUMN vault_ext.audit_trails.origin IS 'name in the first line of each checkpoint';
+COMMENT ON COLUMN vault_ext.audit_trails.first_leaf IS 'leaf from which on the origin counts';
+COMMENT ON COLUMN vault_ext.audit_trails.begun_at IS 'when the origin was chosen';
+COMMENT ON COLUMN vault_ext.audit_trails.old_rows IS 'number of rows that are older than the tree';
+COMMENT ON COLUMN vault_ext.audit_trails.old_rows_last_id IS 'id of the last of these rows';
+COMMENT ON COLUMN vault_ext.audit_trails.old_rows_root IS 'hash of these rows, to which the first leaf commits';
+COMMENT ON COLUMN vault_ext.audit_tiles.level IS 'height in the tree: 0 holds hashes of leaves; -1 holds hashes of purged rows that no full tile has yet';
+COMMENT ON COLUMN vault_ext.audit_tiles.index IS 'position in its level; at level -1 that of the leaf';
+COMMENT ON COLUMN vault_ext.audit_tiles.hashes IS '256 hashes of 32 bytes, or one at level -1';
+COMMENT ON COLUMN vault_ext.audit_tiles.root IS 'hash of the whole tile; NULL at level -1';
+COMMENT ON COLUMN vault_ext.audit_checkpoints.size IS 'number of leaves of the tree';
+COMMENT ON COLUMN vault_ext.audit_checkpoints.root IS 'hash of the tree of that size';
+COMMENT ON COLUMN vault_ext.audit_checkpoints.created_at IS 'when it was logged';
+COMMENT ON COLUMN vault_ext.audit_checkpoints.note IS 'the checkpoint itself (C2SP tlog-checkpoint)';
+COMMENT ON COLUMN vault_ext.rewraps.started_at IS 'when the run began';
+COMMENT ON COLUMN vault_ext.rewraps.pid IS 'process id of its session';
+COMMENT ON COLUMN vault_ext.rewraps.db_role IS 'role that called vault_rewrap()';
+COMMENT ON COLUMN vault_ext.rewraps.kek_id IS 'id of the KEK that it wraps with';
+COMMENT ON COLUMN vault_ext.rewraps.total IS 'keys that were under other KEKs at the start';
+COMMENT ON COLUMN vault_ext.rewraps.done IS 'keys that were rewrapped';
+COMMENT ON COLUMN vault_ext.rewraps.skipped IS 'keys that were in use or changed meanwhile: CALL vault_rewrap() again';
+COMMENT ON COLUMN vault_ext.rewraps.failed IS 'keys that do not open; they stay as they are';
+COMMENT ON COLUMN vault_ext.rewraps.ended_at IS 'when the run ended; NULL if it has not';
+COMMENT ON COLUMN vault_ext.rewraps.outcome IS 'how it ended; NULL if it has not';
+COMMENT ON COLUMN vault_key.master_key IS 'the key: 32 bytes in standard base64; NULL in zero-knowledge mode';
+COMMENT ON COLUMN vault_key.format_version IS 'format of the wrap: 1 is the predecessor''s, 2 is what vault_ext writes';
+COMMENT ON COLUMN vault_key.kek_id IS 'id of the KEK that wraps the key';
+COMMENT ON COLUMN vault_key.key_version IS 'version of the key';
+COMMENT ON COLUMN vault_key.requires_recovery_code IS 'true in zero-knowledge mode: only the recovery code opens the key';
+COMMENT ON COLUMN vault_key.recovery_wrapped_mk IS 'in zero-knowledge mode the wrap that the recovery code opens, else NULL';
+COMMENT ON COLUMN vault_key.recovery_iv IS 'the client''s nonce of recovery_wrapped_mk, else NULL';
+COMMENT ON COLUMN vault_ext.own_grants.uses IS 'how often the grant was used';
+COMMENT ON COLUMN vault_ext.identity_modes.database IS 'the database that the mode is set for; NULL stands for every one';
+COMMENT ON COLUMN vault_ext.identity_modes.role IS 'the role that the mode is set for; NULL stands for every one';
+COMMENT ON COLUMN vault_ext.identity_modes.identity IS 'the mode: asserted, token or role';
+COMMENT ON COLUMN vault_ext.stat.datid IS 'OID of the database; NULL for databases that share a place';
+COMMENT ON COLUMN vault_ext.stat.datname IS 'name of the database; NULL if it was dropped';
+COMMENT ON COLUMN vault_ext.stat.action IS 'what was called, as in the audit trail';
+COMMENT ON COLUMN vault_ext.stat.status IS 'outcome, as in the audit trail; NULL if vault_ext does not use it itself';
+COMMENT ON COLUMN vault_ext.stat.calls IS 'calls whose audit row was written';
+COMMENT ON COLUMN vault_ext.stat.total_wait_time IS 'milliseconds that these calls waited for their audit rows in all';
+COMMENT ON COLUMN vault_ext.stat.max_wait_time IS 'the longest of these waits, in milliseconds';
+COMMENT ON COLUMN vault_ext.stat.stats_reset IS 'when vault_ext.stat_reset() was last called; NULL if never';
+COMMENT ON COLUMN vault_ext.stat_wait.datid IS 'OID of the database; NULL for databases that share a place';
+COMMENT ON COLUMN vault_ext.stat_wait.datname IS 'name of the database; NULL if it was dropped';
+COMMENT ON COLUMN vault_ext.stat_wait.action IS 'what was called, as in the audit trail';
+COMMENT ON COLUMN vault_ext.stat_wait.le IS 'upper bound of the wait, in milliseconds; the last one is Infinity';
+COMMENT ON COLUMN vault_ext.stat_wait.calls IS 'calls that waited no longer, all lower bounds included';
+COMMENT ON COLUMN vault_ext.stat_writer.datid IS 'OID of the database; NULL for databases that share a place';
+COMMENT ON COLUMN vault_ext.stat_writer.datname IS 'name of the database; NULL if it was dropped';
+COMMENT ON COLUMN vault_ext.stat_writer.pid IS 'process id of the audit writer; NULL if none runs';
+COMMENT ON COLUMN vault_ext.stat_writer.state IS 'idle, busy, starting or stopped';
+COMMENT ON COLUMN vault_ext.stat_writer.starts IS 'writers that were started';
+COMMENT ON COLUMN vault_ext.stat_writer.batches IS 'transactions that wrote audit rows';
+COMMENT ON COLUMN vault_ext.stat_writer.rows_written IS 'audit rows in these transactions';
+COMMENT ON COLUMN vault_ext.stat_writer.failures IS 'records that could not be written: their calls failed and released nothing';
+COMMENT ON COLUMN vault_ext.stat_writer.records_lost IS 'second rows of rolled-back changes that found no free slot';
+COMMENT ON COLUMN vault_ext.stat_writer.last_commit_at IS 'when a batch was last committed';
+COMMENT ON COLUMN vault_ext.stat_writer.last_error IS 'SQLSTATE of the last batch that failed';
+COMMENT ON COLUMN vault_ext.stat_writer.last_error_at IS 'when that was';
+COMMENT ON COLUMN vault_ext.stat_writer.stats_reset IS 'when vault_ext.stat_reset() was last called; NULL if never';
+COMMENT ON COLUMN vault_ext.stat_alarms.database IS 'name of the database';
+COMMENT ON COLUMN vault_ext.stat_alarms.role IS 'role that logged in';
+COMMENT ON COLUMN vault_ext.stat_alarms.users_last_minute IS 'different users whose keys it asked for within the last minute';
+COMMENT ON COLUMN vault_ext.stat_alarms.failures_last_minute IS 'its calls that failed within the last minute';
+COMMENT ON COLUMN vault_ext.stat_alarms.alarms IS 'alarms that it raised since the server started';
+COMMENT ON COLUMN vault_ext.stat_alarms.refused IS 'its calls that a limit refused since the server started';
+COMMENT ON COLUMN vault_ext.audit_stats.calls IS 'audit records that were submitted';
+COMMENT ON COLUMN vault_ext.audit_stats.rows_written IS 'audit rows that were committed';
+COMMENT ON COLUMN vault_ext.audit_stats.failures IS 'records that could not be written: their calls failed and released nothing';
+COMMENT ON COLUMN vault_ext.audit_stats.batches IS 'transactions that wrote audit rows';
+COMMENT ON COLUMN vault_ext.audit_stats.queued IS 'records that are not written yet';
+COMMENT ON COLUMN vault_ext.audit_stats.longest_wait_us IS 'the longest wait for an audit row, in microseconds';
+COMMENT ON COLUMN vault_ext.audit_stats.records_lost IS 'second rows of rolled-back changes that found no free slot';
+COMMENT ON COLUMN vault_ext.audit_stats.writers_started IS 'audit writers that were started';
+COMMENT ON COLUMN vault_ext.rewrap_progress.state IS 'running, interrupted or see primary, and the outcome once it has ended';
+COMMENT ON COLUMN vault_ext.rewrap_progress.per_second IS 'keys rewrapped in a second, on average';
+COMMENT ON COLUMN vault_ext.rewrap_progress.estimated_end IS 'when it will be done at this rate; NULL once it has ended';
+
+-- A column that a view takes from a table means what it means there.
+DO $columns$
+DECLARE
+    comment pg_catalog.text;
+BEGIN
+    FOR comment IN
+        SELECT pg_catalog.format('COMMENT ON COLUMN vault_ext.%I.%I IS %L', v.relname, c.attname, pg_catalog.col_description(t.oid, d.attnum))
+        FROM (VALUES ('own_audit', 'encryption_vault_audit'), ('own_grants', 'grants'), ('rewrap_progress', 'rewraps')) pair (view, "table")
+        JOIN pg_catalog.pg_class v ON v.oid OPERATOR(pg_catalog.=) ('vault_ext.' OPERATOR(pg_catalog.||) pair.view)::pg_catalog.regclass::pg_catalog.oid
+        JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) ('vault_ext.' OPERATOR(pg_catalog.||) pair."table")::pg_catalog.regclass::pg_catalog.oid
+        JOIN pg_catalog.pg_attribute c ON c.attrelid OPERATOR(pg_catalog.=) v.oid
+        JOIN pg_catalog.pg_attribute d ON d.attrelid OPERATOR(pg_catalog.=) t.oid AND d.attname OPERATOR(pg_catalog.=) c.attname AND d.attnum OPERATOR(pg_catalog.>) 0
+    LOOP
+        EXECUTE comment;
+    END LOOP;
+END
+$columns$;

@@ -1,5 +1,6 @@
 //! vault_ext: one encryption key per application user, inside PostgreSQL, with an audit trail that survives rollback.
 
+mod alarms;
 mod api;
 mod audit;
 mod data;
@@ -15,6 +16,8 @@ mod pg;
 mod pg_tests;
 mod settings;
 mod store;
+mod trail;
+mod tree;
 mod vault;
 
 pgrx::pg_module_magic!(name, version);
@@ -26,7 +29,7 @@ pgrx::extension_sql_file!("../sql/040_policies.sql", name = "policies", requires
 pgrx::extension_sql_file!("../sql/050_grants.sql", name = "grants", requires = ["policies"], finalize);
 
 /// Called when the library is loaded: by the postmaster at server start, where everything is set up, or later by a
-/// backend of a server that does not preload it, where every function then says so.
+/// backend of a server that does not preload it, where every function then says so that needs what was not set up.
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
     pg::process::forbid_backtraces();
@@ -35,6 +38,7 @@ extern "C-unwind" fn _PG_init() {
         configuration_listener: listener::run,
         rewrap: api::admin::vault_rewrap,
         destroy_due: api::erasure::vault_destroy_due,
+        purge_audit: api::trail::vault_purge_audit_in_batches,
         erase_on_delete: api::admin::vault_erase_on_delete,
     });
     if !pg::process::is_preloading() {
@@ -60,6 +64,13 @@ extern "C-unwind" fn _PG_init() {
     }
     if let Err(bad) = keyring::startup::load() {
         error::VaultError::RefusedStart(bad.message, bad.hint).raise();
+    }
+    if let Err(bad) = tree::key::load() {
+        error::VaultError::RefusedStart(bad.message, bad.hint).raise();
+    }
+    if !alarms::share() || !audit::stats::share() {
+        error::VaultError::RefusedStart("no memory for alarms and statistics".into(), "Free some memory.".into())
+            .raise();
     }
     if let Err(bad) = identity::issuers::load() {
         error::VaultError::RefusedStart(bad.message, bad.hint.into()).raise();

@@ -30,6 +30,27 @@ pub enum IdentityMode {
     Role,
 }
 
+/// What becomes of a call for a honey user.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum HoneyFetch {
+    #[name = c"succeed"]
+    Succeed,
+    #[name = c"fail"]
+    Fail,
+}
+
+/// Whether a caller and the audit writer poll for each other before they sleep.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum AuditSpin {
+    #[name = c"off"]
+    Off,
+    /// Where it has paid lately.
+    #[name = c"auto"]
+    Auto,
+    #[name = c"on"]
+    On,
+}
+
 /// How often decryptions are audited.
 #[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum AuditDecrypts {
@@ -49,8 +70,10 @@ static ON_BAD_KEK: GucSetting<OnBadKek> = GucSetting::<OnBadKek>::new(OnBadKek::
 static DEV_MODE: GucSetting<bool> = GucSetting::<bool>::new(false);
 static AUDIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static AUDIT_SLOTS: GucSetting<i32> = GucSetting::<i32>::new(4);
-static AUDIT_SPIN: GucSetting<bool> = GucSetting::<bool>::new(false);
+static AUDIT_SPIN: GucSetting<AuditSpin> = GucSetting::<AuditSpin>::new(AuditSpin::Auto);
 static AUDIT_IDLE_EXIT: GucSetting<i32> = GucSetting::<i32>::new(2_000);
+static AUDIT_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static AUDIT_CHECKPOINT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(3_600);
 static IDENTITY: GucSetting<IdentityMode> = GucSetting::<IdentityMode>::new(IdentityMode::Asserted);
 static PIN_IDENTITY: GucSetting<bool> = GucSetting::<bool>::new(false);
 static TOKEN_FROM_HEADERS: GucSetting<bool> = GucSetting::<bool>::new(false);
@@ -62,10 +85,18 @@ static GRANT_MAX_LIFETIME: GucSetting<i32> = GucSetting::<i32>::new(30 * 86_400)
 static MIN_DESTROY_WAIT: GucSetting<i32> = GucSetting::<i32>::new(7 * 86_400);
 static AUDIT_DECRYPTS: GucSetting<AuditDecrypts> = GucSetting::<AuditDecrypts>::new(AuditDecrypts::Transaction);
 static MAX_DECRYPTS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static ALARM_USERS_PER_MINUTE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_USERS_PER_MINUTE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static ALARM_FAILURES_PER_MINUTE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static MAX_FAILURES_PER_MINUTE: GucSetting<i32> = GucSetting::<i32>::new(0);
+static HONEY_FETCH: GucSetting<HoneyFetch> = GucSetting::<HoneyFetch>::new(HoneyFetch::Succeed);
 static REQUIRE_RECOVERY_PROOF: GucSetting<bool> = GucSetting::<bool>::new(true);
 static EXPORT_RECIPIENTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOW_DROP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ALLOW_ALTER: GucSetting<bool> = GucSetting::<bool>::new(false);
+
+/// Three quarters of the users that can be told apart: with more, limits would be reached too early.
+const MOST_PER_MINUTE: i32 = (vault_core::watch::USERS / 4 * 3) as i32;
 
 /// Defines the settings and reserves their prefix, so that a misspelt one fails. Only while preloading: settings that
 /// hold for the whole server cannot be defined later.
@@ -74,7 +105,7 @@ pub fn define() {
     GucRegistry::define_string_guc(
         c"vault_ext.kek_file",
         c"Path of the keyring file.",
-        c"Absolute, readable by the server's user alone, owned by it or by root, outside the data directory.",
+        c"Absolute, mode 0600 or stricter, owned by the server's user or by root, outside the data directory.",
         &KEK_FILE,
         GucContext::Postmaster,
         superuser_only,
@@ -125,7 +156,7 @@ pub fn define() {
     GucRegistry::define_int_guc(
         c"vault_ext.audit_timeout",
         c"How long a call waits for its audit row before it fails.",
-        c"Nothing is released without the row.",
+        c"Nothing is released without the row, whatever it waits for. The value of the calling session counts.",
         &AUDIT_TIMEOUT,
         100,
         600_000,
@@ -152,13 +183,31 @@ pub fn define() {
         GucContext::Sighup,
         GucFlags::UNIT_MS,
     );
-    GucRegistry::define_bool_guc(
+    GucRegistry::define_enum_guc(
         c"vault_ext.audit_spin",
         c"Lets a caller and the audit writer look for each other for up to 0.3 ms before they sleep.",
-        c"Shortens the calls of one client at a time, at the price of processor time; with more clients it does nothing.",
+        c"Shortens the calls of one client at a time; with more clients it does nothing. auto: as long as the other one comes in that time and nobody else needs the processor. on: always, at the price of processor time.",
         &AUDIT_SPIN,
         GucContext::Sighup,
         GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"vault_ext.audit_key_file",
+        c"Path of the file with the private key that signs the audit trail's checkpoints.",
+        c"PKCS#8 PEM of an Ed25519 key, as vault-trail keygen makes it. Readable by the server's user alone, outside the data directory.",
+        &AUDIT_KEY_FILE,
+        GucContext::Postmaster,
+        superuser_only,
+    );
+    GucRegistry::define_int_guc(
+        c"vault_ext.audit_checkpoint_interval",
+        c"How often the audit writer logs a checkpoint of the trail, if there are new rows.",
+        c"0 means never; vault_audit_checkpoint() gives one at any time.",
+        &AUDIT_CHECKPOINT_INTERVAL,
+        0,
+        7 * 86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
     );
     GucRegistry::define_enum_guc(
         c"vault_ext.identity",
@@ -258,6 +307,47 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    for (name, short, setting) in [
+        (
+            c"vault_ext.alarm_users_per_minute",
+            c"Raises an alarm when a login role asks for the keys of more users within a minute.",
+            &ALARM_USERS_PER_MINUTE,
+        ),
+        (
+            c"vault_ext.max_users_per_minute",
+            c"Refuses a login role the keys of more users within a minute.",
+            &MAX_USERS_PER_MINUTE,
+        ),
+        (
+            c"vault_ext.alarm_failures_per_minute",
+            c"Raises an alarm when more calls of a login role fail within a minute.",
+            &ALARM_FAILURES_PER_MINUTE,
+        ),
+        (
+            c"vault_ext.max_failures_per_minute",
+            c"Refuses every key to a login role of which so many calls have failed within a minute.",
+            &MAX_FAILURES_PER_MINUTE,
+        ),
+    ] {
+        GucRegistry::define_int_guc(
+            name,
+            short,
+            c"0 means off. Counted in each database, over all sessions; ALTER ROLE ... SET fits it to an application.",
+            setting,
+            0,
+            MOST_PER_MINUTE,
+            GucContext::Suset,
+            GucFlags::default(),
+        );
+    }
+    GucRegistry::define_enum_guc(
+        c"vault_ext.honey_fetch",
+        c"What becomes of a call for a honey user, beside the alarm.",
+        c"succeed: it works like any other. fail: it looks as if the user had no vault.",
+        &HONEY_FETCH,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY,
+    );
     // Who may set it to off can let a user lock himself out for ever, so it is not the application's to choose.
     GucRegistry::define_bool_guc(
         c"vault_ext.require_recovery_proof",
@@ -281,7 +371,7 @@ pub fn define() {
     GucRegistry::define_bool_guc(
         c"vault_ext.allow_drop",
         c"Allows DROP EXTENSION, and every other statement that drops the vaults, to destroy every key of the database.",
-        c"An empty vault can always be dropped.",
+        c"An empty vault can always be dropped. Meant to be SET in the session that drops.",
         &ALLOW_DROP,
         GucContext::Userset,
         GucFlags::default(),
@@ -342,8 +432,18 @@ pub fn audit_idle_exit() -> Duration {
     milliseconds(&AUDIT_IDLE_EXIT)
 }
 
-pub fn audit_spin() -> bool {
+pub fn audit_spin() -> AuditSpin {
     AUDIT_SPIN.get()
+}
+
+pub fn audit_key_file() -> Option<String> {
+    text(&AUDIT_KEY_FILE)
+}
+
+/// None means never.
+pub fn audit_checkpoint_interval() -> Option<Duration> {
+    let seconds = AUDIT_CHECKPOINT_INTERVAL.get();
+    (seconds > 0).then(|| Duration::from_secs(seconds as u64))
 }
 
 pub fn identity() -> IdentityMode {
@@ -390,6 +490,29 @@ pub fn audit_decrypts() -> AuditDecrypts {
 /// 0 means without limit.
 pub fn max_decrypts() -> u32 {
     MAX_DECRYPTS.get().max(0) as u32
+}
+
+/// The limits of a login role, each a number per minute; 0 means off.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    pub alarm_users: u64,
+    pub max_users: u64,
+    pub alarm_failures: u64,
+    pub max_failures: u64,
+}
+
+pub fn limits() -> Limits {
+    let of = |setting: &GucSetting<i32>| setting.get().max(0) as u64;
+    Limits {
+        alarm_users: of(&ALARM_USERS_PER_MINUTE),
+        max_users: of(&MAX_USERS_PER_MINUTE),
+        alarm_failures: of(&ALARM_FAILURES_PER_MINUTE),
+        max_failures: of(&MAX_FAILURES_PER_MINUTE),
+    }
+}
+
+pub fn honey_fetch() -> HoneyFetch {
+    HONEY_FETCH.get()
 }
 
 pub fn require_recovery_proof() -> bool {

@@ -1,6 +1,5 @@
 //! For administrators: members of vault_ext_admin.
 
-use pgrx::datum::Interval;
 use pgrx::prelude::*;
 use vault_core::crypto::wrap::USER_ID_MAX;
 
@@ -11,7 +10,7 @@ use crate::pg::composite::{Row, RowSet};
 use crate::pg::procedure::Transactions;
 use crate::pg::trigger::DeletedRow;
 use crate::store::{catalog, version};
-use crate::vault::{erasure, rename, service};
+use crate::vault::{erasure, rename};
 
 /// Deletes one user's vault; false if there was none. 22023 for an impossible user id.
 #[pg_extern(sql = false)]
@@ -59,15 +58,6 @@ fn erase_on_delete(row: Option<DeletedRow>) -> Result<(), VaultError> {
         // No vault can have such an id.
         _ => Ok(()),
     }
-}
-
-/// Deletes audit rows older than that and says how many. 22023 for a negative age.
-#[pg_extern(sql = false)]
-fn vault_purge_audit(older_than: Interval) -> i64 {
-    if older_than.as_micros() < 0 {
-        VaultError::BadArgument("older_than must not be negative", "Give an age, such as interval '1 year'.").raise();
-    }
-    or_raise(service::purge_audit(older_than)) as i64
 }
 
 /// Reads the keyring's source again: kek_id, active, change (added, kept, removed). F0000, 55000, 55P03, 25006.

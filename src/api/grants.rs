@@ -4,12 +4,13 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::user::vault_key;
+use super::user::{columns, vault_key};
 use super::{admin, or_raise};
 use crate::error::VaultError;
 use crate::identity::Caller;
-use crate::pg::composite::Row;
+use crate::pg::composite::{Row, RowSet};
 use crate::vault::grants::{self, Terms};
+use crate::vault::many;
 
 fn terms<'a>(
     grantee: Option<pg_sys::Oid>,
@@ -93,4 +94,27 @@ fn vault_retire_grant(id: i64) -> bool {
 fn vault_get_master_key_of(user_id: String) -> Row<7> {
     admin::check_user_id(&user_id);
     vault_key(grants::get_of(user_id))
+}
+
+/// The keys of many users at once, or none: user_id, then the columns of `vault_key`. 22023, and what `vault_get_master_key_of` gives.
+#[pg_extern(sql = false)]
+fn vault_get_master_keys(user_ids: Option<Array<'_, &str>>) -> RowSet<8> {
+    let ids: Option<Vec<_>> = user_ids.and_then(|ids| ids.iter().map(|id| id.map(str::to_owned)).collect());
+    let Some(ids) = ids else {
+        VaultError::BadArgument(
+            "user_ids must not be NULL and must have no NULL elements",
+            "Give an array of user ids.",
+        )
+        .raise()
+    };
+    ids.iter().for_each(|id| admin::check_user_id(id));
+    let users = or_raise(many::get_of_each(ids));
+    RowSet::of_secrets(move |rows| {
+        for listed in &users {
+            let Some(key) = listed.key() else { continue };
+            let [master_key, format_version, kek_id, key_version, requires_code, wrapped_mk, iv] = columns(key);
+            let user_id = listed.user.as_str().into_datum();
+            rows.put([user_id, master_key, format_version, kek_id, key_version, requires_code, wrapped_mk, iv]);
+        }
+    })
 }

@@ -69,31 +69,31 @@ fn vault_reload_issuers() -> String {
     or_raise(issuers::reload())
 }
 
-/// One row for each key of each issuer, and a last one for tokens that no key verified.
+/// One row for each key of each issuer, and a last one for tokens that no key verified. The key's id comes last: it may be long.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "the columns of the result")]
 fn vault_identity_status() -> TableIterator<
     'static,
     (
         name!(issuer, Option<String>),
-        name!(token_kid, Option<String>),
         name!(algorithm, Option<&'static str>),
         name!(loaded_at, Option<TimestampWithTimeZone>),
         name!(accepted, i64),
         name!(refused, i64),
         name!(last_refusal, Option<TimestampWithTimeZone>),
+        name!(token_kid, Option<String>),
     ),
 > {
     let time = |at: i64| TimestampWithTimeZone::try_from(at).ok();
     TableIterator::new(or_raise(issuers::status()).into_iter().map(move |key| {
         (
             key.issuer,
-            key.kid,
             key.algorithm,
             key.loaded_at.and_then(time),
             key.accepted as i64,
             key.refused as i64,
             key.last_refusal.and_then(time),
+            key.kid,
         )
     }))
 }
@@ -105,7 +105,8 @@ fn vault_revoke_tokens(user_id: String, issued_before: TimestampWithTimeZone) ->
     or_raise(service::revoke_tokens(user_id, issued_before.into()))
 }
 
-/// accepted, reason (as in the trail), problem, hint, user_id, issuer, token_id, token_kid: whether a token would be accepted here and now, and why not.
+/// accepted, user_id, issuer, token_id, token_kid, reason (as in the trail), problem, hint: whether a token would be accepted here and now,
+/// and why not.
 #[pg_extern(sql = false)]
 fn vault_explain_token(token: Option<&str>) -> Row<8> {
     let (identity, problem) = match or_raise(service::explain(Caller::WithToken(token))) {
@@ -117,12 +118,12 @@ fn vault_explain_token(token: Option<&str>) -> Row<8> {
     let problem = problem.map(VaultError::from);
     Row([
         problem.is_none().into_datum(),
-        reason.into_datum(),
-        problem.as_ref().map(ToString::to_string).into_datum(),
-        problem.as_ref().map(VaultError::hint).into_datum(),
         identity.as_ref().map(|identity| identity.user.as_str()).into_datum(),
         evidence.issuer.into_datum(),
         evidence.token_id.into_datum(),
         evidence.token_kid.into_datum(),
+        reason.into_datum(),
+        problem.as_ref().map(ToString::to_string).into_datum(),
+        problem.as_ref().map(VaultError::hint).into_datum(),
     ])
 }

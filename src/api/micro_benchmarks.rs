@@ -8,13 +8,17 @@ use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::AeadInOut;
 use pgrx::prelude::*;
+use vault_core::audit::record::{Action, Record};
 use vault_core::crypto::secret::{KekBytes, MasterKey};
 use vault_core::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, Kind, Nonce, WrapContext};
 use vault_core::identity::issuers::Purpose;
 
+use crate::audit::generator;
 use crate::identity::Caller;
 use crate::pg::composite::Row;
 use crate::store::vaults::{self, Found};
+use crate::vault::call::Call;
+use crate::vault::key::KeyId;
 
 /// The user's row as `vault_get_master_key()` looks it up and in the shape of its result, but with the wrap for the key:
 /// no subtransaction, no audit, nothing opened.
@@ -31,6 +35,34 @@ fn bench_lookup() -> Row<7> {
         None,
         None,
     ])
+}
+
+/// Keeps so many records at the audit writer until it has committed as many as asked for. Each is that of a fetch by this session, for
+/// one user of `users` in turn.
+#[pg_extern(sql = false)]
+fn bench_generate(records: i64, in_flight: i32, users: i64) {
+    as_fetches(users, |encode| generator::generate(records as u64, in_flight as u32, encode));
+}
+
+/// Hands the audit writer that many batches of that many records, one after the other.
+#[pg_extern(sql = false)]
+fn bench_batches(batches: i64, records: i32, users: i64) {
+    as_fetches(users, |encode| generator::batches(batches as u64, records as u32, encode));
+}
+
+/// Passes what encodes the record of a fetch by this session, each time of the next user. The session's user is the first one.
+fn as_fetches(users: i64, run: impl FnOnce(&mut generator::Encode<'_>)) {
+    generator::attach();
+    let call = Call::begin(Action::Fetch, Caller::OfSession).unwrap_or_else(|error| error.raise());
+    let first: i64 = call.user().parse().expect("the users of benchmarks are numbers");
+    let mut number = 0;
+    run(&mut |bytes| {
+        // A large odd step: neighbours in time are no neighbours in an index.
+        let user = (first + number * 7_919 % users).to_string();
+        number += 1;
+        let row = call.as_row(200, Some(KeyId { kek_id: "bench-1", key_version: 1 }), None);
+        Record { user_id: Some(&user), ..row }.encode(bytes)
+    });
 }
 
 /// Nanoseconds that one of `rounds` runs of `what` takes.

@@ -1,6 +1,7 @@
 //! The functions that SQL calls: take the arguments, call one thing, map the error. Their SQL is in sql/030_functions.sql.
 
 pub mod admin;
+mod alarms;
 pub mod data;
 pub mod erasure;
 pub mod grants;
@@ -12,6 +13,8 @@ pub mod monitor;
 pub mod policy;
 pub mod recovery;
 pub mod seal;
+mod statistics;
+pub mod trail;
 pub mod transfer;
 pub mod user;
 

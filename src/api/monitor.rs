@@ -10,24 +10,24 @@ use crate::pg::composite::Row;
 use crate::pg::subxact::unpack_sqlstate;
 use crate::vault::health;
 
-/// Returns ok, problem, hint, writer_pid, blocked_by, queued, last_written_at, last_error_at, last_error. Raises no error of its
-/// own: `problem` says what is wrong.
+/// Returns ok, queued, writer_pid, blocked_by, last_written_at, last_error_at, last_error, problem, hint: what is long comes last, and
+/// times have whole seconds, so that psql shows a line in 120 columns. Raises no error of its own: `problem` says what is wrong.
 #[pg_extern(sql = false)]
 fn vault_health() -> Row<9> {
-    let time = |at: i64| TimestampWithTimeZone::try_from(at).ok().into_datum();
+    let time = |at: i64| TimestampWithTimeZone::try_from(at - at.rem_euclid(1_000_000)).ok().into_datum();
     let health::Health { problem, progress } = health::health();
     let hint = problem.as_ref().map(VaultError::hint);
     let (message, detail) = (problem.as_ref().map(ToString::to_string), problem.as_ref().and_then(VaultError::detail));
     let text = message.map(|message| detail.map_or_else(|| message.clone(), |detail| format!("{message} ({detail})")));
     let mut row =
-        [problem.is_none().into_datum(), text.into_datum(), hint.into_datum(), None, None, None, None, None, None];
+        [problem.is_none().into_datum(), None, None, None, None, None, None, text.into_datum(), hint.into_datum()];
     if let Some(progress) = progress {
-        row[3] = progress.writer_pid.into_datum();
-        row[4] = progress.blocked_by.into_datum();
-        row[5] = progress.queued.into_datum();
-        row[6] = progress.last_commit_at.and_then(time);
-        row[7] = progress.last_error.and_then(|error| time(error.at));
-        row[8] = progress.last_error.map(|error| unpack_sqlstate(error.sqlstate)).into_datum();
+        row[1] = progress.queued.into_datum();
+        row[2] = progress.writer_pid.into_datum();
+        row[3] = progress.blocked_by.into_datum();
+        row[4] = progress.last_commit_at.and_then(time);
+        row[5] = progress.last_error.and_then(|error| time(error.at));
+        row[6] = progress.last_error.map(|error| unpack_sqlstate(error.sqlstate)).into_datum();
     }
     Row(row)
 }

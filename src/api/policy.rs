@@ -1,14 +1,14 @@
-//! For our own SQL only: functions that the policies and the audit writer's INSERT call.
+//! For our own SQL only: functions that the policies, the CHECKs and the audit writer's INSERT call.
 
 use pgrx::prelude::*;
-use vault_core::audit::record::IdentityKind;
+use vault_core::rows::{OldKeyRow, VaultRow};
 
 use super::or_raise;
 use crate::audit::writer;
 use crate::error::VaultError;
 use crate::identity;
 use crate::pg::composite::RowSet;
-use crate::store::maintenance;
+use crate::store::{maintenance, trail};
 
 /// The user whose rows policies let through: of the call in progress, or as vault_ext.identity says. NULL where nobody has said
 /// who it is, and while the vault works across users. 28000 for a bad token.
@@ -31,28 +31,73 @@ fn is_audit_writer() -> bool {
 
 /// The records that the audit writer is about to insert; none in any other process.
 #[pg_extern(sql = false)]
-fn audit_batch() -> RowSet<17> {
+fn audit_batch() -> RowSet<{ trail::COLUMNS }> {
     RowSet::new(|rows| {
-        writer::batch(|record| {
-            rows.put([
-                record.user_id.into_datum(),
-                record.action.name().into_datum(),
-                i32::from(record.status).into_datum(),
-                record.kek_id.into_datum(),
-                record.key_version.into_datum(),
-                record.db_role.into_datum(),
-                record.ip_address.into_datum(),
-                record.user_agent.into_datum(),
-                record.request_id.into_datum(),
-                record.context.into_datum(),
-                record.created_at.into_datum(),
-                record.evidence.identity.map(IdentityKind::name).into_datum(),
-                record.evidence.issuer.into_datum(),
-                record.evidence.token_id.into_datum(),
-                record.evidence.token_kid.into_datum(),
-                record.evidence.actor.into_datum(),
-                record.evidence.grant_id.into_datum(),
-            ]);
-        });
+        writer::batch(|record, place| rows.put(writer::values(record, place)));
     })
+}
+
+/// Asked by the CHECK of vault_ext.encryption_vaults. Like the next one it needs no shared memory: a dump is also restored where the
+/// library is not preloaded.
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn is_sound_vault(
+    user_id: Option<&str>,
+    wrapped_mk: Option<&str>,
+    wrap_iv: Option<&str>,
+    format_version: Option<i16>,
+    kek_id: Option<&str>,
+    key_version: Option<i32>,
+    recovery_wrapped_mk: Option<&str>,
+    recovery_iv: Option<&str>,
+    recovery_set_at: Option<TimestampWithTimeZone>,
+    zero_knowledge: Option<bool>,
+    key_check: Option<&str>,
+    erase_after: Option<TimestampWithTimeZone>,
+) -> bool {
+    let row = VaultRow {
+        user_id,
+        wrapped_mk,
+        wrap_iv,
+        format_version,
+        kek_id,
+        key_version,
+        recovery_wrapped_mk,
+        recovery_iv,
+        has_recovery_set_at: recovery_set_at.is_some(),
+        zero_knowledge,
+        key_check,
+        has_erase_after: erase_after.is_some(),
+    };
+    or_raise(row.check().map_err(VaultError::from));
+    true
+}
+
+/// Asked by the CHECK of vault_ext.old_keys.
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn is_sound_old_key(
+    user_id: Option<&str>,
+    key_version: Option<i32>,
+    wrapped_mk: Option<&str>,
+    wrap_iv: Option<&str>,
+    format_version: Option<i16>,
+    kek_id: Option<&str>,
+    state: Option<&str>,
+    destroy_after: Option<TimestampWithTimeZone>,
+    destroyed_at: Option<TimestampWithTimeZone>,
+) -> bool {
+    let row = OldKeyRow {
+        user_id,
+        key_version,
+        wrapped_mk,
+        wrap_iv,
+        format_version,
+        kek_id,
+        state,
+        has_destroy_after: destroy_after.is_some(),
+        has_destroyed_at: destroyed_at.is_some(),
+    };
+    or_raise(row.check().map_err(VaultError::from));
+    true
 }

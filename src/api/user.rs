@@ -12,12 +12,16 @@ use crate::vault::service::{self, OldKey};
 /// `vault_key`: master_key text, format_version smallint, kek_id text, key_version integer, requires_recovery_code boolean,
 /// recovery_wrapped_mk text, recovery_iv text. The SQL of 0.2.0 and older has the first four.
 pub(super) fn vault_key(result: Result<UserKey, VaultError>) -> Row<7> {
-    let key = or_raise(result);
+    Row(columns(&or_raise(result)))
+}
+
+/// The columns of `vault_key`.
+pub(super) fn columns(key: &UserKey) -> [Option<pg_sys::Datum>; 7] {
     let (master_key, recovery) = match &key.released {
         Released::MasterKey(master_key) => (master_key.to_base64().as_str().into_datum(), None),
         Released::RecoveryWrap(recovery) => (None, Some(recovery)),
     };
-    Row([
+    [
         master_key,
         key.format_version.into_datum(),
         key.kek_id.as_str().into_datum(),
@@ -25,7 +29,7 @@ pub(super) fn vault_key(result: Result<UserKey, VaultError>) -> Row<7> {
         recovery.is_some().into_datum(),
         recovery.map(|recovery| recovery.wrapped_mk.as_str()).into_datum(),
         recovery.map(|recovery| recovery.iv.as_str()).into_datum(),
-    ])
+    ]
 }
 
 /// The user's key; minted if there is none. 28000, 42501, 55000, XX001, 53400.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vault_core::audit::queue::{Kind, LastError};
-use vault_core::audit::record::{Action, Evidence, RECORD_BYTES, Record};
+use vault_core::audit::record::{RECORD_BYTES, Record};
 
 use super::memory;
 use super::submit::{my_queue, submit_and_wait, timed_out};
@@ -36,20 +36,8 @@ pub fn probe() -> Result<(), AuditFailure> {
             return Err(timed_out(busy, queue));
         }
     }
-    let record = Record {
-        created_at: session::now(),
-        action: Action::Check,
-        status: 200,
-        key_version: None,
-        user_id: None,
-        kek_id: None,
-        db_role: &session::caller(),
-        ip_address: None,
-        user_agent: None,
-        request_id: None,
-        context: Some("probe"),
-        evidence: Evidence::default(),
-    };
+    let caller = session::caller();
+    let record = Record { context: Some("probe"), ..Record::of_writer(session::now(), &caller) };
     let mut bytes = [0; RECORD_BYTES];
     let length = record.encode(&mut bytes);
     submit_and_wait(Kind::Probe, &bytes[..length], settings::audit_timeout().min(PATIENCE), |_| ())

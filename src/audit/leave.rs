@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use vault_core::audit::queue::Kind;
 use vault_core::audit::record::{RECORD_BYTES, Record};
 
-use super::{memory, submit};
+use super::{memory, stats, submit};
+use crate::pg::wait;
 
 /// How long the end of one transaction may wait for room for its rows.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -20,10 +21,13 @@ pub fn leave(record: &Record<'_>) {
 
 /// The same for a row that is ready made.
 pub(super) fn leave_encoded(bytes: &[u8], deadline: Instant) {
-    if !submit(bytes, deadline)
-        && let Some(memory) = memory::get()
-    {
+    if submit(bytes, deadline) {
+        stats::count(bytes, None);
+    } else if let Some(memory) = memory::get() {
         memory.counters.lost.fetch_add(1, Ordering::Relaxed);
+        if let Some(stats) = stats::mine() {
+            stats.writer.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -35,6 +39,6 @@ fn submit(bytes: &[u8], deadline: Instant) -> bool {
         if submitted.is_some() || Instant::now() >= deadline {
             return submitted.is_some();
         }
-        std::thread::sleep(submit::SLOT_RETRY);
+        wait::pause(submit::SLOT_RETRY, wait::Event::Slot);
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use vault_core::audit::record::{RECORD_BYTES, Record};
+use vault_core::audit::record::{Action, Record};
 
 use super::leave;
 use crate::error::VaultError;
@@ -30,9 +30,13 @@ static CALLBACKS: Callbacks = Callbacks { committed, aborted, level_committed, l
 /// Remembers a change until its transaction ends. The record is that of the change itself.
 pub fn watch(record: &Record<'_>) {
     xact::listen(&CALLBACKS);
-    let mut bytes = [0; RECORD_BYTES];
-    let length = Record { status: STATUS, context: Some(CONTEXT), ..record.clone() }.encode(&mut bytes);
-    let pending = Pending { level: xact::nesting_level(), bytes: bytes[..length].to_vec() };
+    // Whoever verifies the trail must know which of them did not take place.
+    let context = match (record.action, record.context) {
+        (Action::Purge | Action::Redact, Some(context)) => &format!("{CONTEXT} {context}"),
+        _ => CONTEXT,
+    };
+    let bytes = Record { status: STATUS, context: Some(context), ..record.clone() }.encoded();
+    let pending = Pending { level: xact::nesting_level(), bytes };
     PENDING.with(|list| list.borrow_mut().push(pending));
 }
 

@@ -7,16 +7,11 @@ use std::time::{Duration, Instant};
 use vault_core::audit::queue::{Kind, Queue, Settled, Slot, Writer};
 use vault_core::audit::record::{RECORD_BYTES, Record};
 
-use crate::audit::memory;
+use crate::audit::{memory, poll, stats};
 use crate::error::AuditFailure;
 use crate::pg::{process, session, shmem, wait, worker};
 use crate::settings;
 
-/// With vault_ext.audit_spin, how long each side polls for the other before it sleeps: long enough for an fsync and a round
-/// trip to the client.
-const SPIN: Duration = Duration::from_micros(300);
-/// How long a writer looks for the record that was announced.
-pub(super) const ANNOUNCED: Duration = Duration::from_micros(100);
 /// How often a call without a free slot, and a rollback that has rows to write, looks for one.
 pub(super) const SLOT_RETRY: Duration = Duration::from_millis(1);
 /// After this long without a writer showing up, its start counts as lost.
@@ -98,59 +93,64 @@ pub(super) fn submit_and_wait<T>(
         if let Some(submitted) = submit(kind, bytes, false) {
             break submitted;
         }
-        let writer = see_to_stranded();
-        if started.elapsed() >= timeout {
+        if let Err(failure) = wait_for_slot(started, timeout) {
             memory.counters.failures.fetch_add(1, Ordering::Relaxed);
-            // Usually the slots belong to calls that gave up while the writer waits for a lock.
-            return Err(writer.err().unwrap_or_else(|| match timed_out(timeout, MY_QUEUE.get()) {
-                AuditFailure::TimedOut { waits_for: None, .. } => AuditFailure::NoSlot,
-                failure => failure,
-            }));
+            return Err(failure);
         }
-        std::thread::sleep(SLOT_RETRY);
-        wait::check_for_interrupts();
     };
     let slot = Lease(&memory.slots[index as usize]);
-    let outcome = loop {
-        let (gate, openings) = queue.gate(slot.0);
-        if let Some(settled) = slot.0.settled() {
-            break match settled {
-                Settled::Written => Ok(()),
-                Settled::Failed(sqlstate) => Err(AuditFailure::rejected(sqlstate, slot.0.reason())),
-            };
-        }
-        let writer = see_to_writer(queue);
-        let left = timeout.saturating_sub(started.elapsed());
-        if left.is_zero() {
-            break Err(writer.err().unwrap_or_else(|| timed_out(timeout, Some(queue))));
-        }
-        if !spin_until(queue, || slot.0.settled().is_some()) {
-            wait::sleep_while(gate, openings, left);
-        }
-        wait::check_for_interrupts();
-    };
-    memory.counters.longest_wait.fetch_max(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+    let outcome = wait_until_settled(queue, slot.0, started, timeout);
+    let wait = started.elapsed().as_micros() as u64;
+    memory.counters.longest_wait.fetch_max(wait, Ordering::Relaxed);
+    if outcome.is_ok() && kind == Kind::Record {
+        stats::count(bytes, Some(wait));
+    }
     if outcome.is_err() {
         memory.counters.failures.fetch_add(1, Ordering::Relaxed);
     }
     outcome.map(|()| read(slot.0))
 }
 
-/// With vault_ext.audit_spin and one caller at a time, looks for a while whether `done`; false if it did not come true.
-pub(super) fn spin_until(queue: &Queue, done: impl Fn() -> bool) -> bool {
-    settings::audit_spin() && queue.is_quiet() && spin(SPIN, done)
+/// Waits a moment for a slot to become free.
+pub(super) fn wait_for_slot(started: Instant, timeout: Duration) -> Result<(), AuditFailure> {
+    let writer = see_to_stranded();
+    if started.elapsed() >= timeout {
+        // Usually the slots belong to calls that gave up while the writer waits for a lock.
+        return Err(writer.err().unwrap_or_else(|| match timed_out(timeout, MY_QUEUE.get()) {
+            AuditFailure::TimedOut { waits_for: None, .. } => AuditFailure::NoSlot,
+            failure => failure,
+        }));
+    }
+    wait::pause(SLOT_RETRY, wait::Event::Slot);
+    wait::check_for_interrupts();
+    Ok(())
 }
 
-pub(super) fn spin(limit: Duration, done: impl Fn() -> bool) -> bool {
-    let started = Instant::now();
-    while !done() {
-        if started.elapsed() >= limit {
-            return false;
+/// Waits until the record in a slot is settled; an error if it was not written.
+pub(super) fn wait_until_settled(
+    queue: &'static Queue,
+    slot: &Slot,
+    started: Instant,
+    timeout: Duration,
+) -> Result<(), AuditFailure> {
+    loop {
+        let (gate, openings) = queue.gate(slot);
+        if let Some(settled) = slot.settled() {
+            return match settled {
+                Settled::Written => Ok(()),
+                Settled::Failed(sqlstate) => Err(AuditFailure::rejected(sqlstate, slot.reason())),
+            };
         }
-        // Where both share a processor, the other one must get on.
-        std::thread::yield_now();
+        let writer = see_to_writer(queue);
+        let left = timeout.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return Err(writer.err().unwrap_or_else(|| timed_out(timeout, Some(queue))));
+        }
+        if !poll::until(queue, || slot.settled().is_some()) {
+            wait::sleep_while(gate, openings, left, wait::Event::Row);
+        }
+        wait::check_for_interrupts();
     }
-    true
 }
 
 /// Gives the slot back however the wait ends; an unsettled one stays with the writer.

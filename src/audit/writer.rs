@@ -5,24 +5,30 @@
 //! objects has changed. While a promise is broken it writes nothing, so that no key is released.
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{IntoDatum, PgSqlErrorCode};
 use vault_core::audit::kek_registration::{Candidate, Known};
 use vault_core::audit::queue::{Kind, LastError, Queue, Settled};
-use vault_core::audit::record::{RECORD_BYTES, Record};
-use vault_core::integrity::{self, Fact, Problem};
+use vault_core::audit::record::{Action, IdentityKind, RECORD_BYTES, Record};
+use vault_core::audit::stats;
+use vault_core::integrity::{self, Problem};
 
+use super::checkpoints;
 use super::memory::{self, Memory};
-use super::submit;
+use super::poll;
+use crate::alarms::notice;
 use crate::error::VaultError;
 use crate::keyring::ring;
+use crate::pg::bulk::Values;
 use crate::pg::{inval, process, session, spi, subxact, wait, worker, xact};
 use crate::settings;
 use crate::store;
 use crate::store::{catalog, keks, trail, wraps};
+use crate::tree::growth::{self, Place};
+use crate::tree::{head, old_rows};
 
 /// The number of times that a cancelled batch is tried: no record in it is to blame, so it takes a trigger that raises 57014 to
 /// come to the end of them.
@@ -34,8 +40,8 @@ thread_local! {
     static STATE: Cell<Option<State>> = const { Cell::new(None) };
     /// Slots that were taken from the list and are not settled yet. They are given back when the process exits.
     static IN_FLIGHT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
-    /// The slots whose records are being inserted.
-    static BATCH: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    /// The records that are being inserted.
+    static BATCH: RefCell<Batch> = const { RefCell::new(Batch::Slots(Vec::new())) };
     /// Whether the transaction of these slots committed.
     static COMMITTED: Cell<bool> = const { Cell::new(false) };
     /// True from the end of the work of such a transaction until it has committed. Other transactions settle nothing.
@@ -45,8 +51,8 @@ thread_local! {
     static CONNECTING: Cell<bool> = const { Cell::new(false) };
     /// What is not as CREATE EXTENSION made it and breaks a promise; None while all is well.
     static BROKEN: RefCell<Option<Problem>> = const { RefCell::new(None) };
-    /// Whether the trail has the columns that say what established the user.
-    static HAS_IDENTITY: Cell<bool> = const { Cell::new(true) };
+    /// Whether the trail of this database has a tree: that of 0.2.0 has none.
+    static HAS_TREE: Cell<bool> = const { Cell::new(true) };
     /// Whether the check of the catalogs had to be postponed.
     static POSTPONED: Cell<bool> = const { Cell::new(false) };
 }
@@ -57,6 +63,14 @@ static CALLBACKS: xact::Callbacks =
 /// How long the registration of a KEK and a probe wait for a lock, in milliseconds: the calls of the whole database wait
 /// behind them.
 const SHORT_LOCK_TIMEOUT: &std::ffi::CStr = c"2000";
+
+/// The records of one INSERT.
+enum Batch {
+    /// Those in these slots.
+    Slots(Vec<u32>),
+    /// One that the writer itself has made, encoded.
+    Own(Vec<u8>),
+}
 
 #[derive(Clone, Copy)]
 struct State {
@@ -89,6 +103,7 @@ pub fn run(number: u32) {
     worker::connect(queue.database());
     CONNECTING.set(false);
     queue.note_connected(session::pid() as u32);
+    count(|stats| &stats.starts, 1);
     prepare_session();
     WRITING.set(true);
     serve(state);
@@ -129,11 +144,12 @@ fn serve(state: State) {
             hold(&taken);
             write(state, &taken);
             state.queue.note_batch(taken.len());
+            checkpoints::log_if_due();
             state.queue.note_busy(0);
             worker::report_statistics(false);
             worker::report_activity(false);
             idle_since = Instant::now();
-            submit::spin_until(state.queue, || !state.queue.is_empty());
+            poll::until(state.queue, || !state.queue.is_empty());
             continue;
         }
         let left = settings::audit_idle_exit().saturating_sub(idle_since.elapsed());
@@ -145,10 +161,24 @@ fn serve(state: State) {
             }
             continue;
         }
-        wait::sleep_while(state.queue.bell(), rings, left);
+        wait::sleep_while(state.queue.bell(), rings, left, wait::Event::Writer);
         if state.queue.is_quiet() && state.queue.bell().load(Ordering::SeqCst) != rings {
-            submit::spin(submit::ANNOUNCED, || !state.queue.is_empty());
+            poll::for_announced(state.queue);
         }
+    }
+}
+
+/// Counts something of this database's writers.
+fn count(counter: impl Fn(&stats::Writer) -> &AtomicU64, number: usize) {
+    note(|stats| {
+        counter(stats).fetch_add(number as u64, Ordering::Relaxed);
+    });
+}
+
+/// Notes something of this database's writers.
+fn note(note: impl FnOnce(&stats::Writer)) {
+    if let Some(stats) = super::stats::mine() {
+        note(&stats.writer);
     }
 }
 
@@ -160,6 +190,7 @@ fn hold(taken: &[u32]) {
 fn write(state: State, taken: &[u32]) {
     let memory = state.memory;
     memory.counters.batches.fetch_add(1, Ordering::Relaxed);
+    count(|stats| &stats.batches, 1);
     let (records, others): (Vec<u32>, Vec<u32>) =
         taken.iter().partition(|index| memory.slots[**index as usize].kind() == Kind::Record);
     for index in others {
@@ -180,7 +211,10 @@ fn insert(state: State, records: &[u32]) {
         match try_insert(records) {
             Ok(()) => {
                 state.memory.counters.rows.fetch_add(records.len() as u64, Ordering::Relaxed);
-                state.queue.note_commit(session::now());
+                count(|stats| &stats.rows, records.len());
+                let now = session::now();
+                state.queue.note_commit(now);
+                note(|stats| stats.note_commit(now));
                 return settle(state, records, committed_outcome(), None);
             }
             Err(error) if is_cancel(&error) => {}
@@ -204,11 +238,56 @@ fn insert(state: State, records: &[u32]) {
 fn start_anew() {
     spi::forget_plans();
     inval::set_changed();
+    growth::forget();
 }
 
 fn try_insert(records: &[u32]) -> Result<(), CaughtError> {
-    BATCH.set(records.to_vec());
-    while_intact(|| settling_transaction(|| insert_intact(records.len())))
+    while_intact(|| {
+        read_tree()?;
+        BATCH.set(Batch::Slots(records.to_vec()));
+        let outcome = settling_transaction(|| insert_intact(records.len()));
+        // An error after the commit does not take it back.
+        let committed = COMMITTED.get();
+        if committed {
+            growth::accept();
+        } else {
+            growth::reject();
+        }
+        notice::end(committed);
+        outcome
+    })
+}
+
+/// Reads the trail's tree, unless that was done before. Begins it in a new trail: where there are older rows, its first leaf commits
+/// to them.
+fn read_tree() -> Result<(), CaughtError> {
+    if !HAS_TREE.get() || growth::is_loaded() {
+        return Ok(());
+    }
+    let outcome = worker::transaction(|| {
+        worker::act_as(store::OWNER);
+        let size = growth::load();
+        let trail = store::tree::current_trail().unwrap_or_else(|| {
+            let old_rows = if size == 0 { old_rows::hash_without_leaf() } else { None };
+            let origin = store::tree::add_trail(&head::origin_prefix(), size, old_rows.as_ref());
+            store::tree::Trail { origin, old_rows }
+        });
+        if let Some(old_rows) = trail.old_rows.filter(|_| size == 0) {
+            let context = old_rows::context(&old_rows);
+            let record = Record {
+                action: Action::OldRows,
+                context: Some(&context),
+                ..Record::of_writer(session::now(), std::str::from_utf8(store::OWNER.to_bytes()).expect("ASCII"))
+            };
+            BATCH.set(Batch::Own(record.encoded()));
+            insert_batch(1);
+        }
+    });
+    match outcome {
+        Ok(()) => growth::accept(),
+        Err(_) => growth::forget(),
+    }
+    outcome
 }
 
 /// Runs a transaction that calls `insert_intact`, once more whenever something changed meanwhile.
@@ -249,9 +328,23 @@ fn settling_transaction<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
 }
 
 fn insert_batch(records: usize) {
-    let inserted = trail::insert_audit_batch(HAS_IDENTITY.get());
+    let has_tree = HAS_TREE.get();
+    if has_tree {
+        growth::begin(records).unwrap_or_else(|error| error.raise());
+        let mut number = 0;
+        each_record(|record| {
+            growth::hash(number, record);
+            notice::collect(record);
+            number += 1;
+        });
+        notice::notify();
+    }
+    let inserted = trail::insert_audit_batch(has_tree, |put| batch(|record, place| put(values(record, place))));
     // A trigger that swallows rows must not pass for a written trail.
     assert!(inserted == records as u64, "{inserted} of {records} audit rows were inserted");
+    if has_tree {
+        growth::store_tiles();
+    }
 }
 
 /// Fails while a promise is broken. Reads the catalogs only after a change, in a transaction of its own.
@@ -279,13 +372,11 @@ fn read_catalogs() {
         }
     }
     POSTPONED.set(false);
-    let facts = catalog::facts();
-    let tables: Vec<u32> =
-        facts.iter().filter_map(|fact| if let Fact::Table { oid, .. } = fact { Some(*oid) } else { None }).collect();
-    inval::watch(&tables);
-    HAS_IDENTITY.set(integrity::trail_has_identity(&facts));
+    let facts = catalog::facts(|_| true);
+    catalog::watch_tables(&facts);
+    HAS_TREE.set(integrity::trail_has_tree(&facts));
     let (broken, endangered): (Vec<_>, Vec<_>) =
-        integrity::problems(&facts).into_iter().partition(|problem| problem.voids);
+        integrity::summed_up(integrity::problems(&facts)).into_iter().partition(|problem| problem.voids);
     for Problem { what, hint, .. } in endangered {
         pgrx::warning!("vault_ext: {what} ({hint})");
     }
@@ -294,12 +385,16 @@ fn read_catalogs() {
 
 /// Inserts a record and rolls it back. The transaction that then commits is empty.
 fn probe(state: State, index: u32) {
-    BATCH.set(vec![index]);
     let outcome = while_intact(|| {
-        worker::transaction(|| {
+        read_tree()?;
+        BATCH.set(Batch::Slots(vec![index]));
+        let outcome = worker::transaction(|| {
             xact::set_local(c"lock_timeout", SHORT_LOCK_TIMEOUT);
             subxact::undone(|| insert_intact(1)).unwrap_or_else(|raised| raised.rethrow());
-        })
+        });
+        growth::reject();
+        notice::end(false);
+        outcome
     });
     match outcome {
         Ok(()) => settle(state, &[index], committed_outcome(), None),
@@ -316,19 +411,60 @@ fn fail(state: State, records: &[u32], error: &CaughtError) {
     log_failure(records.len(), error);
     let reason =
         BROKEN.with_borrow(|broken| broken.as_ref().map(|problem| format!("{}\n{}", problem.what, problem.hint)));
-    state.queue.note_error(LastError { sqlstate, at: session::now() });
+    count(|stats| &stats.failures, records.len());
+    let error = LastError { sqlstate, at: session::now() };
+    state.queue.note_error(error);
+    note(|stats| stats.note_error(error));
     settle(state, records, Settled::Failed(sqlstate), reason.as_deref().map(str::as_bytes));
 }
 
-/// Shows each record of the batch that is being inserted; none in any process but the writer.
-pub fn batch(mut show: impl FnMut(&Record<'_>)) {
+/// Shows each record of the batch that is being inserted, and its place in the tree; none in any process but the writer.
+pub fn batch(mut show: impl FnMut(&Record<'_>, Option<Place>)) {
+    let mut number = 0;
+    each_record(|record| {
+        show(record, growth::place(number));
+        number += 1;
+    });
+}
+
+/// The values of a row, in the order of `trail::COLUMNS`.
+pub fn values(record: &Record<'_>, place: Option<Place>) -> Values<{ trail::COLUMNS }> {
+    [
+        record.user_id.into_datum(),
+        record.action.name().into_datum(),
+        i32::from(record.status).into_datum(),
+        record.kek_id.into_datum(),
+        record.key_version.into_datum(),
+        record.db_role.into_datum(),
+        record.ip_address.into_datum(),
+        record.user_agent.into_datum(),
+        record.request_id.into_datum(),
+        record.context.into_datum(),
+        record.created_at.into_datum(),
+        record.evidence.identity.map(IdentityKind::name).into_datum(),
+        record.evidence.issuer.into_datum(),
+        record.evidence.token_id.into_datum(),
+        record.evidence.token_kid.into_datum(),
+        record.evidence.actor.into_datum(),
+        record.evidence.grant_id.into_datum(),
+        record.login_role.into_datum(),
+        record.application_name.into_datum(),
+        place.map(|place| place.leaf as i64).into_datum(),
+        place.as_ref().and_then(|place| place.hash.as_slice().into_datum()),
+        place.as_ref().and_then(|place| place.salt.as_slice().into_datum()),
+    ]
+}
+
+fn each_record(mut show: impl FnMut(&Record<'_>)) {
     let Some(State { memory, .. }) = STATE.get() else { return };
+    let mut show = |bytes: &[u8]| show(&Record::decode(bytes).expect("our own encoding"));
     let mut bytes = [0; RECORD_BYTES];
-    BATCH.with(|batch| {
-        for index in batch.borrow().iter() {
+    BATCH.with_borrow(|batch| match batch {
+        Batch::Slots(slots) => slots.iter().for_each(|index| {
             let length = memory.slots[*index as usize].read(&mut bytes);
-            show(&Record::decode(&bytes[..length]).expect("our own encoding"));
-        }
+            show(&bytes[..length]);
+        }),
+        Batch::Own(bytes) => show(bytes),
     });
 }
 

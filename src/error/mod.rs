@@ -6,12 +6,15 @@ mod data;
 mod grants;
 mod identity;
 mod keys;
+mod limits;
 mod recovery;
+mod trail;
 mod transfer;
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use vault_core::integrity::Problem;
+use vault_core::rows::Unsound;
 use vault_core::seal::PublicKeyError;
 
 pub use audit::AuditFailure;
@@ -19,7 +22,9 @@ pub use data::DataError;
 pub use grants::GrantError;
 pub use identity::IdentityError;
 pub use keys::KeyError;
+pub use limits::LimitError;
 pub use recovery::RecoveryError;
+pub use trail::TrailError;
 pub use transfer::TransferError;
 
 /// What a call of the vault can fail with. `sqlstate()` and `hint()` give the rest of the report.
@@ -45,6 +50,10 @@ pub enum VaultError {
     Transfer(#[from] TransferError),
     #[error("{0}")]
     Data(#[from] DataError),
+    #[error("{0}")]
+    Trail(#[from] TrailError),
+    #[error("{0}")]
+    Limit(#[from] LimitError),
     #[error("the system gave no memory for a key")]
     NoMemory,
     #[error("row-level security is off in this session")]
@@ -95,8 +104,8 @@ pub enum VaultError {
     KekActive(String),
     #[error("the KEK \"{kek_id}\" is needed by {wraps} key(s)")]
     KekNeeded { kek_id: String, wraps: i64 },
-    #[error("row-level security would hide vaults from {0}: {1}")]
-    HiddenVaults(&'static str, String),
+    #[error("row-level security would hide rows from this call: {}", .0.what)]
+    Hidden(Problem),
     #[error("{0} cannot run in a transaction block or a function")]
     NotOnItsOwn(&'static str),
     #[error("{0} cannot run in a REPEATABLE READ or SERIALIZABLE transaction")]
@@ -108,7 +117,14 @@ pub enum VaultError {
     #[error("this statement would break a promise of the vault: {}", .0.what)]
     WouldBreak(Problem),
     #[error("{0}")]
+    Unsound(#[from] Unsound),
+    #[error("{0}")]
     BadArgument(&'static str, &'static str),
+    #[error("user_ids has {given} elements, and one call takes at most {most}")]
+    ListTooLong { given: usize, most: usize },
+    /// Some users of a list were refused. The error is that of the first one; positions count from 1.
+    #[error("position {position} of user_ids: {error}")]
+    InList { position: usize, error: Box<VaultError>, refused: Vec<usize> },
 }
 
 impl VaultError {
@@ -125,7 +141,7 @@ impl VaultError {
             | Self::ReloadRetired(_)
             | Self::KekActive(_)
             | Self::KekNeeded { .. }
-            | Self::HiddenVaults(..)
+            | Self::Hidden(_)
             | Self::RowSecurityOff
             | Self::Broken(_)
             | Self::WouldBreak(_)
@@ -136,6 +152,8 @@ impl VaultError {
             Self::Recovery(error) => error.sqlstate(),
             Self::Transfer(error) => error.sqlstate(),
             Self::Data(error) => error.sqlstate(),
+            Self::Trail(error) => error.sqlstate(),
+            Self::Limit(error) => error.sqlstate(),
             Self::NoMemory => PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::DoesNotOpen => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
@@ -150,11 +168,13 @@ impl VaultError {
             Self::RefusedStart(..) | Self::ReloadRefused(..) | Self::IssuersRefused(..) => {
                 PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR
             }
+            Self::Unsound(_) => PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
             Self::OpenWriters => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::NotOnItsOwn(_) | Self::OldSnapshot(_) => PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
-            Self::KekUnknown(_) | Self::PublicKey(_) | Self::BadArgument(..) => {
+            Self::KekUnknown(_) | Self::PublicKey(_) | Self::BadArgument(..) | Self::ListTooLong { .. } => {
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
             }
+            Self::InList { error, .. } => error.sqlstate(),
         }
     }
 
@@ -179,6 +199,11 @@ impl VaultError {
             ),
             Self::Audit(failure) => failure.detail(),
             Self::Identity(error) => error.detail(),
+            Self::InList { error, refused, .. } => {
+                let positions: Vec<_> = refused.iter().map(usize::to_string).collect();
+                let refused = format!("Refused positions: {}. No key was released.", positions.join(", "));
+                Some(error.detail().map_or_else(|| refused.clone(), |detail| format!("{refused} {detail}")))
+            }
             _ => None,
         }
     }
@@ -198,6 +223,8 @@ impl VaultError {
             Self::PublicKey(error) => error.hint().into(),
             Self::Transfer(error) => error.hint().into(),
             Self::Data(error) => error.hint().into(),
+            Self::Trail(error) => error.hint().into(),
+            Self::Limit(error) => error.hint().into(),
             Self::NoMemory => "Free some memory; mmap(2) failed.".into(),
             Self::RowSecurityOff => {
                 "SET row_security = on: it is off by a setting of this session, role, database or function. Leave FORCE ROW LEVEL SECURITY on the vault's tables as it is.".into()
@@ -242,19 +269,21 @@ impl VaultError {
                     .into()
             }
             Self::KekNeeded { .. } => "CALL vault_rewrap() first; vault_check() names the vaults that do not open.".into(),
-            Self::HiddenVaults(..) => {
-                "Restore the policies on vault_ext.encryption_vaults that CREATE EXTENSION made.".into()
-            }
             Self::NotOnItsOwn(_) => "CALL it outside BEGIN and COMMIT: it commits each batch.".into(),
             Self::OldSnapshot(_) => "Use READ COMMITTED (default_transaction_isolation), so that it sees every vault.".into(),
             Self::WouldDestroy { .. } => {
                 "Make a dump first, and SET vault_ext.allow_drop = on in this session if you mean it.".into()
             }
-            Self::Broken(problem) => problem.hint.clone(),
+            Self::Broken(problem) | Self::Hidden(problem) => problem.hint.clone(),
             Self::WouldBreak(problem) => {
                 format!("{} If you mean this statement, SET vault_ext.allow_alter = on in this session first: calls then fail as long as a promise is broken.", problem.hint)
             }
+            Self::Unsound(unsound) => {
+                format!("Correct this row; \\dd vault_ext.{}_sound in psql shows all rules.", unsound.table)
+            }
             Self::BadArgument(_, hint) => (*hint).into(),
+            Self::ListTooLong { most, .. } => format!("Call it for each {most} users."),
+            Self::InList { error, .. } => error.hint(),
         }
     }
 }

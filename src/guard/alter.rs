@@ -1,6 +1,8 @@
 //! Refuses a statement after which the vault would no longer be as CREATE EXTENSION made it, unless vault_ext.allow_alter is on.
 //! The audit writer finds whatever gets past this before it writes the next row.
 
+use vault_core::integrity;
+
 use crate::error::VaultError;
 use crate::settings;
 use crate::store::catalog;
@@ -12,7 +14,9 @@ pub fn around(statement: &mut dyn FnMut()) {
     }
     let before = catalog::problems();
     statement();
-    if let Some(problem) = catalog::problems().into_iter().find(|problem| !before.contains(problem)) {
+    let mut worse = catalog::problems();
+    worse.retain(|problem| !before.contains(problem));
+    if let Some(problem) = integrity::summed_up(worse).into_iter().next() {
         VaultError::WouldBreak(problem).raise();
     }
 }

@@ -118,6 +118,11 @@ pub fn in_force<T>(user: Option<&str>, work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// Whether the policies let that user's rows through, in a call that has established the user.
+pub fn is_in_force(user: &str) -> bool {
+    IN_FORCE.with_borrow(|in_force| in_force.as_deref() == Some(user))
+}
+
 /// The token that came with PostgREST's request.
 fn token_of_headers() -> Option<Vec<u8>> {
     let headers = settings::token_from_headers().then(|| session::setting(c"request.headers"))??;

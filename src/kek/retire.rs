@@ -15,7 +15,6 @@ pub fn retire(kek_id: &str) -> Result<bool, VaultError> {
     let call = Call::without_user(Action::Retire)?;
     let retired = call.attempt(|_| {
         only_in_read_committed(CALL)?;
-        wraps::all_are_visible(CALL)?;
         if keks::known_kek(kek_id).is_none() {
             return Err(VaultError::KekUnknown(kek_id.into()));
         }

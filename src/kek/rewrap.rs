@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys::panic::CaughtError;
 use vault_core::audit::record::Action;
 use vault_core::crypto::wrap::{Nonce, WrapContext};
+use vault_core::integrity::Scope;
 
 use crate::audit::submit;
 use crate::error::VaultError;
+use crate::guard::blind;
 use crate::keyring::ring;
 use crate::pg::procedure::Transactions;
 use crate::pg::{session, subxact, wait};
@@ -88,7 +90,6 @@ fn begin() -> Result<Run, VaultError> {
     if session::has_old_snapshot() {
         return Err(VaultError::OldSnapshot(CALL));
     }
-    wraps::all_are_visible(CALL)?;
     let ring = ring::current()?;
     let (active, _) = ring.active();
     wrapping::confirm(active)?;
@@ -114,7 +115,7 @@ fn batches(
         let batch = subxact::catch(|| {
             wait::check_for_interrupts();
             session::as_role(store::OWNER, || {
-                let batch = batch(table, &after, batch_size)?;
+                let batch = blind::unless(Scope::Vaults, || batch(table, &after, batch_size))?;
                 let so_far = totals.plus(&batch);
                 rewraps::update_run(run, so_far.done, so_far.failed);
                 Ok(batch)

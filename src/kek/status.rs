@@ -1,12 +1,13 @@
 //! Every KEK as an administrator of one database sees it.
 
 use pgrx::datum::Date;
+use vault_core::integrity::Scope;
 
 use crate::error::VaultError;
+use crate::guard::blind;
 use crate::keyring::ring;
-use crate::pg::session;
 use crate::store::keks::KekUsage;
-use crate::store::{keks, version, wraps};
+use crate::store::{keks, version};
 
 /// A KEK that the ring or the database knows.
 pub struct Status {
@@ -28,15 +29,11 @@ pub struct Status {
 /// One row per KEK: the active one, the others of the ring in its order, then those that are not loaded.
 pub fn status() -> Result<Vec<Status>, VaultError> {
     version::warn_if_they_differ();
-    if !session::has_row_security() {
-        return Err(VaultError::RowSecurityOff);
-    }
-    wraps::all_are_visible("vault_kek_status()")?;
     let entries = ring::entries()?;
     if let (true, Err(reason)) = (entries.is_empty(), ring::current()) {
         pgrx::warning!("{reason}");
     }
-    let mut rows = keks::kek_usage();
+    let mut rows = blind::unless(Scope::Vaults, || Ok(keks::kek_usage()))?;
     let loaded = entries.iter().enumerate().map(|(position, entry)| {
         let at = rows.iter().position(|usage| usage.kek_id == entry.id);
         let usage = at.map_or_else(|| KekUsage::none(&entry.id), |at| rows.remove(at));

@@ -83,11 +83,20 @@ unsafe impl<const N: usize> SqlTranslatable for Row<N> {
 }
 
 /// A set of rows whose first columns match the function's OUT parameters, in order: an older version's SQL may have fewer. The function it holds puts them.
-pub struct RowSet<const N: usize>(Box<dyn FnOnce(&mut Rows<N>)>);
+pub struct RowSet<const N: usize> {
+    put: Box<dyn FnOnce(&mut Rows<N>)>,
+    /// In kB: beyond that the rows go to a temporary file. None is work_mem.
+    memory: Option<i32>,
+}
 
 impl<const N: usize> RowSet<N> {
     pub fn new(put: impl FnOnce(&mut Rows<N>) + 'static) -> Self {
-        Self(Box::new(put))
+        Self { put: Box::new(put), memory: None }
+    }
+
+    /// Rows that must not go to a temporary file, and are few enough for that.
+    pub fn of_secrets(put: impl FnOnce(&mut Rows<N>) + 'static) -> Self {
+        Self { put: Box::new(put), memory: Some(i32::MAX) }
     }
 }
 
@@ -124,10 +133,10 @@ unsafe impl<const N: usize> BoxRet for RowSet<N> {
                 "call this function in FROM"
             );
             let caller = pg_sys::MemoryContextSwitchTo((*(*result).econtext).ecxt_per_query_memory);
-            let store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
+            let store = pg_sys::tuplestore_begin_heap(false, false, self.memory.unwrap_or(pg_sys::work_mem));
             let descriptor = pg_sys::CreateTupleDescCopy((*result).expectedDesc);
             pg_sys::MemoryContextSwitchTo(caller);
-            self.0(&mut Rows { store, descriptor });
+            (self.put)(&mut Rows { store, descriptor });
             (*result).returnMode = materialize;
             (*result).setResult = store;
             (*result).setDesc = descriptor;

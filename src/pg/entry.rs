@@ -6,7 +6,7 @@ use std::ffi::CStr;
 
 use pgrx::prelude::*;
 
-use super::procedure::{self, Procedure};
+use super::procedure::{self, AgedProcedure, Procedure};
 use super::trigger::DeletedRow;
 
 /// The functions behind the names.
@@ -20,6 +20,8 @@ pub struct Entries {
     pub rewrap: Procedure<3>,
     /// Does the work of the procedure vault_destroy_due().
     pub destroy_due: Procedure<2>,
+    /// Does the work of the procedure vault_purge_audit().
+    pub purge_audit: AgedProcedure<1>,
     /// Does the work of the trigger function. `None` means that it was not called as AFTER DELETE … FOR EACH ROW.
     pub erase_on_delete: fn(Option<DeletedRow>),
 }
@@ -82,6 +84,20 @@ pub extern "C" fn pg_finfo_vault_destroy_due_wrapper() -> &'static pg_sys::Pg_fi
 pub unsafe extern "C-unwind" fn vault_destroy_due_wrapper(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the server passes its own call structure; the procedure is declared with an integer and two bigint.
     unsafe { procedure::call(fcinfo, entries().destroy_due) }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_vault_purge_audit_in_batches_wrapper() -> &'static pg_sys::Pg_finfo_record {
+    &V1
+}
+
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn vault_purge_audit_in_batches_wrapper(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
+    // SAFETY: the server passes its own call structure; the procedure is declared with an interval, an integer and a bigint.
+    unsafe { procedure::call_aged(fcinfo, entries().purge_audit) }
 }
 
 #[unsafe(no_mangle)]

@@ -25,7 +25,7 @@ pub fn define_kek() {
         GucRegistry::define_string_guc_with_hooks(
             c"vault_ext.kek",
             c"The keyring itself.",
-            c"Prefer vault_ext.kek_file: superusers can read the configuration file's text through pg_file_settings.",
+            c"Shown as ********. Prefer vault_ext.kek_file: superusers can read the configuration file's text through pg_file_settings.",
             &KEK,
             GucContext::Postmaster,
             GucFlags::SUPERUSER_ONLY,

@@ -4,11 +4,13 @@
 #[macro_use]
 mod variable;
 
+pub mod bulk;
 pub mod composite;
 pub mod drop;
 pub mod entry;
 pub mod guc;
 pub mod inval;
+pub mod lookup;
 pub mod procedure;
 pub mod process;
 pub mod secret;
@@ -16,6 +18,7 @@ pub mod session;
 pub mod shmem;
 pub mod spi;
 pub mod subxact;
+pub mod table;
 pub mod trigger;
 pub mod utility;
 pub mod varlena;

@@ -2,11 +2,15 @@
 
 use std::ffi::c_int;
 
+use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
 /// What a procedure does for a batch size; it returns its counts. `None` instead of the transactions means that it was called
 /// where it cannot commit.
 pub type Procedure<const COUNTS: usize> = fn(Option<i32>, Option<&Transactions>) -> [i64; COUNTS];
+
+/// The same with an age before the batch size.
+pub type AgedProcedure<const COUNTS: usize> = fn(Option<Interval>, Option<i32>, Option<&Transactions>) -> [i64; COUNTS];
 
 /// Runs a procedure whose first argument is a batch size and whose others are its counts.
 ///
@@ -16,11 +20,38 @@ pub(super) unsafe fn call<const COUNTS: usize>(
     fcinfo: pg_sys::FunctionCallInfo,
     procedure: Procedure<COUNTS>,
 ) -> pg_sys::Datum {
-    // SAFETY: the first argument and the result's columns are of the types that the caller promises.
+    // SAFETY: the arguments are of the types that the caller promises.
     unsafe {
         let batch_size = pgrx::fcinfo::pg_getarg::<i32>(fcinfo, 0);
-        let counts = Transactions::with(fcinfo, |transactions| procedure(batch_size, Some(transactions)))
-            .unwrap_or_else(|| procedure(batch_size, None));
+        counts(fcinfo, |transactions| procedure(batch_size, transactions))
+    }
+}
+
+/// The same for one whose first argument is an age.
+///
+/// # Safety
+/// `fcinfo` is that of a procedure called by the server, declared with an interval, an integer and then `COUNTS` times INOUT bigint.
+pub(super) unsafe fn call_aged<const COUNTS: usize>(
+    fcinfo: pg_sys::FunctionCallInfo,
+    procedure: AgedProcedure<COUNTS>,
+) -> pg_sys::Datum {
+    // SAFETY: the arguments are of the types that the caller promises.
+    unsafe {
+        let age = pgrx::fcinfo::pg_getarg::<Interval>(fcinfo, 0);
+        let batch_size = pgrx::fcinfo::pg_getarg::<i32>(fcinfo, 1);
+        counts(fcinfo, |transactions| procedure(age, batch_size, transactions))
+    }
+}
+
+/// # Safety
+/// `fcinfo` is that of a procedure called by the server, and the result has `COUNTS` columns of type bigint.
+unsafe fn counts<const COUNTS: usize>(
+    fcinfo: pg_sys::FunctionCallInfo,
+    work: impl Fn(Option<&Transactions>) -> [i64; COUNTS],
+) -> pg_sys::Datum {
+    // SAFETY: the result's columns are of the types that the caller promises.
+    unsafe {
+        let counts = Transactions::with(fcinfo, |transactions| work(Some(transactions))).unwrap_or_else(|| work(None));
         let mut values = counts.map(pg_sys::Datum::from);
         let mut descriptor = std::ptr::null_mut();
         pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);

@@ -16,6 +16,18 @@ pub struct Protection {
 }
 
 fn map(bytes: usize, sharing: libc::c_int) -> Option<(*mut u8, Protection)> {
+    let address = map_unprotected(bytes, sharing)?.cast();
+    // SAFETY: both calls get exactly the mapping made above.
+    let protection = unsafe {
+        Protection {
+            undumpable: libc::madvise(address, bytes, libc::MADV_DONTDUMP) == 0,
+            locked: libc::mlock(address, bytes) == 0,
+        }
+    };
+    Some((address.cast(), protection))
+}
+
+fn map_unprotected(bytes: usize, sharing: libc::c_int) -> Option<*mut u8> {
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
     let address = unsafe {
         libc::mmap(
@@ -27,17 +39,7 @@ fn map(bytes: usize, sharing: libc::c_int) -> Option<(*mut u8, Protection)> {
             0,
         )
     };
-    if address == libc::MAP_FAILED {
-        return None;
-    }
-    // SAFETY: both calls get exactly the mapping made above.
-    let protection = unsafe {
-        Protection {
-            undumpable: libc::madvise(address, bytes, libc::MADV_DONTDUMP) == 0,
-            locked: libc::mlock(address, bytes) == 0,
-        }
-    };
-    Some((address.cast(), protection))
+    (address != libc::MAP_FAILED).then_some(address.cast())
 }
 
 /// Bytes that one process publishes and all others read, for the server's life: a mapping that the postmaster makes and
@@ -95,10 +97,10 @@ impl<const N: usize> SharedSecret<N> {
     }
 }
 
-/// Atomics that all processes share from now on: a mapping that the postmaster makes and every later process inherits. All
-/// zero at first. None if the system gives no memory.
+/// Atomics that all processes share from now on, and that are no secret: a mapping that the postmaster makes and every later process
+/// inherits. All zero at first. None if the system gives no memory.
 pub fn share<T: super::shmem::Shared>() -> Option<&'static T> {
-    let (address, _) = map(size_of::<T>(), libc::MAP_SHARED)?;
+    let address = map_unprotected(size_of::<T>(), libc::MAP_SHARED)?;
     // SAFETY: the mapping is zeroed, page-aligned, large enough and never unmapped, and zero bytes are a value of T.
     Some(unsafe { &*address.cast::<T>() })
 }

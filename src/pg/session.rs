@@ -65,18 +65,28 @@ pub fn login() -> String {
     role_name(unsafe { pg_sys::GetSessionUserId() })
 }
 
+/// OID of the role that logged in.
+pub fn login_oid() -> u32 {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::GetSessionUserId().to_u32() }
+}
+
+/// Name of a database by its OID; None if there is none.
+pub fn database_name_of(database: u32) -> Option<String> {
+    // SAFETY: within a transaction; gives NULL or a palloc'd string, which the transaction's end frees.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::Oid::from_u32(database));
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
 /// Name of the database that this process is connected to.
 pub fn database_name() -> String {
     thread_local! {
         static NAME: OnceCell<String> = const { OnceCell::new() };
     }
-    // SAFETY: within a transaction; gives NULL or a palloc'd string, which the transaction's end frees.
-    let ask = || unsafe {
-        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
-        if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
-    };
     // A database in which somebody is connected cannot be renamed.
-    NAME.with(|name| name.get_or_init(ask).clone())
+    NAME.with(|name| name.get_or_init(|| database_name_of(database()).unwrap_or_default()).clone())
 }
 
 /// Seconds since 1970-01-01 00:00 UTC when the client's present statement began.

@@ -6,7 +6,9 @@ use std::ffi::CStr;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
 use vault_core::audit::queue::{Counters, Queue, Slot};
+use vault_core::audit::stats::Stats;
 use vault_core::identity::counts::Counts;
+use vault_core::watch::Watch;
 
 /// A type that can lie in shared memory, where other processes change it.
 ///
@@ -23,6 +25,10 @@ unsafe impl Shared for Queue {}
 unsafe impl Shared for Slot {}
 // SAFETY: 64-bit atomics alone; all zero is "nothing counted". It has a mapping of its own, aligned to a page.
 unsafe impl Shared for Counts {}
+// SAFETY: 64-bit atomics alone; all zero is "nothing counted". It has a mapping of its own, aligned to a page.
+unsafe impl Shared for Stats {}
+// SAFETY: 64-bit atomics alone; all zero is "nothing seen". It has a mapping of its own, aligned to a page.
+unsafe impl Shared for Watch {}
 
 /// The memory, zeroed at server start. Its parts are taken one after the other.
 pub struct Region {
@@ -78,6 +84,19 @@ pub fn request(request: Request) {
     }
 }
 
+/// Finds the memory for a copy of the library that was not preloaded. The preloaded one has asked for it, with the same size.
+#[cfg(feature = "bench")]
+pub fn attach(request: Request) {
+    REQUEST.set(Some(request));
+    let bytes = (request.bytes)();
+    let mut found = false;
+    // SAFETY: the name is NUL-terminated. The server gives the address of memory that has this name, and raises an error if its size
+    // is another one.
+    let start = unsafe { pg_sys::ShmemInitStruct(request.name.as_ptr(), bytes, &mut found) };
+    assert!(found, "vault_ext is preloaded");
+    (request.ready)(Region { next: start.cast(), left: bytes });
+}
+
 /// Runs `work` under the lock of the memory. Nothing in it may fail, allocate from PostgreSQL, log or wait.
 pub fn locked<T>(work: impl FnOnce() -> T) -> T {
     let request = REQUEST.get().expect("callers have checked that the library was preloaded");
@@ -122,6 +141,7 @@ unsafe extern "C-unwind" fn on_startup() {
         if !found {
             start.write_bytes(0, bytes);
         }
+        super::wait::name_events();
         (request.ready)(Region { next: start, left: bytes });
     }
 }

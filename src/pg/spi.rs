@@ -15,6 +15,10 @@ pub enum Arg<'a> {
     /// The same, or NULL.
     MaybeInt4(Option<i32>),
     Int8(i64),
+    /// The same, or NULL.
+    MaybeInt8(Option<i64>),
+    /// A bytea, or NULL.
+    MaybeBytes(Option<&'a [u8]>),
     /// Microseconds since 2000-01-01 00:00 UTC.
     Timestamp(i64),
     /// The same, or NULL.
@@ -35,7 +39,8 @@ impl Arg<'_> {
         match self {
             Self::Text(_) | Self::MaybeText(_) => pg_sys::TEXTOID,
             Self::Int4(_) | Self::MaybeInt4(_) => pg_sys::INT4OID,
-            Self::Int8(_) => pg_sys::INT8OID,
+            Self::Int8(_) | Self::MaybeInt8(_) => pg_sys::INT8OID,
+            Self::MaybeBytes(_) => pg_sys::BYTEAOID,
             Self::Timestamp(_) | Self::MaybeTimestamp(_) => pg_sys::TIMESTAMPTZOID,
             Self::Interval(_) => pg_sys::INTERVALOID,
             Self::TextArray(_) => pg_sys::TEXTARRAYOID,
@@ -50,6 +55,8 @@ impl Arg<'_> {
             Self::Int4(number) => number.into_datum(),
             Self::MaybeInt4(number) => number.into_datum(),
             Self::Int8(number) => number.into_datum(),
+            Self::MaybeInt8(number) => number.into_datum(),
+            Self::MaybeBytes(bytes) => bytes.and_then(IntoDatum::into_datum),
             Self::MaybeText(text) => text.into_datum(),
             Self::MaybeTimestamp(time) => time.and_then(|time| TimestampWithTimeZone::try_from(time).ok()).into_datum(),
             Self::Timestamp(time) => TimestampWithTimeZone::try_from(*time).ok().into_datum(),
@@ -110,6 +117,7 @@ pub fn forget_plans() {
 pub struct Statement {
     sql: &'static str,
     options: u32,
+    of_latest: bool,
     plan: Cell<pg_sys::SPIPlanPtr>,
     generation: Cell<u32>,
     /// The number of runs in progress: more than one if a trigger on the statement's table calls back.
@@ -139,7 +147,15 @@ impl Statement {
 
     const fn with_options(sql: &'static str, options: u32) -> Self {
         let (plan, generation, running) = (Cell::new(std::ptr::null_mut()), Cell::new(0), Cell::new(0));
-        Self { sql, options, plan, generation, running }
+        Self { sql, options, of_latest: false, plan, generation, running }
+    }
+
+    /// A SELECT that sees what is committed by now, also in a transaction that keeps one snapshot: for the catalogs, of which the
+    /// server itself always uses the newest rows.
+    pub const fn of_latest(sql: &'static str) -> Self {
+        let mut statement = Self::with_options(sql, 0);
+        statement.of_latest = true;
+        statement
     }
 
     /// Always uses a generic plan: for a row by its key, where the first runs in a session would each be planned again with
@@ -167,7 +183,13 @@ impl Statement {
             };
             let mut values: Vec<pg_sys::Datum> = args.iter().enumerate().map(value).collect();
             let nulls = if nulls.is_empty() { std::ptr::null() } else { nulls.as_ptr() };
-            let code = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls, false, 0);
+            let code = if self.of_latest {
+                pg_sys::CommandCounterIncrement(); // what this transaction has done so far counts, too
+                let (latest, none) = (pg_sys::GetLatestSnapshot(), std::ptr::null_mut());
+                pg_sys::SPI_execute_snapshot(plan, values.as_mut_ptr(), nulls, latest, none, true, false, 0)
+            } else {
+                pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls, false, 0)
+            };
             assert!(code > 0, "SPI_execute_plan failed with code {code}");
             // A rule rewrote the statement to nothing. Such a plan depends on no object and would outlive the rule.
             if code == pg_sys::SPI_OK_REWRITTEN as i32 {
@@ -202,17 +224,17 @@ impl Statement {
         self.plan.get()
     }
 
-    /// Runs a SELECT without arguments and hands its rows over in batches, under one snapshot and in flat memory.
-    pub fn scan(&self, mut read: impl FnMut(&Rows)) {
+    /// Runs a SELECT, whose arguments are not NULL, and hands its rows over in batches, under one snapshot and in flat memory.
+    pub fn scan(&self, args: &[Arg<'_>], mut read: impl FnMut(&Rows)) {
         const BATCH: std::ffi::c_long = 1000;
         // SAFETY: connect, prepare, open, fetch, close, finish is SPI's protocol for cursors; an error in between ends the
         // (sub)transaction, which cleans up portal and connection. `read` only borrows a batch, which is freed after it.
         unsafe {
             pg_sys::SPI_connect();
-            let plan = self.plan(&[]);
+            let plan = self.plan(args);
             let _run = Run::begin(&self.running);
-            let none = std::ptr::null_mut;
-            let portal = pg_sys::SPI_cursor_open(std::ptr::null(), plan, none(), std::ptr::null(), true);
+            let mut values: Vec<pg_sys::Datum> = args.iter().map(|arg| arg.datum().expect("not NULL")).collect();
+            let portal = pg_sys::SPI_cursor_open(std::ptr::null(), plan, values.as_mut_ptr(), std::ptr::null(), true);
             loop {
                 pgrx::check_for_interrupts!();
                 pg_sys::SPI_cursor_fetch(portal, true, BATCH);
@@ -285,6 +307,16 @@ impl Rows {
     /// A text in place, in a row and a column counted from 0; None for NULL.
     pub fn text(&self, row: u64, column: usize) -> Option<&str> {
         self.get(row, column)
+    }
+
+    /// A bytea in place, in a row and a column counted from 0; None for NULL.
+    pub fn bytes(&self, row: u64, column: usize) -> Option<&[u8]> {
+        self.get(row, column)
+    }
+
+    /// A bytea of 32 bytes; None for NULL and for any other length.
+    pub fn hash(&self, row: u64, column: usize) -> Option<[u8; 32]> {
+        self.bytes(row, column)?.try_into().ok()
     }
 
     /// Where a row is, of which a column counted from 0 is the ctid.

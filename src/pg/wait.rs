@@ -1,6 +1,7 @@
 //! Sleeping until another process wakes this one. A futex on a word of shared memory costs a third of what a latch
 //! (signal, signalfd, epoll) does, and it, too, lets signals through.
 
+use std::cell::Cell;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
@@ -10,6 +11,34 @@ use rustix::thread::futex;
 /// The longest that a signal may stay unseen: one that arrives between the last look at the interrupts and the sleep
 /// does not end the sleep.
 const SLICE: Duration = Duration::from_millis(100);
+
+/// What a process of ours waits for, as pg_stat_activity shows it: under a name of its own from PostgreSQL 17 on, else as `Extension`.
+#[derive(Clone, Copy)]
+pub enum Event {
+    /// A caller waits until its audit row is written.
+    Row,
+    /// A session waits until one of its slots is free.
+    Slot,
+    /// The audit writer has nothing to do.
+    Writer,
+}
+
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+const NAMES: [&std::ffi::CStr; 3] = [c"VaultAuditRow", c"VaultAuditSlot", c"VaultAuditWriterMain"];
+
+thread_local! {
+    /// What the server calls each of them.
+    static EVENTS: Cell<[u32; 3]> = const { Cell::new([pg_sys::PG_WAIT_EXTENSION; 3]) };
+}
+
+/// Gives the events their names. The postmaster does so whenever shared memory, where the names are kept, is new; every process
+/// inherits what it got.
+pub(super) fn name_events() {
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: the server copies the name into shared memory, which exists when the startup hook runs, and returns the same number for
+    // the same name. Nobody else holds the lock that it takes while there is only the postmaster.
+    EVENTS.set(NAMES.map(|name| unsafe { pg_sys::WaitEventExtensionNew(name.as_ptr()) }));
+}
 
 /// This process's number: an index below MaxBackends for every backend and background worker.
 pub fn my_process_number() -> u32 {
@@ -30,14 +59,19 @@ pub fn max_processes() -> u32 {
 /// Sleeps while the word holds that value, at most as long as given and at most 100 ms: until `wake`, a signal, or
 /// nothing at all, so call it in a loop. Ends the process if the postmaster is gone. Does not look at cancel requests:
 /// call `check_for_interrupts` afterwards.
-pub fn sleep_while(word: &AtomicU32, value: u32, timeout: Duration) {
+pub fn sleep_while(word: &AtomicU32, value: u32, timeout: Duration, event: Event) {
     let timeout = futex::Timespec { tv_sec: 0, tv_nsec: timeout.min(SLICE).as_nanos() as i64 };
-    let slept = shown_as_waiting(|| futex::wait(word, futex::Flags::empty(), value, Some(&timeout)));
+    let slept = shown_as_waiting(event, || futex::wait(word, futex::Flags::empty(), value, Some(&timeout)));
     if slept == Err(rustix::io::Errno::TIMEDOUT) && postmaster_is_gone() {
         // SAFETY: WaitLatch ends a process in the same way if the postmaster dies. The callbacks of proc_exit release all that
         // this process holds.
         unsafe { pg_sys::proc_exit(1) };
     }
+}
+
+/// Sleeps that long, whatever happens.
+pub fn pause(time: Duration, event: Event) {
+    shown_as_waiting(event, || std::thread::sleep(time));
 }
 
 /// Sleeps until a signal comes or the time is over. Ends the process if the postmaster is gone. For who waits for nothing
@@ -61,14 +95,14 @@ pub fn wake(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::empty(), u32::MAX >> 1);
 }
 
-/// Lets pg_stat_activity show the wait event `Extension` meanwhile.
-fn shown_as_waiting<T>(sleep: impl FnOnce() -> T) -> T {
-    let show = |event: u32| {
+/// Lets pg_stat_activity show the wait event meanwhile.
+fn shown_as_waiting<T>(event: Event, sleep: impl FnOnce() -> T) -> T {
+    let show = |number: u32| {
         // SAFETY: my_wait_event_info points to a word of this process in shared memory, or to a variable of its own. Other
         // processes only read that word.
-        unsafe { pg_sys::my_wait_event_info.write_volatile(event) }
+        unsafe { pg_sys::my_wait_event_info.write_volatile(number) }
     };
-    show(pg_sys::PG_WAIT_EXTENSION);
+    show(EVENTS.get()[event as usize]);
     let slept = sleep();
     show(0);
     slept

@@ -4,7 +4,8 @@ use std::cell::Cell;
 
 use vault_core::integrity::{self, Fact, Kind, Policy, Problem};
 
-use crate::pg::spi::{Rows, Statement};
+use crate::pg::inval;
+use crate::pg::spi::{Arg, Rows, Statement};
 
 thread_local! {
     static LOCK_TRAIL: Statement = const { Statement::new(
@@ -14,13 +15,13 @@ thread_local! {
         "LOCK TABLE vault_ext.encryption_vaults IN ACCESS SHARE MODE NOWAIT"
     ) };
     // One row for each fact: its kind, then its details.
-    static FACTS: Statement = const { Statement::new(
+    static FACTS: Statement = const { Statement::of_latest(
         "WITH own AS ( \
             SELECT c.* FROM pg_catalog.pg_class c \
             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
                 AND n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name \
             WHERE c.relname OPERATOR(pg_catalog.=) ANY \
-                ('{encryption_vaults,encryption_vault_audit,keks,grants,old_keys,erasures,database_keys}'::pg_catalog.name[])) \
+                ('{encryption_vaults,encryption_vault_audit,keks,grants,old_keys,erasures,database_keys,honey_users,audit_trails,audit_tiles,audit_checkpoints}'::pg_catalog.name[])) \
          SELECT 'table', c.relname::pg_catalog.text, c.oid::pg_catalog.text, pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text, \
             pg_catalog.concat(c.relkind, c.relpersistence), \
             pg_catalog.concat_ws(' ', CASE WHEN c.relrowsecurity THEN 'row-security' END, \
@@ -48,6 +49,7 @@ thread_local! {
                 FROM pg_catalog.unnest(p.polroles) r (oid) ORDER BY 1), ','), \
             pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid), NULL \
          FROM own c JOIN pg_catalog.pg_policy p ON p.polrelid OPERATOR(pg_catalog.=) c.oid \
+         WHERE c.relname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1) \
          UNION ALL \
          SELECT 'definer', p.oid::pg_catalog.regprocedure::pg_catalog.text, pg_catalog.pg_get_userbyid(p.proowner)::pg_catalog.text, \
             NULL, NULL, NULL, NULL, NULL \
@@ -58,9 +60,33 @@ thread_local! {
             AND e.extname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name \
          WHERE p.prosecdef \
          UNION ALL \
+         SELECT 'schema', pg_catalog.pg_get_userbyid(n.nspowner)::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL \
+         FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name \
+         UNION ALL \
          SELECT 'owner', may.what, NULL, NULL, NULL, NULL, NULL, NULL \
          FROM pg_catalog.pg_roles r, LATERAL (VALUES (r.rolsuper, 'SUPERUSER'), (r.rolbypassrls, 'BYPASSRLS'), (r.rolcanlogin, 'LOGIN')) may (is_so, what) \
-         WHERE r.rolname OPERATOR(pg_catalog.=) 'vault_ext_owner'::pg_catalog.name AND may.is_so"
+         WHERE r.rolname OPERATOR(pg_catalog.=) 'vault_ext_owner'::pg_catalog.name AND may.is_so \
+         UNION ALL \
+         SELECT 'replaced', p.proname::pg_catalog.text, NULL, NULL, NULL, NULL, NULL, NULL \
+         FROM pg_catalog.pg_proc p \
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
+            AND n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name \
+         JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang \
+         WHERE p.proname OPERATOR(pg_catalog.=) ANY ('{in_maintenance,current_user_id,is_audit_writer}'::pg_catalog.name[]) \
+            AND p.pronargs OPERATOR(pg_catalog.=) 0::pg_catalog.int2 \
+            AND (l.lanname OPERATOR(pg_catalog.<>) 'c'::pg_catalog.name OR p.prosrc OPERATOR(pg_catalog.<>) pg_catalog.concat(p.proname, '_wrapper')) \
+         UNION ALL \
+         SELECT 'citus', NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+         FROM pg_catalog.pg_extension e WHERE e.extname OPERATOR(pg_catalog.=) 'citus'::pg_catalog.name \
+            AND pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
+    ) };
+    // Citus keeps a row for each table that it manages, whose rows may be on other nodes or in another table of this one.
+    static DISTRIBUTED: Statement = const { Statement::of_latest(
+        "SELECT c.relname::pg_catalog.text FROM pg_catalog.pg_dist_partition d \
+         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) d.logicalrelid::pg_catalog.oid \
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+            AND n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name \
+         ORDER BY c.relname"
     ) };
     static IS_INSTALLED: Statement = const { Statement::new(
         "SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name"
@@ -71,6 +97,9 @@ thread_local! {
     ) };
     /// Whether `HAS_OLD_KEYS` found the table: an update of the extension adds it, and none takes it away.
     static IS_OF_0_3: Cell<bool> = const { Cell::new(false) };
+    static HAS_TREES: Statement = const { Statement::new(
+        "SELECT pg_catalog.to_regclass('vault_ext.audit_trails') IS NOT NULL"
+    ) };
     static SQL_VERSION: Statement = const { Statement::new(
         "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'vault_ext'"
     ) };
@@ -89,12 +118,23 @@ pub fn is_of_0_3() -> bool {
     }
 }
 
+/// Whether the audit trail's tree has its tables: an update of the extension adds them.
+pub fn has_trees() -> bool {
+    HAS_TREES.with(|statement| statement.run(&[], |rows| rows.get(0, 0).unwrap_or(false)))
+}
+
 /// Lists what is not as CREATE EXTENSION made it, the worst first. Empty in a database without the extension.
 pub fn problems() -> Vec<Problem> {
     if IS_INSTALLED.with(|statement| statement.run(&[], Rows::count)) == 0 {
         return Vec::new();
     }
-    integrity::problems(&facts())
+    integrity::problems(&facts(|_| true))
+}
+
+/// Watches the tables that these facts are about, instead of the previous ones.
+pub fn watch_tables(facts: &[Fact]) {
+    let oid = |fact: &Fact| if let Fact::Table { oid, .. } = fact { Some(*oid) } else { None };
+    inval::watch(&facts.iter().filter_map(oid).collect::<Vec<_>>());
 }
 
 /// Locks the trail so that nobody alters it until the transaction ends. Waits as long as necessary.
@@ -109,9 +149,22 @@ pub fn lock_vaults() {
 
 /// What the catalogs say of the extension's tables, policies, functions and owner.
 ///
-/// Reading a policy's expression locks its table.
-pub fn facts() -> Vec<Fact> {
-    FACTS.with(|statement| statement.run(&[], |rows| rows.collect(|row| fact(rows, row))))
+/// Reading a policy's expression locks its table, and waits for it as long as necessary: only those of some tables are read.
+pub fn facts(has_policies: impl Fn(&str) -> bool) -> Vec<Fact> {
+    let mut has_citus = false;
+    let names = integrity::TABLES.iter().filter_map(|table| table.to_str().ok());
+    let names: Vec<_> = names.filter(|table| has_policies(table)).collect();
+    let mut facts = FACTS.with(|statement| {
+        statement.run(&[Arg::TextArray(&names)], |rows| {
+            has_citus = (0..rows.count()).any(|row| rows.text(row, 0) == Some("citus"));
+            rows.collect(|row| fact(rows, row))
+        })
+    });
+    if has_citus {
+        let table = |rows: &Rows, row| rows.get(row, 0).map(Fact::Distributed);
+        facts.extend(DISTRIBUTED.with(|statement| statement.run(&[], |rows| rows.collect(|row| table(rows, row)))));
+    }
+    facts
 }
 
 fn fact(rows: &Rows, row: u64) -> Option<Fact> {
@@ -142,6 +195,9 @@ fn fact(rows: &Rows, row: u64) -> Option<Fact> {
             check: text(6),
         })),
         "definer" => Some(Fact::Definer { name: text(1), owner: text(2) }),
-        _ => Some(Fact::OwnerMay(text(1))),
+        "schema" => Some(Fact::SchemaOwner(text(1))),
+        "owner" => Some(Fact::OwnerMay(text(1))),
+        "replaced" => Some(Fact::Replaced(text(1))),
+        _ => None,
     }
 }

@@ -1,16 +1,19 @@
 //! All SQL of the extension, a file for each table. Plain SQL through SPI, the schema of every operator, function and type
-//! named: a caller's search_path cannot lead it elsewhere, and row-level security, triggers and partitioning all apply.
+//! named: a caller's search_path cannot lead it elsewhere, and row-level security, triggers and partitioning all apply. Two accesses
+//! go past the executor where the table is as CREATE EXTENSION made it: `vaults::find` and `trail::insert_audit_batch`.
 
 pub mod catalog;
 pub mod database_keys;
 pub mod erasures;
 pub mod grants;
+pub mod honey;
 pub mod keks;
 pub mod maintenance;
 pub mod old_keys;
 pub mod rewraps;
 pub mod trail;
 pub mod transfers;
+pub mod tree;
 pub mod vaults;
 pub mod version;
 pub mod wraps;

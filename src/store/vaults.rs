@@ -2,8 +2,11 @@
 
 use vault_core::crypto::wrap::{Kind, StoredWrap, Wrap};
 
-use super::{catalog, maintenance};
+use super::{SCHEMA, catalog, maintenance};
+use crate::identity;
+use crate::pg::lookup::{self, Lookup};
 use crate::pg::spi::{Arg, Rows, Statement};
+use crate::pg::table::{Access, Table, Type};
 
 /// The table's name in the extension's schema.
 pub const VAULTS: &std::ffi::CStr = c"encryption_vaults";
@@ -110,7 +113,24 @@ macro_rules! recovery_columns {
     };
 }
 
+/// What an opening of a vault reads.
+const OPENING: Table<6> = Table {
+    schema: SCHEMA,
+    name: VAULTS,
+    policy: c"encryption_vaults_user_isolation",
+    access: Access::Read,
+    columns: [
+        (c"wrapped_mk", Type::Text),
+        (c"wrap_iv", Type::Text),
+        (c"format_version", Type::Int2),
+        (c"kek_id", Type::Text),
+        (c"key_version", Type::Int4),
+        (c"tokens_valid_from", Type::Timestamp),
+    ],
+};
+
 thread_local! {
+    static BY_USER: Lookup<6> = const { Lookup::new(OPENING, c"user_id") };
     static FIND: Statement = const { Statement::planned_once(concat!(
         "SELECT ", columns!(), " FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
     )) };
@@ -170,6 +190,9 @@ thread_local! {
          key_version = $5, rotated_at = pg_catalog.clock_timestamp(), recovery_wrapped_mk = NULL, recovery_iv = NULL, \
          recovery_set_at = NULL, key_check = NULL \
          WHERE user_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk OPERATOR(pg_catalog.=) $6"
+    ) };
+    static EXISTS: Statement = const { Statement::new(
+        "SELECT FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1"
     ) };
     static ERASE: Statement = const { Statement::planned_once(
         "DELETE FROM vault_ext.encryption_vaults WHERE user_id OPERATOR(pg_catalog.=) $1 RETURNING kek_id, key_version, created_at"
@@ -233,6 +256,17 @@ fn vault(rows: &Rows, row: u64) -> Option<Vault> {
     })
 }
 
+fn read_vault(row: &lookup::Row<'_, 6>) -> Option<Vault> {
+    Some(Vault {
+        wrapped_mk: row.get(0)?,
+        wrap_iv: row.get(1)?,
+        format_version: row.get(2)?,
+        kek_id: row.get(3)?,
+        key_version: row.get(4)?,
+        tokens_valid_from: Some(row.get(5)),
+    })
+}
+
 fn first_vault(rows: &Rows) -> Found<Vault> {
     if rows.count() == 0 { Found::Nothing } else { vault(rows, 0).map_or(Found::Closed, Found::Open) }
 }
@@ -246,6 +280,14 @@ fn first_vault_for_token(rows: &Rows) -> Found<Vault> {
 
 /// The user's row; for a token with the time from which tokens count.
 pub fn find(user: &str, for_token: bool) -> Found<Vault> {
+    // The policies compare with the user in force, too.
+    if identity::is_in_force(user) {
+        match BY_USER.with(|vaults| vaults.find(user, read_vault)) {
+            lookup::Found::Row(found) => return found.map_or(Found::Closed, Found::Open),
+            lookup::Found::Nothing => return Found::Nothing,
+            lookup::Found::AskSql => {}
+        }
+    }
     if for_token {
         FIND_FOR_TOKEN.with(|statement| statement.run(&[Arg::Text(user)], first_vault_for_token))
     } else {
@@ -459,4 +501,9 @@ pub fn take_back(user: &str, new: &NewWrap<'_>) -> bool {
 /// (`wraps::exclude_writers`).
 pub fn begin_write() {
     BEGIN_WRITE.with(|statement| statement.run(&[], |_| ()));
+}
+
+/// Whether a user, who need not be the caller's, has a vault.
+pub fn exists(user: &str) -> bool {
+    maintenance::run(|| EXISTS.with(|statement| statement.run(&[Arg::Text(user)], Rows::count))) > 0
 }

@@ -3,7 +3,6 @@
 use vault_core::crypto::wrap::{Kind, StoredWrap, Wrap};
 
 use super::{catalog, maintenance};
-use crate::error::VaultError;
 use crate::pg::spi::{Arg, Rows, Statement, Tid};
 
 /// The tables that have wraps.
@@ -27,7 +26,6 @@ struct Statements {
     count_to_rewrap: Statement,
     lock_to_rewrap: Statement,
     rewrap: Statement,
-    why_hidden: Statement,
 }
 
 macro_rules! statements {
@@ -53,28 +51,6 @@ macro_rules! statements {
                  FROM (SELECT pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) \
                  AS n (place, old_wrapped_mk, wrapped_mk, wrap_iv) \
                  WHERE v.ctid OPERATOR(pg_catalog.=) n.place AND v.wrapped_mk OPERATOR(pg_catalog.=) n.old_wrapped_mk"
-            )),
-            // What may hide rows from the owner in maintenance: a restrictive policy, or the lack of the permissive one. The text
-            // of an expression has quotes where the session has set quote_all_identifiers.
-            why_hidden: Statement::new(concat!(
-                "WITH policies AS ( \
-                    SELECT p.polname, p.polcmd, p.polpermissive, pg_catalog.replace(pg_catalog.pg_get_expr(p.polqual, p.polrelid), '\"', '') AS qual \
-                    FROM pg_catalog.pg_policy p \
-                    WHERE p.polrelid OPERATOR(pg_catalog.=) 'vault_ext.", $table, "'::pg_catalog.regclass \
-                    AND p.polcmd OPERATOR(pg_catalog.=) ANY ('{r,w,*}'::pg_catalog.\"char\"[]) \
-                    AND p.polroles OPERATOR(pg_catalog.&&) ARRAY[0::pg_catalog.oid, 'vault_ext_owner'::pg_catalog.regrole::pg_catalog.oid]) \
-                 SELECT CASE \
-                    WHEN NOT (SELECT c.relrowsecurity FROM pg_catalog.pg_class c \
-                        WHERE c.oid OPERATOR(pg_catalog.=) 'vault_ext.", $table, "'::pg_catalog.regclass) THEN NULL \
-                    WHEN EXISTS (SELECT FROM policies WHERE NOT polpermissive) THEN 'the policy \"' \
-                        OPERATOR(pg_catalog.||) (SELECT pg_catalog.min(polname::pg_catalog.text) FROM policies WHERE NOT polpermissive) \
-                        OPERATOR(pg_catalog.||) '\" is restrictive' \
-                    WHEN NOT vault_ext.in_maintenance() THEN 'vault_ext.in_maintenance() was replaced' \
-                    WHEN (SELECT pg_catalog.count(DISTINCT polcmd) FROM policies \
-                        WHERE polcmd OPERATOR(pg_catalog.<>) '*' AND qual OPERATOR(pg_catalog.=) ANY \
-                        (ARRAY['vault_ext.in_maintenance()', 'in_maintenance()', 'true'])) OPERATOR(pg_catalog.<) 2 \
-                        THEN 'a policy for maintenance is missing or changed' \
-                 END"
             )),
         }
     };
@@ -148,17 +124,6 @@ pub fn exclude_writers() {
     EXCLUDE_WRITERS.with(|statement| statement.run(&[], |_| ()));
 }
 
-/// Fails if row-level security would hide wraps from maintenance: a count of the rest would be wrong.
-pub fn all_are_visible(call: &'static str) -> Result<(), VaultError> {
-    for table in tables() {
-        let why: Option<String> = maintenance::run(|| table.with(|of| of.why_hidden.run(&[], |rows| rows.get(0, 0))));
-        if let Some(why) = why {
-            return Err(VaultError::HiddenVaults(call, why));
-        }
-    }
-    Ok(())
-}
-
 /// How many wraps are under each of these KEKs; those without any are left out.
 pub fn count_by_kek(kek_ids: &[String]) -> Vec<(String, i64)> {
     let kek_ids: Vec<_> = kek_ids.iter().map(String::as_str).collect();
@@ -183,7 +148,7 @@ fn stored_wrap(kind: Kind, rows: &Rows, row: u64) -> Option<StoredWrap<'_>> {
 pub fn for_each(table: Table, mut look: impl FnMut(StoredWrap<'_>)) {
     let look_at =
         |rows: &Rows| (0..rows.count()).filter_map(|row| stored_wrap(table.kind(), rows, row)).for_each(&mut look);
-    maintenance::run(|| table.with(|of| of.every.scan(look_at)));
+    maintenance::run(|| table.with(|of| of.every.scan(&[], look_at)));
 }
 
 /// How many wraps are not under that KEK in the newest format.

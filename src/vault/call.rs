@@ -1,16 +1,22 @@
 //! One audited call: who calls, what the trail says of it, and what it may hand out.
 
+use pgrx::pg_sys::panic::CaughtError;
+use vault_core::audit::alarm::Alarm;
 use vault_core::audit::claims::Claims;
 use vault_core::audit::record::{Action, Evidence, IdentityKind, Record};
 use vault_core::identity::issuers::Purpose;
 use vault_core::identity::token::TokenError;
+use vault_core::integrity::Scope;
 use vault_core::seal::PublicKeyError;
 
 use super::key::{KeyId, UserKey};
-use crate::audit::{memory, rolled_back, submit};
+use crate::alarms::{honey, limits};
+use crate::audit::{leave, memory, rolled_back, submit};
 use crate::error::{IdentityError, KeyError, VaultError};
+use crate::guard::blind;
 use crate::identity::{self, Caller, Identity};
 use crate::pg::{session, spi, subxact, xact};
+use crate::settings::{self, HoneyFetch};
 
 /// Whether this server can write audit rows at all.
 pub fn can_be_audited() -> Result<(), VaultError> {
@@ -33,6 +39,7 @@ pub struct Call {
     /// Who calls by a grant.
     service: Option<Service>,
     db_role: String,
+    login_role: String,
     claims: Claims,
 }
 
@@ -60,13 +67,16 @@ impl Call {
     /// Begins a call of a service for a user who has granted that.
     pub fn for_service(action: Action, user: String) -> Result<Self, VaultError> {
         let mut call = Self::on_behalf_of(action, user)?;
-        call.service = Some(Service { login: session::login(), grant: None });
+        call.service = Some(Service { grant: None });
         Ok(call)
     }
 
-    /// The call turned out to concern that user.
+    /// The call turned out to concern that user, or goes on to that one.
     pub(super) fn concern(&mut self, user: String) {
         self.user = Some(user);
+        if let Some(service) = &mut self.service {
+            service.grant = None;
+        }
     }
 
     /// The call turned out to use that grant.
@@ -80,7 +90,15 @@ impl Call {
         can_be_audited()?;
         submit::announce();
         let claims = Claims::gather(session::setting, session::connection_address);
-        Ok(Self { action, user: None, identity: None, service: None, db_role: session::caller(), claims })
+        Ok(Self {
+            action,
+            user: None,
+            identity: None,
+            service: None,
+            db_role: session::caller(),
+            login_role: session::login(),
+            claims,
+        })
     }
 
     /// The user that the call concerns.
@@ -94,23 +112,59 @@ impl Call {
         if !session::has_row_security() {
             return Err(self.failed(VaultError::RowSecurityOff));
         }
+        self.admit()?;
         let in_force = match &self.service {
             Some(_) => self.user.as_deref(),
             None => self.identity.as_ref().map(|identity| identity.user.as_str()),
         };
-        match identity::in_force(in_force, || subxact::catch(|| work(self.user()))) {
+        let work = || {
+            self.look_for_honey()?;
+            match scope(self.action) {
+                Some(scope) => blind::unless(scope, || work(self.user())),
+                None => work(self.user()),
+            }
+        };
+        match identity::in_force(in_force, || subxact::catch(work)) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(self.failed(error)),
             Err(raised) => {
                 spi::forget_plans();
-                let sqlstate = subxact::sqlstate(&raised);
-                let status = if matches!(sqlstate.as_str(), "40001" | "40P01") { 409 } else { 500 };
-                match self.row(self.action.failed(), status, None, Some(&format!("error-{sqlstate}"))) {
+                limits::note_failure(|alarm| self.raise_alarm(alarm));
+                let (status, context) = describe_raised(&raised);
+                match self.row(self.action.failed(), status, None, Some(&context)) {
                     Ok(()) => raised.rethrow(),
                     Err(failure) => Err(failure),
                 }
             }
         }
+    }
+
+    /// Refuses what is more than this login role may ask for.
+    fn admit(&self) -> Result<(), VaultError> {
+        if !uses_a_key(self.action) {
+            return Ok(());
+        }
+        limits::admit(self.user(), |alarm| self.raise_alarm(alarm)).map_err(|error| self.failed(error.into()))
+    }
+
+    /// Raises an alarm for a honey user, and fails like a call for a user who has no vault where vault_ext.honey_fetch says so.
+    pub(super) fn look_for_honey(&self) -> Result<(), VaultError> {
+        if !uses_a_key(self.action) || !honey::is_marked(self.user()) {
+            return Ok(());
+        }
+        limits::count_alarm();
+        let alarm = Alarm::Honey.to_string();
+        leave::leave(&self.as_record(Action::Alarm, 200, None, Some(&alarm)));
+        match settings::honey_fetch() {
+            HoneyFetch::Succeed => Ok(()),
+            HoneyFetch::Fail => Err(VaultError::NoVault),
+        }
+    }
+
+    /// Leaves the row of an alarm about the login role. Nobody waits for it.
+    pub(super) fn raise_alarm(&self, alarm: Alarm) {
+        let context = alarm.to_string();
+        leave::leave(&Record { user_id: None, ..self.as_record(Action::Alarm, 200, None, Some(&context)) });
     }
 
     /// Whether the caller's token was revoked by vault_revoke_tokens() for all that were issued before that time, in
@@ -132,16 +186,26 @@ impl Call {
 
     /// Records a failure and gives the error to raise: the failure itself, or that the trail cannot be written.
     pub fn failed(&self, error: VaultError) -> VaultError {
-        let (status, context) = describe(&error);
+        let (action, status, context) = self.failure(&error);
+        match self.row(action, status, None, Some(context)) {
+            Ok(()) => error,
+            Err(failure) => failure,
+        }
+    }
+
+    /// Counts a failure, and gives what the trail says of it.
+    pub(super) fn failure(&self, error: &VaultError) -> (Action, u16, &'static str) {
+        let (status, context) = describe(error);
+        // What is refused for its number must not prolong that.
+        if !matches!(error, VaultError::Limit(_)) {
+            limits::note_failure(|alarm| self.raise_alarm(alarm));
+        }
         let action = match error {
             // The predecessor's name for it.
             VaultError::Key(KeyError::RotateInZeroKnowledge) => self.action,
             _ => self.action.failed(),
         };
-        match self.row(action, status, None, Some(context)) {
-            Ok(()) => error,
-            Err(failure) => failure,
-        }
+        (action, status, context)
     }
 
     /// Hands out a key whose row is on disk.
@@ -200,7 +264,7 @@ impl Call {
         match (&self.service, &self.identity) {
             (Some(service), _) => Evidence {
                 identity: Some(IdentityKind::Grant),
-                actor: Some(&service.login),
+                actor: Some(&self.login_role),
                 grant_id: service.grant,
                 ..Evidence::default()
             },
@@ -239,6 +303,8 @@ impl Call {
             user_id: self.user.as_deref(),
             kek_id: key.map(|key| key.kek_id),
             db_role: &self.db_role,
+            login_role: &self.login_role,
+            application_name: self.claims.application_name.as_deref(),
             ip_address: self.claims.ip_address.as_deref(),
             user_agent: self.claims.user_agent.as_deref(),
             request_id: self.claims.request_id.as_deref(),
@@ -250,9 +316,34 @@ impl Call {
 
 /// A service that acts by a grant.
 struct Service {
-    /// The role that logged in.
-    login: String,
     grant: Option<i64>,
+}
+
+/// Whether a call opens a key of its user, or makes one.
+fn uses_a_key(action: Action) -> bool {
+    matches!(purpose(action), Purpose::Init | Purpose::Fetch | Purpose::Rotate | Purpose::Use | Purpose::Recovery)
+}
+
+/// What an action works on, if policies let it work across users and nothing else would say that they hide some.
+fn scope(action: Action) -> Option<Scope> {
+    match action {
+        Action::Erase
+        | Action::ScheduleErase
+        | Action::CancelErase
+        | Action::Rename
+        | Action::Rewrap
+        | Action::Retire
+        | Action::Check
+        | Action::Destroy
+        | Action::MarkHoney
+        | Action::Export
+        | Action::Import
+        | Action::RevokeTokens
+        | Action::ApproveGrant
+        | Action::RetireGrant => Some(Scope::Vaults),
+        Action::Purge | Action::Redact | Action::NewTrail => Some(Scope::Trail),
+        _ => None,
+    }
 }
 
 /// What a token must be good for.
@@ -276,6 +367,7 @@ pub fn describe(error: &VaultError) -> (u16, &'static str) {
         VaultError::Grant(error) => (403, error.context()),
         VaultError::Key(error) => (error.status(), error.context()),
         VaultError::Data(error) => (error.status(), error.context()),
+        VaultError::Limit(error) => (429, error.context()),
         VaultError::Recovery(error) => (error.status(), error.context()),
         VaultError::PublicKey(PublicKeyError::PrivateKey) => (400, "private-key"),
         VaultError::PublicKey(_) => (400, "bad-public-key"),
@@ -298,7 +390,14 @@ pub fn describe(error: &VaultError) -> (u16, &'static str) {
         VaultError::KekActive(_) => (409, "kek-active"),
         VaultError::KekUnknown(_) => (404, "kek-unknown"),
         VaultError::OpenWriters => (409, "open-writers"),
-        VaultError::HiddenVaults(..) => (500, "vaults-hidden"),
+        VaultError::Hidden(_) => (500, "vaults-hidden"),
         _ => (500, "error"),
     }
+}
+
+/// The same of an error that PostgreSQL raised.
+pub(super) fn describe_raised(error: &CaughtError) -> (u16, String) {
+    let sqlstate = subxact::sqlstate(error);
+    let status = if matches!(sqlstate.as_str(), "40001" | "40P01") { 409 } else { 500 };
+    (status, format!("error-{sqlstate}"))
 }

@@ -1,19 +1,22 @@
 //! The end of a user's vault: at once, or after a wait in which it is locked and can be brought back.
 
 use vault_core::audit::record::{Action, MAX_CONTEXT, sanitized};
+use vault_core::integrity::Scope;
 
 use super::call::Call;
 use super::key::KeyId;
 use super::repeat;
 use super::versions::end_of;
 use super::wrapping::{ring_opens, with_newest_ring};
+use crate::alarms;
 use crate::error::{KeyError, VaultError};
+use crate::guard::blind;
 use crate::keyring::ring;
 use crate::pg::session;
 use crate::store::erasures::{self, Erasure, Kek, NewErasure};
 use crate::store::old_keys::{self, OldKey, State};
 use crate::store::vaults::{self, ClosedVault, ErasedVault, Found};
-use crate::store::{catalog, grants, keks, maintenance};
+use crate::store::{catalog, grants, honey, keks, maintenance};
 
 /// Deletes one user's vault; false if there was none.
 pub fn erase(user: String) -> Result<bool, VaultError> {
@@ -74,6 +77,9 @@ pub(super) fn erase_with_all(user: &str, by: &str) -> Option<(ErasedVault, Vec<S
     kek_ids.sort();
     kek_ids.dedup();
     grants::end_all(user, by);
+    if honey::remove(user) {
+        alarms::honey::note_change();
+    }
     maintenance::run(|| erasures::finish(user, &texts(&kek_ids)));
     Some((erased, kek_ids))
 }
@@ -201,9 +207,6 @@ pub struct KekStatus {
 
 /// The erasures of a user, the newest first, each with its KEKs; not audited, since nothing is released.
 pub fn status(user: &str) -> Result<Vec<(Erasure, Vec<KekStatus>)>, VaultError> {
-    if !session::has_row_security() {
-        return Err(VaultError::RowSecurityOff);
-    }
     let loaded = ring::entries()?;
     let is_loaded = |kek: &Kek| {
         let same_id = loaded.iter().find(|entry| entry.id == kek.kek_id);
@@ -215,5 +218,5 @@ pub fn status(user: &str) -> Result<Vec<(Erasure, Vec<KekStatus>)>, VaultError> 
         let keks = keks.map(|kek| KekStatus { is_loaded: is_loaded(&kek), kek }).collect();
         (erasure, keks)
     };
-    Ok(erasures::list(user).into_iter().map(with_keks).collect())
+    blind::unless(Scope::Vaults, || Ok(erasures::list(user).into_iter().map(with_keks).collect()))
 }

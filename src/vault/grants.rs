@@ -2,11 +2,13 @@
 //! by the trail, revocable at once.
 
 use vault_core::audit::record::Action;
+use vault_core::integrity::Scope;
 
 use super::call::Call;
 use super::key::UserKey;
 use super::service::open_existing;
 use crate::error::{GrantError, IdentityError, KeyError, VaultError};
+use crate::guard::blind;
 use crate::identity::Caller;
 use crate::pg::session;
 use crate::settings::{self, IdentityMode};
@@ -147,7 +149,8 @@ pub fn retire(id: i64) -> Result<bool, VaultError> {
 fn change(action: Action, id: i64, change: impl FnOnce(&str) -> Option<String>) -> Result<bool, VaultError> {
     let mut call = Call::without_user(action)?;
     let by = session::login();
-    match call.attempt(|_| Ok(change(&by)))? {
+    // A user revokes what is his. The others work across users.
+    match call.attempt(|_| blind::unless(Scope::Vaults, || Ok(change(&by))))? {
         Some(user) => {
             call.concern(user);
             call.record_change_of_grant(id).map(|()| true)
@@ -159,17 +162,20 @@ fn change(action: Action, id: i64, change: impl FnOnce(&str) -> Option<String>) 
 /// The key of a user who has granted that to a role which the caller holds.
 pub fn get_of(user: String) -> Result<UserKey, VaultError> {
     let mut call = Call::for_service(Action::Fetch, user)?;
-    let (id, key) = call.attempt(|user| {
-        let grant = usable(user)?;
-        let key = open_existing(&call, user)?.ok_or(VaultError::NoVault)?;
-        // The recovery wrap is for those who know the code, and the user has granted a key.
-        if key.master_key().is_none() {
-            return Err(KeyError::ZeroKnowledge.into());
-        }
-        Ok((grant.id, key))
-    })?;
+    let (id, key) = call.attempt(|user| open_by_grant(&call, user))?;
     call.by_grant(id);
     call.release(key, 200, None)
+}
+
+/// The key of a user, and the id of the grant that lets the service have it.
+pub(super) fn open_by_grant(call: &Call, user: &str) -> Result<(i64, UserKey), VaultError> {
+    let grant = usable(user)?;
+    let key = open_existing(call, user)?.ok_or(VaultError::NoVault)?;
+    // The recovery wrap is for those who know the code, and the user has granted a key.
+    if key.master_key().is_none() {
+        return Err(KeyError::ZeroKnowledge.into());
+    }
+    Ok((grant.id, key))
 }
 
 /// The newest grant that can be used now; else the error of the newest one.

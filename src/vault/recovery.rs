@@ -10,12 +10,14 @@ use vault_core::crypto::secret::MasterKey;
 use vault_core::crypto::wrap::{Kind, Nonce, WrapContext};
 use vault_core::data::recovery::{self, Challenges, NONCE_LEN, PROOF_LEN};
 use vault_core::identity::issuers::Purpose;
+use vault_core::integrity::Scope;
 
 use super::call::Call;
 use super::key::KeyId;
 use super::repeat;
 use super::wrapping::{confirm, ring_opens, seal, with_newest_ring};
 use crate::error::{KeyError, RecoveryError, VaultError};
+use crate::guard::blind;
 use crate::identity::{self, Caller};
 use crate::keyring::ring;
 use crate::pg::{secret, session};
@@ -67,11 +69,9 @@ pub fn clear() -> Result<bool, VaultError> {
 /// helps only those who have the key.
 pub fn challenge() -> Result<[u8; NONCE_LEN], VaultError> {
     ring::current()?;
-    if !session::has_row_security() {
-        return Err(VaultError::RowSecurityOff);
-    }
     let user = Caller::OfSession.identify(Purpose::Recovery)?.user;
-    let vault = identity::in_force(Some(&user), || vaults::recovery(&user)).ok_or(RecoveryError::NoVault)?;
+    let find = || Ok(identity::in_force(Some(&user), || vaults::recovery(&user)));
+    let vault = blind::unless(Scope::Own, find)?.ok_or(RecoveryError::NoVault)?;
     refuse_erase_scheduled(&vault)?;
     let (wrapped_mk, iv) = vault.wrap.ok_or(RecoveryError::NoWrap)?;
     CHALLENGES

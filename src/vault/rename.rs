@@ -8,11 +8,12 @@ use super::key::KeyId;
 use super::repeat;
 use super::service::ATTEMPTS;
 use super::wrapping::{confirm, ring_opens, seal, with_newest_ring};
+use crate::alarms;
 use crate::error::{KeyError, VaultError};
 use crate::keyring::ring::Ring;
 use crate::pg::{session, subxact};
 use crate::store::vaults::{self, Found, NewWrap};
-use crate::store::{catalog, grants, maintenance, old_keys};
+use crate::store::{catalog, grants, honey, maintenance, old_keys};
 
 /// Moves a user's vault, with its key unchanged, to another user id.
 pub fn rename(old_user: String, new_user: &str) -> Result<(), VaultError> {
@@ -97,5 +98,8 @@ fn try_to_move(ring: &Ring, old_user: &str, new_user: &str) -> Result<Option<Mov
         }
     }
     grants::end_all(old_user, &session::login());
+    if catalog::is_of_0_3() && honey::rename(old_user, new_user) {
+        alarms::honey::note_change();
+    }
     Ok(Some(Moved { kek_id: entry.id.clone(), key_version }))
 }

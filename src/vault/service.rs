@@ -1,21 +1,22 @@
-//! The service: init, get, rotate, status, purge. What is looked up and written, and what the trail says of it.
+//! The service: init, get, rotate, status. What is looked up and written, and what the trail says of it.
 
-use pgrx::datum::Interval;
 use vault_core::audit::record::Action;
 use vault_core::crypto::wrap::Kind;
 use vault_core::identity::issuers::Purpose;
+use vault_core::integrity::Scope;
 
 use super::call::Call;
 use super::key::{Released, UserKey};
 use super::repeat;
 use super::wrapping::{mint, ring_opens, with_newest_ring};
 use crate::error::{IdentityError, KeyError, VaultError};
+use crate::guard::blind;
 use crate::identity::{self, Caller, Identity};
 use crate::keyring::ring::{self, Ring};
 use crate::pg::session;
+use crate::store::catalog;
 use crate::store::old_keys::{self, State};
 use crate::store::vaults::{self, Found, NewWrap, Vault, VaultStatus};
-use crate::store::{catalog, trail};
 
 /// How often a row that others change at the same time is tried. Two are enough unless accounts are erased meanwhile.
 pub(super) const ATTEMPTS: u32 = 8;
@@ -94,7 +95,11 @@ pub fn status(caller: Caller<'_>) -> Result<Option<VaultStatus>, VaultError> {
         return Err(VaultError::RowSecurityOff);
     }
     let identity = caller.identify(Purpose::Identify)?;
-    Ok(identity::in_force(Some(&identity.user), || repeat::status(&identity.user)))
+    let status = identity::in_force(Some(&identity.user), || repeat::status(&identity.user));
+    if status.is_none() {
+        blind::refuse(Scope::Own)?;
+    }
+    Ok(status)
 }
 
 /// Verifies a token and makes it the one of this transaction. A refusal is audited where that is possible.
@@ -134,15 +139,6 @@ pub fn revoke_tokens(user: String, issued_before: i64) -> Result<bool, VaultErro
         call.record(200, None, Some("not-initialised"))?;
     }
     Ok(revoked)
-}
-
-/// Deletes old audit rows and says how many.
-pub fn purge_audit(older_than: Interval) -> Result<u64, VaultError> {
-    let call = Call::without_user(Action::Purge)?;
-    let age = older_than.to_string();
-    let purged = call.attempt(|_| Ok(trail::purge_audit(older_than, catalog::is_of_0_3())))?;
-    call.record_change(200, None, Some(&format!("{purged} rows older than {age}")))?;
-    Ok(purged)
 }
 
 fn create_or_open(call: &Call, user: &str) -> Result<Outcome, VaultError> {

@@ -2,12 +2,14 @@
 
 use vault_core::audit::record::Action;
 use vault_core::identity::issuers::Purpose;
+use vault_core::integrity::Scope;
 
 use super::call::Call;
 use super::key::{Released, UserKey};
 use super::service::{open_existing, why_closed};
 use super::wrapping::{ring_opens, with_newest_ring};
 use crate::error::{KeyError, VaultError};
+use crate::guard::blind;
 use crate::identity::{self, Caller};
 use crate::keyring::ring;
 use crate::pg::session;
@@ -30,37 +32,36 @@ pub struct Version {
 /// The versions of the user's key, the newest first; not audited.
 pub fn list() -> Result<Vec<Version>, VaultError> {
     ring::current()?;
-    if !session::has_row_security() {
-        return Err(VaultError::RowSecurityOff);
-    }
     let identity = Caller::OfSession.identify(Purpose::Identify)?;
-    Ok(identity::in_force(Some(&identity.user), || {
-        let Some(vault) = vaults::status(&identity.user) else { return Vec::new() };
-        let old = old_keys::list(&identity.user);
-        let mut versions = Vec::with_capacity(old.len() + 1);
-        // While an erasure is scheduled, the current one is among the old ones.
-        if old.first().is_none_or(|newest| newest.key.key_version != vault.key_version) {
-            versions.push(Version {
-                key_version: vault.key_version,
-                state: "current",
-                format_version: vault.format_version,
-                kek_id: vault.kek_id,
-                superseded_at: None,
-                destroy_after: None,
-                destroyed_at: None,
-            });
-        }
-        versions.extend(old.into_iter().map(|old| Version {
-            key_version: old.key.key_version,
-            state: old.state.name(),
-            format_version: old.key.format_version,
-            kek_id: old.key.kek_id,
-            superseded_at: Some(old.superseded_at),
-            destroy_after: old.destroy_after,
-            destroyed_at: old.destroyed_at,
-        }));
-        versions
-    }))
+    blind::unless(Scope::Own, || Ok(identity::in_force(Some(&identity.user), || versions_of(&identity.user))))
+}
+
+fn versions_of(user: &str) -> Vec<Version> {
+    let Some(vault) = vaults::status(user) else { return Vec::new() };
+    let old = old_keys::list(user);
+    let mut versions = Vec::with_capacity(old.len() + 1);
+    // While an erasure is scheduled, the current one is among the old ones.
+    if old.first().is_none_or(|newest| newest.key.key_version != vault.key_version) {
+        versions.push(Version {
+            key_version: vault.key_version,
+            state: "current",
+            format_version: vault.format_version,
+            kek_id: vault.kek_id,
+            superseded_at: None,
+            destroy_after: None,
+            destroyed_at: None,
+        });
+    }
+    versions.extend(old.into_iter().map(|old| Version {
+        key_version: old.key.key_version,
+        state: old.state.name(),
+        format_version: old.key.format_version,
+        kek_id: old.key.kek_id,
+        superseded_at: Some(old.superseded_at),
+        destroy_after: old.destroy_after,
+        destroyed_at: old.destroyed_at,
+    }));
+    versions
 }
 
 /// One version of the user's key.

@@ -295,6 +295,52 @@ fn the_core_of_a_backend_that_sealed_and_moved_keys_holds_none() {
 }
 
 #[test]
+fn the_cores_of_those_who_sign_checkpoints_hold_no_audit_key() {
+    let seed = kek(142);
+    let key = vault_trail::checkpoint::AuditKey::from_seed(&seed);
+    let cluster = server(|cluster| {
+        let path = cluster.write_kek("keyring", keyring(), 0o600);
+        cluster.configure(&format!("vault_ext.kek_file = '{}'", path.display()));
+        let path = cluster.write_kek("audit.pem", key.to_pkcs8_pem().as_bytes(), 0o600);
+        cluster.configure(&format!("vault_ext.audit_key_file = '{}'", path.display()));
+    });
+    // What RFC 8032 makes of the seed: the scalar, before and after clamping, and the prefix.
+    let hash = ring::digest::digest(&ring::digest::SHA512, &seed);
+    let (scalar, prefix) = hash.as_ref().split_at(32);
+    let mut clamped = scalar.to_vec();
+    (clamped[0], clamped[31]) = (clamped[0] & 248, clamped[31] & 127 | 64);
+    let secrets = [seed.to_vec(), scalar.to_vec(), clamped, prefix.to_vec()];
+    let db = cluster.database("d");
+    init(&mut db.app_for("alice")).unwrap();
+    let mut auditor = db.conn("wire_auditor");
+    auditor.batch_execute("SET application_name = 'marker-of-the-session'").unwrap();
+    let note: String = auditor.query_one("SELECT vault_audit_checkpoint()", &[]).unwrap().get(0);
+    assert!(vault_trail::checkpoint::Checkpoint::open(&note, Some(&key.public())).is_ok());
+    let backend = backend_pid(&mut auditor);
+    let writer: i32 = db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer'");
+    assert!(db.value::<bool>("SELECT count(*) = 1 FROM vault_ext.audit_checkpoints"), "the writer has signed one, too");
+    assert!(in_memory(backend, &seed), "the process has the key in the memory that all share");
+    // The backend ends with the crash of the writer, so another one signs after it.
+    for of_writer in [true, false] {
+        let process = if of_writer { writer } else { sign_again(&db) };
+        allow_cores(&cluster);
+        let core = kill_and_take_core(&cluster, process, Signal::ABORT);
+        assert_no_secrets_in_files(&[&core], &secrets);
+        assert_no_kek(&core, "marker-of-the-server", &keks());
+        eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
+    }
+}
+
+/// A session of an auditor who has asked for a checkpoint; it stays open.
+fn sign_again(db: &Db) -> i32 {
+    let mut auditor = db.conn("wire_auditor");
+    auditor.query("SELECT vault_audit_checkpoint()", &[]).unwrap();
+    let process = backend_pid(&mut auditor);
+    std::mem::forget(auditor);
+    process
+}
+
+#[test]
 fn the_cores_of_the_server_s_own_processes_hold_no_kek() {
     let mut cluster = server(|cluster| {
         let path = cluster.write_kek("keyring", keyring(), 0o600);

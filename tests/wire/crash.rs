@@ -40,7 +40,7 @@ fn repeat_under_load(scenario: &str, cluster: &mut Cluster, mut fault: impl FnMu
 pub fn kill_a_waiting_backend(cluster: &mut Cluster) {
     eventually(SOON, "a backend waits for its row", || {
         let Ok(mut superuser) = cluster.try_conn("postgres", "d") else { return false };
-        let sql = "SELECT pid FROM pg_stat_activity WHERE usename = 'wire_app' AND wait_event = 'Extension' LIMIT 1";
+        let sql = "SELECT pid FROM pg_stat_activity WHERE usename = 'wire_app' AND wait_event IN ('Extension', 'VaultAuditRow') LIMIT 1";
         match superuser.query_opt(sql, &[]) {
             Ok(Some(row)) => {
                 kill9(row.get(0));

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::{Cluster, fetch, init, kek, keyring_line, scratch_dir, succeed};
 
 /// The lines of all blocks of shell commands.
-fn commands(document: &str) -> String {
+pub fn commands(document: &str) -> String {
     let mut commands = String::new();
     let mut inside = false;
     for line in document.lines().map(|line| line.strip_prefix("   ").unwrap_or(line)) {
@@ -21,14 +21,14 @@ fn commands(document: &str) -> String {
 const KEYS: &str = include_str!("../../docs/keys.md");
 
 /// The part of a document that begins with this heading.
-fn section<'a>(document: &'a str, heading: &str) -> &'a str {
+pub fn section<'a>(document: &'a str, heading: &str) -> &'a str {
     let start = document.find(&format!("\n## {heading}")).expect("the heading") + 1;
     let rest = &document[start..];
     rest[3..].find("\n## ").map_or(rest, |end| &rest[..end + 3])
 }
 
 /// The blocks of SQL and what stands behind their `sql`.
-fn sql_blocks(document: &str) -> Vec<(String, String)> {
+pub fn sql_blocks(document: &str) -> Vec<(String, String)> {
     let mut blocks: Vec<(String, String)> = Vec::new();
     let mut inside = false;
     for line in document.lines() {
@@ -180,4 +180,22 @@ fn the_documented_move_brings_every_vault_over() {
     assert_eq!(users.map(|user| fetch(&mut target.app_for(user)).unwrap().master_key), keys);
     let setting: String = source.value("SELECT current_setting('vault_ext.export_recipients')");
     assert_eq!(setting, "");
+}
+
+#[test]
+fn the_documented_limits_and_honey_users_can_be_set_as_they_stand_there() {
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
+    let db = cluster.database("d");
+    init(&mut db.app_for("user-000017")).unwrap();
+    db.force("CREATE ROLE my_app LOGIN; GRANT vault_ext_user TO my_app");
+    let blocks = sql_blocks(include_str!("../../docs/alarms.md"));
+    assert_eq!(blocks.len(), 4, "{blocks:?}");
+    for (_, sql) in blocks {
+        let role = if sql.starts_with("ALTER ROLE") { "postgres" } else { "wire_admin" };
+        db.conn(role).batch_execute(&sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    let mut app = db.conn("my_app");
+    let limits = "SELECT current_setting('vault_ext.max_users_per_minute') || current_setting('vault_ext.alarm_users_per_minute')";
+    assert_eq!(app.query_one(limits, &[]).unwrap().get::<_, &str>(0), "1000200");
+    assert_eq!(db.value::<String>("SELECT user_id FROM vault_ext.honey_users"), "user-000017");
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::backup::some_vaults;
 use crate::catalog::{assert_same, differences, facts};
+use crate::golden::assert_all_explained;
 use crate::harness::{
     Cluster, Db, expect_error, expect_vault_error, fetch, init, rotate, set_user, shared_db, status, succeed,
     without_deadlock,
@@ -58,7 +59,7 @@ fn table_contents(db: &Db) -> String {
     let mut client = db.superuser();
     let mut text = String::new();
     const NEW: &str = "'{tokens_valid_from,recovery_wrapped_mk,recovery_iv,recovery_format_version,recovery_set_at,zero_knowledge,key_check,
-        erase_after,identity,issuer,token_id,token_kid,actor,grant_id}'::text[]";
+        erase_after,identity,issuer,token_id,token_kid,actor,grant_id,login_role,application_name,leaf,leaf_hash,salt,redacted_digest}'::text[]";
     let of_table = |table| (table, format!("SELECT (to_jsonb(t) - {NEW})::text FROM vault_ext.{table} t ORDER BY 1"));
     let mut sources = ["encryption_vaults", "encryption_vault_audit", "keks", "rewraps"].map(of_table).to_vec();
     let ids = "encryption_vault_audit_id_seq";
@@ -102,6 +103,17 @@ fn an_upgraded_database_has_exactly_the_objects_of_a_fresh_one() {
         assert_eq!(sql_version(&db), CURRENT);
         assert!(!differences(&old, &fresh).is_empty(), "{version} has the same objects and the same version number");
         assert_same(&fresh, &facts(&db));
+    }
+}
+
+/// A server for each version: the roles and their comments are the whole server's.
+#[test]
+fn everything_in_an_upgraded_server_explains_itself() {
+    for version in released() {
+        let cluster = server();
+        let db = database_at_version(&cluster, &version, "d");
+        db.force(UPDATE);
+        assert_all_explained(&db);
     }
 }
 

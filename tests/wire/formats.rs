@@ -5,6 +5,7 @@ use std::process::Command;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 
+use crate::documented::sql_blocks;
 use crate::harness::{
     Db, PREDECESSOR_KEK, base64, decode, expect_vault_error, fetch, init, rotate, shared_db, status, succeed,
 };
@@ -197,9 +198,9 @@ fn rows(argument: &str) -> String {
 }
 
 fn move_in(db: &Db) {
-    let readme = include_str!("../../README.md");
-    let start = readme.find("INSERT INTO vault_ext.encryption_vaults").expect("the README has the snippet");
-    db.force(readme[start..].split("```").next().unwrap());
+    let page = include_str!("../../docs/how-to/move-in.md");
+    let [(_, sql)] = &sql_blocks(page)[..] else { panic!("one block of SQL") };
+    db.force(sql);
 }
 
 fn sha256(text: &str) -> Vec<u8> {
@@ -207,7 +208,7 @@ fn sha256(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn the_readme_s_snippet_loads_the_predecessor_s_newest_table() {
+fn the_documented_statement_loads_the_predecessor_s_newest_table() {
     const USERS: usize = 30;
     assert_eq!(rows("--check"), "ok\n", "the script computes the predecessor's vectors");
     let db = shared_db();

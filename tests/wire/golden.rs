@@ -6,7 +6,7 @@
 
 use std::fs;
 
-use crate::harness::{Db, shared_db};
+use crate::harness::{Cluster, Db, shared_db};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/golden/objects.txt");
 
@@ -112,6 +112,65 @@ fn the_installed_objects_are_the_ones_on_the_list() {
         new.join("\n")
     );
     assert_eq!(listed.lines().count(), found.lines().count());
+}
+
+/// What psql's `\dx+`, `\d+`, `\df+`, `\dn+` and `\du+` and the view pg_settings would leave unexplained. Row types and array types are no
+/// objects of their own, and vault_ext.token is in no view: `documented_reference` looks for it.
+const UNEXPLAINED: &str = "
+    SELECT pg_describe_object(classid, objid, 0) AS what, obj_description(objid, classid::regclass::text::name) AS text FROM pg_depend
+    JOIN pg_extension e ON e.oid = refobjid AND extname = 'vault_ext'
+    WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e' AND NOT (classid = 'pg_type'::regclass AND EXISTS (
+        SELECT FROM pg_type t LEFT JOIN pg_class c ON c.oid = typrelid WHERE t.oid = objid AND (typelem <> 0 OR relkind <> 'c')))
+    UNION ALL SELECT format('column %s.%s', attrelid::regclass, attname), col_description(attrelid, attnum)
+    FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+    WHERE attnum > 0 AND NOT attisdropped AND (relkind = 'c' AND reltype = 'vault_key'::regtype
+        OR relkind NOT IN ('i', 'S', 't') AND relnamespace = 'vault_ext'::regnamespace)
+    UNION ALL SELECT format('role %s', rolname), shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname LIKE 'vault\\_ext\\_%'
+    UNION ALL SELECT format('setting %s', name), short_desc || ' ' || extra_desc FROM pg_settings WHERE name LIKE 'vault\\_ext.%'
+    UNION ALL SELECT format('extension %s', extname), obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'vault_ext'";
+
+/// Fails unless everything has a comment in the catalogs.
+#[track_caller]
+pub fn assert_all_explained(db: &Db) {
+    let unexplained = |client: &mut postgres::Client| -> Vec<String> {
+        let rows = client.query(&format!("SELECT what FROM ({UNEXPLAINED}) o WHERE trim(text) IS NULL"), &[]).unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let mut client = db.superuser();
+    assert_eq!(unexplained(&mut client), [""; 0]);
+    let kinds: Vec<String> = client
+        .query(&format!("SELECT DISTINCT split_part(what, ' ', 1) FROM ({UNEXPLAINED}) o ORDER BY 1"), &[])
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let all = ["column", "extension", "function", "role", "schema", "sequence", "setting", "table", "type", "view"];
+    assert_eq!(kinds, all);
+    let mut transaction = client.transaction().unwrap();
+    transaction
+        .batch_execute("COMMENT ON COLUMN vault_ext.stat.calls IS NULL; COMMENT ON ROLE vault_ext_user IS NULL")
+        .unwrap();
+    let rows =
+        transaction.query(&format!("SELECT what FROM ({UNEXPLAINED}) o WHERE text IS NULL ORDER BY 1"), &[]).unwrap();
+    let found: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(found, ["column vault_ext.stat.calls", "role vault_ext_user"]);
+}
+
+#[test]
+fn everything_that_is_installed_explains_itself() {
+    assert_all_explained(&shared_db());
+}
+
+#[test]
+fn the_comment_that_an_administrator_gave_a_role_stays() {
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().start();
+    cluster
+        .superuser("postgres")
+        .batch_execute("CREATE ROLE vault_ext_user; COMMENT ON ROLE vault_ext_user IS 'ours'")
+        .unwrap();
+    let db = cluster.database("d");
+    let comment: String = db.value("SELECT shobj_description('vault_ext_user'::regrole, 'pg_authid')");
+    assert_eq!(comment, "ours");
 }
 
 #[test]

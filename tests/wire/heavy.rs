@@ -1,8 +1,10 @@
-//! Many pooler clients, databases, connections and users. An ordinary run has fewer of each than `make reliability`,
+//! Many pooler clients, databases, connections, users and rows of the trail. An ordinary run has fewer of each than `make reliability`,
 //! which runs the full numbers.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
+use std::time::Instant;
 
 use postgres::{Client, Error};
 
@@ -206,4 +208,73 @@ fn very_many_users() {
     assert_eq!(rows_of(&db, "action = 'fetch' AND status = 200"), (before.0 + count, count));
     assert_eq!(rows_of(&db, "status >= 400"), (0, 0));
     ledger.end_checks(&db, &format!("{users} users: init, rewrap, every key fetched"), 1);
+}
+
+/// Anonymous memory of a server process in kB.
+fn anonymous_memory(pid: i32) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("a line of the status");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number of kB")
+}
+
+/// Half of the rows go at once and half in batches, while a session goes on fetching.
+#[test]
+fn a_purge_of_very_many_rows() {
+    let rows = scenario_size(50_000, 10_000_000) as i64;
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("max_wal_size = 4GB").start();
+    let db = cluster.database("d");
+    let mut ledger = Ledger::default();
+    ledger.call(&mut db.app(), "alice", Call::Init).unwrap();
+    // A superuser writes past the writer, so these rows are not in the tree. Every second one is older than two years.
+    db.force(&format!(
+        "INSERT INTO vault_ext.encryption_vault_audit (user_id, action, status, kek_id, key_version, db_role, login_role, created_at)
+         SELECT 'user-' || n % 100000, 'fetch', 200, 'wire-1', 1, 'wire_app', 'wire_app', now() - interval '500 days' * (1 + n % 2)
+         FROM generate_series(1, {rows}) n"
+    ));
+    db.force("VACUUM ANALYZE vault_ext.encryption_vault_audit");
+    let old = || rows_of(&db, "created_at < now() - interval '1 year'").0;
+    assert_eq!(old(), rows);
+
+    let mut admin = db.conn("wire_admin");
+    let pid: i32 = admin.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    // The planner compiles a long statement, which takes some MB.
+    admin.batch_execute("SET jit = off").unwrap();
+    // The first purge of a process makes its caches.
+    assert_eq!(admin.query_one("SELECT vault_purge_audit('100 years')", &[]).unwrap().get::<_, i64>(0), 0);
+    let before = anonymous_memory(pid);
+    let mut timed = |what: &str, sql: &str| {
+        let begun = Instant::now();
+        let purged: i64 = admin.query_one(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0);
+        println!("{what}: {purged} rows in {:.1} s", begun.elapsed().as_secs_f64());
+        purged
+    };
+    let stop = AtomicBool::new(false);
+    let (at_once, in_batches, ledger) = scope(|scope| {
+        let (mut app, stop) = (db.app(), &stop);
+        let fetching = scope.spawn(move || {
+            let mut longest = 0.0_f64;
+            while !stop.load(Ordering::SeqCst) {
+                let begun = Instant::now();
+                ledger.call(&mut app, "alice", Call::Fetch).expect("a purge holds up no call");
+                longest = longest.max(begun.elapsed().as_secs_f64());
+            }
+            (ledger, longest)
+        });
+        let at_once = timed("vault_purge_audit(age)", "SELECT vault_purge_audit('2 years')");
+        let in_batches = timed("CALL vault_purge_audit(age, 10000)", "CALL vault_purge_audit('1 year', 10000)");
+        stop.store(true, Ordering::SeqCst);
+        let (fetched, longest) = fetching.join().expect("fetches go on");
+        println!("{} fetches meanwhile, the longest {:.0} ms", fetched.released(), longest * 1000.0);
+        (at_once, in_batches, fetched)
+    });
+    assert_eq!((at_once, in_batches, old()), (rows / 2, rows / 2, 0));
+    let grown = anonymous_memory(pid) - before;
+    println!("{grown} kB more memory afterwards");
+    assert!(grown < 16 * 1024, "{grown} kB more after {rows} rows: more than a sort takes");
+    let declared: i64 = db.value(
+        "SELECT sum(substring(context FROM 'old_rows=([0-9]+)')::bigint)::bigint FROM vault_ext.encryption_vault_audit
+         WHERE action = 'purge' AND status = 200 AND context LIKE '%old_rows=%'",
+    );
+    assert_eq!(declared, rows, "the trail says how many rows went");
+    ledger.end_checks(&db, &format!("{rows} rows of the trail purged, at once and in batches"), 1);
 }

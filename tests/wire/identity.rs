@@ -106,6 +106,12 @@ fn users_whose_names_look_alike_are_different_users() {
         assert_eq!(&fetch(&mut db.app_for(name)).unwrap().master_key, key, "{name}");
         assert_eq!(db.audit_of(name).len(), 2, "{name}");
     }
+    // An administrator names one of them, too.
+    let [decomposed, composed] = ["e\u{301}", "\u{e9}"];
+    let key = fetch(&mut db.app_for(decomposed)).unwrap();
+    assert!(db.conn("wire_admin").query_one("SELECT vault_erase($1)", &[&composed]).unwrap().get::<_, bool>(0));
+    expect_vault_error(fetch(&mut db.app_for(composed)), "P0002");
+    assert_eq!(fetch(&mut db.app_for(decomposed)).unwrap(), key);
     keys.sort();
     keys.dedup();
     assert_eq!(keys.len(), names.len());

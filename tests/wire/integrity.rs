@@ -47,6 +47,11 @@ fn changes() -> Vec<(String, String, &'static str)> {
         "policy encryption_vault_audit_writer",
     ));
     changes.push((
+        "ALTER SCHEMA vault_ext OWNER TO postgres".into(),
+        "ALTER SCHEMA vault_ext OWNER TO vault_ext_owner".into(),
+        "the schema vault_ext belongs to postgres",
+    ));
+    changes.push((
         "ALTER FUNCTION vault_rotate() OWNER TO postgres".into(),
         "ALTER FUNCTION vault_rotate() OWNER TO vault_ext_owner".into(),
         "vault_rotate() belongs to postgres",
@@ -84,15 +89,17 @@ fn a_statement_that_breaks_a_promise_is_refused() {
         assert!(refusal.hint.is_some_and(|hint| hint.contains("vault_ext.allow_alter")), "{change}");
         assert_eq!(fetch(&mut db.app_for("alice")).unwrap(), key, "after {change}");
     }
+    for table in vault_core::integrity::TABLES {
+        let change = format!("ALTER TABLE vault_ext.{} ADD COLUMN of_a_dba text", table.to_str().unwrap());
+        let refusal = expect_broken(superuser.batch_execute(&change), "other columns");
+        assert!(refusal.hint.is_some_and(|hint| hint.contains("a table of your own that refers to")), "{change}");
+    }
     for (change, says) in [
-        (format!("ALTER TABLE {TRAIL} ADD COLUMN note text"), "other columns"),
-        (format!("ALTER TABLE {VAULTS} ADD COLUMN note text"), "other columns"),
-        ("ALTER TABLE vault_ext.keks ADD COLUMN note text".into(), "other columns"),
         (format!("ALTER TABLE {VAULTS} RENAME COLUMN kek_id TO kek"), "other columns"),
         (format!("ALTER TABLE {TRAIL} RENAME TO old_trail"), "no table"),
         (format!("ALTER TABLE {TRAIL} SET SCHEMA public"), "no table"),
         ("ALTER SCHEMA vault_ext RENAME TO elsewhere".into(), "no table"),
-        ("REASSIGN OWNED BY vault_ext_owner TO postgres".into(), "belongs to postgres"),
+        ("REASSIGN OWNED BY vault_ext_owner TO postgres".into(), "objects of the vault belong to postgres"),
         ("ALTER ROLE vault_ext_owner BYPASSRLS".into(), "BYPASSRLS"),
         (format!("DROP POLICY encryption_vaults_user_isolation ON {VAULTS}"), "policy"),
         (format!("DO $$ BEGIN ALTER TABLE {TRAIL} SET UNLOGGED; END $$"), "not logged"),
@@ -140,7 +147,7 @@ fn a_change_that_gets_through_is_named_by_every_call_until_it_is_reverted() {
         assert_eq!(fetch(&mut open).unwrap(), key, "after {mend}");
     }
     db.force(&with_alter_allowed("REASSIGN OWNED BY vault_ext_owner TO postgres"));
-    expect_nothing_released(&db, "belongs to postgres");
+    expect_nothing_released(&db, "objects of the vault belong to postgres");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use postgres::error::Severity;
 use postgres::{Client, Error};
 
 use crate::harness::{Counts, Db, VaultKey, assert_no_secrets_in_files, decode, fetch, init, kek, report, rotate};
+use crate::trail;
 
 /// The number of master keys, newest first, to search the files for. The KEKs are always searched for.
 const KEYS_SEARCHED: usize = 200;
@@ -231,7 +232,7 @@ impl Ledger {
         newest.filter(|key| seen.insert(*key)).take(count).map(|key| decode(key)).collect()
     }
 
-    /// Runs the four final checks of a scenario and reports its row of the table.
+    /// Runs the five final checks of a scenario and reports its row of the table.
     #[track_caller]
     pub fn end_checks(&self, db: &Db, scenario: &str, runs: usize) {
         Self::end_checks_of_all(&[(self, db)], scenario, runs);
@@ -246,6 +247,7 @@ impl Ledger {
             assert!(!ledger.releases.is_empty(), "{scenario}: no key was released, so the scenario proves nothing");
             opened += ledger.check_every_vault_opens(db);
             rows += ledger.check_every_release_has_a_row(db);
+            trail::is_whole(db);
             released += ledger.released();
             failed_calls += ledger.failed_calls();
             secrets.extend(ledger.secrets(KEYS_SEARCHED.div_ceil(checked.len())));

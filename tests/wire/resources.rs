@@ -200,7 +200,7 @@ fn a_caller_that_locks_any_of_the_tables_is_not_stuck() {
 /// Waits until one of the application's sessions waits for its audit row.
 fn wait_until_a_caller_waits(db: &Db) {
     eventually(SOON, "the caller waits", || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'wire_app' AND wait_event = 'Extension'";
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'wire_app' AND wait_event IN ('Extension', 'VaultAuditRow')";
         db.value::<i64>(sql) == 1
     });
 }

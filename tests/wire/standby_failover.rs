@@ -68,6 +68,22 @@ fn a_streaming_standby_refuses_calls_that_it_cannot_record() {
         }
     }
     ledger.end_checks(&db, "a streaming standby refuses with 25006", 6);
+
+    // These work on a standby and write no row, so that no audit writer looks at the catalogs for them.
+    let calls = ["SELECT * FROM vault_check()", "SELECT * FROM vault_kek_status()"];
+    let mut admin = copy.conn("wire_admin");
+    calls.iter().for_each(|sql| admin.batch_execute(sql).unwrap());
+    db.force(
+        "SET vault_ext.allow_alter = on; ALTER TABLE vault_ext.encryption_vaults RENAME TO mine;
+         CREATE VIEW vault_ext.encryption_vaults AS SELECT * FROM vault_ext.mine WHERE false;
+         ALTER VIEW vault_ext.encryption_vaults OWNER TO vault_ext_owner",
+    );
+    let has_view = "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'encryption_vaults' AND relkind = 'v')";
+    eventually(SOON, "the standby has the view", || copy.value(has_view));
+    for sql in calls {
+        let refusal = expect_vault_error(admin.batch_execute(sql), "55000");
+        assert!(refusal.message.contains("not the one that CREATE EXTENSION made"), "{sql}: {refusal:?}");
+    }
 }
 
 #[test]

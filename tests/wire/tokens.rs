@@ -49,6 +49,19 @@ fn a_token_of_each_algorithm_opens_the_vault_of_its_user_alone() {
 }
 
 #[test]
+fn subjects_that_look_alike_are_different_users() {
+    let (db, keys) = token_db();
+    let mut app = db.app();
+    // Composed and decomposed (NFC and NFD), and another case.
+    let subjects = ["zo\u{eb}", "zoe\u{308}", "Zo\u{eb}"];
+    let made = subjects.map(|subject| call(&mut app, "vault_init", &keys[0].token_of(subject)).unwrap());
+    assert!(made[0] != made[1] && made[0] != made[2], "one key for two users");
+    for (subject, made) in subjects.iter().zip(&made) {
+        assert_eq!(call(&mut app, "vault_get_master_key", &keys[0].token_of(subject)).unwrap(), *made);
+    }
+}
+
+#[test]
 fn the_application_s_word_counts_for_nothing() {
     let (db, keys) = token_db();
     let mut app = db.app();

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Cluster, Db, Refusal, eventually, expect_vault_error, fetch, init, rotate, set_user, shared_db, status,
+    Cluster, Db, Refusal, eventually, expect_error, expect_vault_error, fetch, init, kill9, rotate, set_user,
+    shared_db, status,
 };
 use crate::load::Load;
 
@@ -197,7 +198,7 @@ fn a_session_drops_a_plan_that_a_rule_has_emptied() {
     }
 }
 
-/// Checks the statements whose plans a session keeps, while their objects are renamed and renamed back.
+/// Checks what a session and the writer keep from one call to the next, while the objects are renamed and renamed back.
 #[test]
 fn kept_plans_follow_the_renames_of_their_objects() {
     let db = shared_db();
@@ -215,8 +216,12 @@ fn kept_plans_follow_the_renames_of_their_objects() {
         ("ALTER SCHEMA vault_ext RENAME TO elsewhere", "ALTER SCHEMA elsewhere RENAME TO vault_ext"),
         ("ALTER TABLE vault_ext.keks RENAME TO elsewhere", "ALTER TABLE vault_ext.elsewhere RENAME TO keks"),
         (
-            "ALTER FUNCTION vault_ext.audit_batch() RENAME TO elsewhere",
-            "ALTER FUNCTION vault_ext.elsewhere() RENAME TO audit_batch",
+            "ALTER TABLE vault_ext.encryption_vault_audit RENAME TO elsewhere",
+            "ALTER TABLE vault_ext.elsewhere RENAME TO encryption_vault_audit",
+        ),
+        (
+            "ALTER TABLE vault_ext.encryption_vault_audit RENAME COLUMN leaf TO elsewhere",
+            "ALTER TABLE vault_ext.encryption_vault_audit RENAME COLUMN elsewhere TO leaf",
         ),
     ] {
         for _ in 0..2 {
@@ -229,4 +234,62 @@ fn kept_plans_follow_the_renames_of_their_objects() {
     }
     assert_eq!(fetch(&mut app).unwrap(), key);
     assert_eq!(rotate(&mut app).unwrap().key_version, 2);
+}
+
+/// What pg_stat_activity shows of the processes that this condition selects.
+#[track_caller]
+fn wait_until_shown(db: &Db, event: &str, processes: &str) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE {processes} AND wait_event_type = 'Extension' AND wait_event = '{event}'"
+    );
+    eventually(SOON, event, || db.value::<i64>(&sql) == 1);
+}
+
+#[test]
+fn waits_have_names_of_their_own_from_postgresql_17_on() {
+    let cluster = Cluster::builder().with_wire_kek().without_fsync().conf("vault_ext.audit_timeout = 60s");
+    let cluster = cluster.conf("vault_ext.audit_slots = 2").conf("vault_ext.audit_idle_exit = 4s");
+    let cluster = cluster.conf("restart_after_crash = on").start();
+    let named = cluster.major() >= 17;
+    let of = |name: &'static str| if named { name } else { "Extension" };
+    let mut db = cluster.database("d");
+    for _ in 0..2 {
+        init(&mut db.app_for("alice")).unwrap();
+        wait_until_shown(&db, of("VaultAuditWriterMain"), "backend_type = 'vault_ext audit writer'");
+        let mut locker = db.superuser();
+        locker.batch_execute(LOCK).unwrap();
+        let mut app = db.app_for("alice");
+        let pid = pid(&mut app);
+        let (tell, cancelled) = std::sync::mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            for _ in 0..2 {
+                expect_error(fetch(&mut app), "57014");
+                tell.send(()).unwrap();
+            }
+            fetch(&mut app).unwrap()
+        });
+        // The records of cancelled calls keep both slots of the session.
+        for _ in 0..2 {
+            wait_until_shown(&db, of("VaultAuditRow"), &format!("pid = {pid}"));
+            // For a cancel request of the protocol, the server sends two signals, and the second may come after the next call
+            // has begun.
+            db.force(&format!("SELECT pg_cancel_backend({pid})"));
+            cancelled.recv_timeout(SOON).unwrap();
+        }
+        wait_until_shown(&db, of("VaultAuditSlot"), &format!("pid = {pid}"));
+        locker.batch_execute("ROLLBACK").unwrap();
+        waits.join().unwrap();
+        if named {
+            let sql = "SELECT count(*) FROM pg_wait_events WHERE type = 'Extension' AND name LIKE 'Vault%'";
+            assert_eq!(db.value::<i64>(sql), 3);
+        }
+        // Shared memory is new after a crash, and so are the names in it.
+        fetch(&mut db.app_for("alice")).unwrap();
+        kill9(db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer'"));
+        let is_back =
+            || cluster.try_conn("postgres", "d").is_ok_and(|mut client| client.simple_query("SELECT 1").is_ok());
+        eventually(SOON, "the server has noticed", || locker.is_closed() || locker.simple_query("SELECT 1").is_err());
+        eventually(SOON, "the server is back", is_back);
+        db = cluster.existing_database("d");
+    }
 }

@@ -25,6 +25,12 @@ impl Refusal {
         }
     }
 
+    /// The server's error in what a call gave back.
+    #[track_caller]
+    pub fn of(error: &postgres::Error) -> Self {
+        Self::new(error.as_db_error().unwrap_or_else(|| panic!("the connection failed: {error:?}")))
+    }
+
     /// The message, the detail and the hint together.
     pub fn text(&self) -> String {
         let part = |field: &Option<String>| field.clone().unwrap_or_default();

@@ -1,0 +1,206 @@
+//! A table of the vault as the files `lookup` and `bulk` need it: they read and write it past the executor, and so past its policies,
+//! rules and triggers.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+
+use pgrx::prelude::*;
+
+use super::inval;
+
+/// The type of a column.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    Text,
+    Int2,
+    Int4,
+    Int8,
+    Timestamp,
+    Bytes,
+}
+
+impl Type {
+    fn oid(self) -> pg_sys::Oid {
+        match self {
+            Self::Text => pg_sys::TEXTOID,
+            Self::Int2 => pg_sys::INT2OID,
+            Self::Int4 => pg_sys::INT4OID,
+            Self::Int8 => pg_sys::INT8OID,
+            Self::Timestamp => pg_sys::TIMESTAMPTZOID,
+            Self::Bytes => pg_sys::BYTEAOID,
+        }
+    }
+}
+
+/// What is to be done with the table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Insert,
+}
+
+impl Access {
+    fn lock(self) -> pg_sys::LOCKMODE {
+        let mode = match self {
+            Self::Read => pg_sys::AccessShareLock,
+            Self::Insert => pg_sys::RowExclusiveLock,
+        };
+        mode as pg_sys::LOCKMODE
+    }
+
+    fn privilege(self) -> pg_sys::AclMode {
+        let mode = match self {
+            Self::Read => pg_sys::ACL_SELECT,
+            Self::Insert => pg_sys::ACL_INSERT,
+        };
+        mode as pg_sys::AclMode
+    }
+}
+
+/// A table by its name, and the columns that are used.
+pub struct Table<const N: usize> {
+    pub schema: &'static CStr,
+    pub name: &'static CStr,
+    /// The table's own policy for this access. It is not evaluated, so the caller makes sure that it would let the rows through.
+    pub policy: &'static CStr,
+    pub access: Access,
+    pub columns: [(&'static CStr, Type); N],
+}
+
+/// Where a table and its columns are.
+#[derive(Clone, Copy)]
+pub struct Place<const N: usize> {
+    pub table: pg_sys::Oid,
+    /// The role that has the privilege and that the policies bind.
+    owner: pg_sys::Oid,
+    pub numbers: [pg_sys::AttrNumber; N],
+}
+
+/// What `look` found, and the generation of the catalogs in which it found it.
+pub struct Resolved<T>(Cell<Option<(u64, T)>>);
+
+impl<T: Copy> Resolved<T> {
+    pub const fn new() -> Self {
+        Self(Cell::new(None))
+    }
+}
+
+impl<const N: usize> Table<N> {
+    /// Locks the table as a statement would, and gives what `look` says of the open relation; `look` runs again only after a
+    /// change. None where the table is not an ordinary one that belongs to the current role, with forced row-level security,
+    /// its own policy and no stricter one, or where `look` finds something else amiss. A statement then does what is right.
+    pub fn lock<T: Copy>(
+        &self,
+        resolved: &Resolved<(Place<N>, T)>,
+        look: impl Fn(pg_sys::Relation) -> Option<T>,
+    ) -> Option<(Place<N>, T)> {
+        loop {
+            let generation = inval::generation();
+            let found = match resolved.0.get() {
+                Some((of, found)) if of == generation => found,
+                _ => self.resolve(&look)?,
+            };
+            resolved.0.set(Some((generation, found)));
+            // SAFETY: the lock is released with the transaction. The role is a number of this process.
+            let user = unsafe {
+                pg_sys::LockRelationOid(found.0.table, self.access.lock());
+                pg_sys::GetUserId()
+            };
+            // Whoever gets a lock has received all messages about the table before.
+            if inval::generation() == generation {
+                return (user == found.0.owner).then_some(found);
+            }
+        }
+    }
+
+    /// Looks the table up in the catalogs.
+    fn resolve<T>(&self, look: impl Fn(pg_sys::Relation) -> Option<T>) -> Option<(Place<N>, T)> {
+        // SAFETY: within a transaction; names are NUL-terminated. The relation is opened under a lock, read and closed again.
+        unsafe {
+            let schema = pg_sys::get_namespace_oid(self.schema.as_ptr(), true);
+            let oid = pg_sys::get_relname_relid(self.name.as_ptr(), schema);
+            let relation = pg_sys::try_relation_open(oid, self.access.lock());
+            if relation.is_null() {
+                return None;
+            }
+            inval::follow(oid.to_u32());
+            let found = self.place(relation).and_then(|place| Some((place, look(relation)?)));
+            pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            found
+        }
+    }
+
+    /// # Safety
+    /// The relation is open.
+    unsafe fn place(&self, relation: pg_sys::Relation) -> Option<Place<N>> {
+        // SAFETY: the caller's relation is open, and so its entry in the cache is valid.
+        unsafe {
+            let (oid, form) = ((*relation).rd_id, &*(*relation).rd_rel);
+            let is_ordinary = form.relkind == pg_sys::RELKIND_RELATION as std::ffi::c_char
+                && form.relam == pg_sys::HEAP_TABLE_AM_OID
+                && form.relrowsecurity
+                && form.relforcerowsecurity
+                && !form.relhassubclass
+                && !form.relispartition
+                && !form.relhasrules
+                && self.only_own_policies_count((*relation).rd_rsdesc)
+                && !(self.access == Access::Insert && has_insert_triggers((*relation).trigdesc))
+                && pg_sys::pg_class_aclcheck(oid, form.relowner, self.access.privilege()) == 0;
+            if !is_ordinary {
+                return None;
+            }
+            let mut numbers = [0; N];
+            for (number, (name, of_type)) in numbers.iter_mut().zip(self.columns) {
+                *number = column(oid, name, of_type)?;
+            }
+            Some(Place { table: oid, owner: form.relowner, numbers })
+        }
+    }
+
+    /// Whether the table has its own policy, and none that could forbid what that one allows.
+    ///
+    /// # Safety
+    /// The description is that of an open relation.
+    unsafe fn only_own_policies_count(&self, description: *mut pg_sys::RowSecurityDesc) -> bool {
+        // SAFETY: the caller's description is null or has a list of policies, each with a name.
+        unsafe {
+            if description.is_null() || (*description).policies.is_null() {
+                return false;
+            }
+            let list = &*(*description).policies;
+            let policies = (0..list.length as usize)
+                .map(|at| &*(*list.elements.add(at)).ptr_value.cast::<pg_sys::RowSecurityPolicy>());
+            let mut has_own = false;
+            for policy in policies {
+                if !policy.permissive {
+                    return false;
+                }
+                has_own |= CStr::from_ptr(policy.policy_name) == self.policy;
+            }
+            has_own
+        }
+    }
+}
+
+/// The number of a column; None if there is none with this name and type.
+pub fn column(table: pg_sys::Oid, name: &CStr, of_type: Type) -> Option<pg_sys::AttrNumber> {
+    // SAFETY: within a transaction; a NUL-terminated name.
+    unsafe {
+        let number = pg_sys::get_attnum(table, name.as_ptr());
+        (number > 0 && pg_sys::get_atttype(table, number) == of_type.oid()).then_some(number)
+    }
+}
+
+/// # Safety
+/// The description is that of an open relation, or null.
+unsafe fn has_insert_triggers(triggers: *const pg_sys::TriggerDesc) -> bool {
+    // SAFETY: as for this function.
+    unsafe { triggers.as_ref() }.is_some_and(|triggers| {
+        triggers.trig_insert_before_row
+            || triggers.trig_insert_after_row
+            || triggers.trig_insert_instead_row
+            || triggers.trig_insert_before_statement
+            || triggers.trig_insert_after_statement
+            || triggers.trig_insert_new_table
+    })
+}
