@@ -7,6 +7,12 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile
 	@echo '  PG=16, 17 or 18 selects that major version instead of 15. PG_CONFIG=/path/to/pg_config selects an installation in an unusual place.'
 
+all: ## build vault_ext in release mode for the PostgreSQL of PG_CONFIG=…, or of PG
+	@scripts/install build
+
+install: ## install what `make all` has built into that PostgreSQL, or below DESTDIR
+	@scripts/install copy
+
 demo: ## install what is missing, build, and show what vault_ext does on a temporary server
 	@scripts/demo
 
@@ -25,17 +31,53 @@ test-neighbours: ## run the tests over the wire together with pgaudit, pg_stat_s
 test-patroni: ## test a failover by Debian's Patroni, and the way back
 	@scripts/test-patroni
 
+test-monitoring: ## test examples/monitoring with Debian's Prometheus and its exporters
+	@scripts/test-monitoring
+
+test-examples: ## run the applications in examples/ on a temporary server; NAMES="php-pdo ruby-pg" selects some; POOLER=1: behind pgbouncer
+	@scripts/test-examples $(NAMES)
+
+deb: ## build the Debian packages of the extension for PostgreSQL PG=15 and of vault-trail into target/deb
+	@scripts/deb
+
+test-deb: ## build the packages, and test them on a clean Debian without a compiler (root)
+	@scripts/test-deb
+
+deb-reproducible: ## build the packages twice, in two places, and compare them
+	@scripts/deb-reproducible
+
+sbom: ## write the bills of materials of the packages (CycloneDX) into target/deb
+	@scripts/sbom
+
+deny: ## check the licences and the sources of all crates; CHECKS="advisories" selects other checks of cargo-deny
+	@scripts/deny
+
+dist: ## pack the last commit for PGXN, target/dist/vault_ext-VERSION.zip
+	@scripts/dist
+
+container: ## build the container image localhost/vault_ext with Docker or Podman
+	@scripts/container
+
+test-container: ## test that image with Podman, and what docs/how-to/containers.md says
+	@scripts/test-container
+
 soak: ## run the storms under load for MINUTES=30 and print counts
 	@scripts/soak
 
 reliability: ## run the suite of faults with ROUNDS=20 and write its counts to docs/reliability.md
 	@scripts/reliability
 
+loom: ## run the models of the audit queue in every order that the memory model allows
+	cargo test -p audit_queue_models
+
 fuzz: ## feed 10,000,000 inputs, or RUNS=…, to each parser; TARGETS="keyring wrap" selects parsers
 	@scripts/fuzz
 
 bench: ## compare with plain PostgreSQL; QUICK=1 takes under 10 minutes; ONLY=fetch,unwrap selects sections; ROUNDS=5 instead of 3
 	@scripts/bench
+
+docs: ## build the documentation as a book in target/book, and check its links
+	@scripts/docs
 
 up: ## start a server with vault_ext for experiments and leave it running
 	@scripts/playground up
@@ -55,4 +97,4 @@ lint: ## check the code without running it, as CI does: format, clippy, shellche
 clean: down ## remove everything that was built
 	@scripts/clean
 
-.PHONY: help demo test test-upgrade test-extension-upgrade test-neighbours test-patroni bench soak reliability fuzz up psql down fmt lint clean
+.PHONY: help all install demo test docs test-upgrade test-extension-upgrade test-neighbours test-patroni test-monitoring test-examples deb test-deb deb-reproducible sbom deny dist container test-container bench soak reliability loom fuzz up psql down fmt lint clean

@@ -43,6 +43,9 @@ server_tmp() { as_server mktemp -d "/tmp/vault_ext.XXXXXX"; }
 # Only Cargo.toml states the version of pgrx.
 pgrx_version() { sed -n 's/^pgrx = .*"=\([0-9.]*\)".*/\1/p' Cargo.toml; }
 
+# The version of vault_ext, which Cargo.toml states too.
+vault_ext_version() { sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml; }
+
 # Sets PG_CONFIG, or stops and says what is missing.
 find_postgres() {
   local install="install postgresql-$PG and postgresql-server-dev-$PG"
@@ -70,6 +73,20 @@ use_tree() {
   local config; config=$(printf '[configs]\npg%s = "%s"' "$PG" "$TREE_PG_CONFIG")
   mkdir -p "$PGRX_HOME"
   [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$config" ] || echo "$config" > "$PGRX_HOME/config.toml"
+  [ "$1" = debug ] || hide_paths
+}
+
+# Keeps the paths of this machine out of what the compilers make, so that a release build gives the same bytes everywhere. The
+# compilers see real paths where they ask for their working folder.
+hide_paths() {
+  local from cargo=${CARGO_HOME:-$HOME/.cargo} here; here=$(pwd -P)
+  CARGO_ENCODED_RUSTFLAGS='' CFLAGS=''
+  for from in "$cargo=/cargo" "$(readlink -m "$cargo/registry")=/cargo/registry" "$WORK=/work" "$here=/vault_ext" \
+    "${CARGO_TARGET_DIR:-$here/target}=/vault_ext/target"; do
+    CARGO_ENCODED_RUSTFLAGS+=${CARGO_ENCODED_RUSTFLAGS:+$'\x1f'}--remap-path-prefix=$from
+    CFLAGS+="${CFLAGS:+ }-ffile-prefix-map=$from"
+  done
+  export CARGO_ENCODED_RUSTFLAGS CFLAGS
 }
 
 # Builds the extension and installs it into that tree. Also installs the scripts of released versions, which only the tests need:
@@ -83,7 +100,7 @@ install_extension() {
 
 # Runs the tests over the wire. All scripts use the same features, so they share one build. A script leaves out tests by their
 # names.
-cargo_wire() { cargo test --no-default-features --features "pg$PG mounts cores upgrade neighbours patroni" --test wire "$@"; }
+cargo_wire() { cargo test --no-default-features --features "pg$PG mounts cores upgrade neighbours patroni monitoring" --test wire "$@"; }
 
 passed=0 failed=0 times=()
 
@@ -97,7 +114,14 @@ build() {
   "$@"
   took "$start" building
 }
-build_wire() { install_extension; cargo_wire --no-run; }
+build_wire() { install_extension; cargo build -p vault_trail_cli; cargo_wire --no-run; }
+
+# check TEXT COMMAND…: counts one test, and shows what the command said if it fails.
+check() {
+  local text=$1 output; shift
+  if output=$("$@" 2>&1); then passed=$((passed + 1)); echo "ok      $text"
+  else failed=$((failed + 1)); printf 'FAILED  %s\n%s\n' "$text" "$output"; fi
+}
 
 # tests TEXT COMMAND…: runs tests and adds up cargo's test summaries. It also counts as one failure if the command fails without
 # a failed test (it did not compile, or it crashed), or if no test ran.
