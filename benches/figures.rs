@@ -1,6 +1,10 @@
-//! Figures: measurements, their baselines and whether they reach their goals.
+//! Figures: measurements, their baselines, how noisy they are and whether they reach their goals. tests/figures.rs has the
+//! tests of this file.
 
 use serde_json::{Value, json};
+
+/// With fewer rounds, a median means nothing.
+pub const FEWEST_ROUNDS: usize = 3;
 
 /// The median and the range of several rounds.
 #[derive(Clone, Copy, Debug)]
@@ -8,19 +12,53 @@ pub struct Spread {
     pub median: f64,
     pub min: f64,
     pub max: f64,
+    /// The range that judges goals: minimum and maximum, or less of many rounds.
+    low: f64,
+    high: f64,
+    rounds: usize,
 }
 
 impl Spread {
     pub fn of(values: &[f64]) -> Self {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
-        let (min, max) = (sorted.first().copied().unwrap_or(f64::NAN), sorted.last().copied().unwrap_or(f64::NAN));
-        Self { median: percentile(&sorted, 0.5), min, max }
+        let from_below = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+        let from_above = |index: usize| sorted.iter().rev().nth(index).copied().unwrap_or(f64::NAN);
+        let left_out = left_out(sorted.len());
+        Self {
+            median: percentile(&sorted, 0.5),
+            min: from_below(0),
+            max: from_above(0),
+            low: from_below(left_out),
+            high: from_above(left_out),
+            rounds: sorted.len(),
+        }
+    }
+
+    /// The distance from minimum to maximum in percent of the median. None if there is only one value, or the median is 0.
+    pub fn noise(self) -> Option<f64> {
+        let noise = 100.0 * (self.max - self.min) / self.median.abs();
+        (self.rounds > 1 && noise.is_finite()).then_some(noise)
     }
 
     pub fn json(self) -> Value {
-        json!({ "median": self.median, "min": self.min, "max": self.max })
+        json!({ "median": self.median, "min": self.min, "max": self.max, "noise_percent": self.noise() })
     }
+}
+
+/// How many of the lowest and of the highest of n values may be left out, so that the others still enclose the true median in at
+/// least 95 of 100 runs: none of fewer than 9. Each value is as likely above the true median as below it, so the chance that
+/// k values at most are on one side is that of k heads at most in n tosses of a coin, whatever the distribution.
+fn left_out(values: usize) -> usize {
+    let (mut chance, mut exactly) = (0.0, 0.5_f64.powi(values as i32));
+    for heads in 0..values {
+        chance += exactly;
+        if 2.0 * chance > 0.05 {
+            return heads.saturating_sub(1);
+        }
+        exactly *= (values - heads) as f64 / (heads + 1) as f64;
+    }
+    0
 }
 
 /// A percentile of sorted values, interpolated linearly.
@@ -39,11 +77,38 @@ pub enum Goal {
     AtMost(f64),
 }
 
+/// Whether a goal is reached. It is open if the rounds do not agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Reached,
+    Missed,
+    Open,
+}
+
+impl Verdict {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Reached => "yes",
+            Self::Missed => "no",
+            Self::Open => "open",
+        }
+    }
+}
+
 impl Goal {
-    pub fn reached(self, value: f64) -> bool {
+    fn reached(self, value: f64) -> bool {
         match self {
             Self::AtLeast(bound) => value >= bound,
             Self::AtMost(bound) => value <= bound,
+        }
+    }
+
+    /// Judges by both ends of the range.
+    fn judge(self, spread: Spread) -> Verdict {
+        match (self.reached(spread.low), self.reached(spread.high)) {
+            (true, true) => Verdict::Reached,
+            (false, false) => Verdict::Missed,
+            _ => Verdict::Open,
         }
     }
 
@@ -66,6 +131,8 @@ pub struct Figure {
     pub baseline: Option<Spread>,
     pub ratio: Option<Spread>,
     pub goal: Option<Goal>,
+    /// Judged by one value.
+    pub once: bool,
 }
 
 impl Figure {
@@ -88,6 +155,7 @@ impl Figure {
             baseline: Some(Spread::of(base)),
             ratio: Some(Spread::of(&ratios)),
             goal: None,
+            once: false,
         }
     }
 
@@ -102,6 +170,7 @@ impl Figure {
             baseline: None,
             ratio: None,
             goal: None,
+            once: false,
         }
     }
 
@@ -120,20 +189,35 @@ impl Figure {
         self
     }
 
-    pub fn reached(&self) -> Option<bool> {
-        Some(self.goal?.reached(self.ratio.unwrap_or(self.ours).median))
+    /// Lets one value decide: a count that is the same in every round, or the largest value of a long run.
+    pub fn once(mut self) -> Self {
+        self.once = true;
+        self
+    }
+
+    /// What the goal applies to.
+    fn judged(&self) -> Spread {
+        self.ratio.unwrap_or(self.ours)
+    }
+
+    pub fn reached(&self) -> Option<Verdict> {
+        let (goal, judged) = (self.goal?, self.judged());
+        if judged.rounds < FEWEST_ROUNDS && !self.once {
+            return Some(Verdict::Open);
+        }
+        Some(goal.judge(judged))
     }
 
     pub fn json(&self) -> Value {
         json!({
             "section": self.section, "figure": self.name, "clients": self.clients, "unit": self.unit,
             "ours": self.ours.json(), "baseline": self.baseline.map(Spread::json), "ratio": self.ratio.map(Spread::json),
-            "goal": self.goal.map(Goal::text), "reached": self.reached(),
+            "goal": self.goal.map(Goal::text), "reached": self.reached().map(Verdict::text),
         })
     }
 
-    /// The cells of its row: figure, clients, ours, baseline, ratio, goal, reached.
-    pub fn cells(&self) -> [String; 7] {
+    /// The cells of its row: figure, clients, ours, baseline, ratio, noise, goal, reached.
+    pub fn cells(&self) -> [String; 8] {
         let measured = |spread: Spread| format!("{} {}", number(spread.median), self.unit);
         let ratio = |r: Spread| format!("{:.2} ({:.2} – {:.2})", r.median, r.min, r.max);
         let none = || "–".to_owned();
@@ -143,8 +227,9 @@ impl Figure {
             measured(self.ours),
             self.baseline.map_or_else(none, measured),
             self.ratio.map_or_else(none, ratio),
+            self.judged().noise().map_or_else(none, |percent| format!("{percent:.0} %")),
             self.goal.map_or_else(none, Goal::text),
-            self.reached().map_or_else(none, |reached| if reached { "yes" } else { "no" }.to_owned()),
+            self.reached().map_or_else(none, |verdict| verdict.text().to_owned()),
         ]
     }
 }

@@ -79,3 +79,30 @@ pub fn kilobytes(pid: i32, file: &str, label: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(label))?;
     line.split_whitespace().next()?.parse().ok()
 }
+
+/// The seconds of processor time of a process and of those of its children that have ended, from /proc/PID/stat. None if the
+/// process no longer exists.
+pub fn processor_time(pid: i32) -> Option<f64> {
+    // Linux counts here in hundredths of a second on every machine.
+    const TICKS: f64 = 100.0;
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program may have blanks. After it come the state (field 3) and, as fields 14 to 17, utime, stime,
+    // cutime and cstime.
+    let (_, fields) = text.rsplit_once(')')?;
+    let ticks = fields.split_whitespace().skip(11).take(4).map(|field| field.parse::<f64>().expect("a number"));
+    Some(ticks.sum::<f64>() / TICKS)
+}
+
+/// The seconds that a process ran, and those that it was ready to run while no processor was free, from /proc/PID/schedstat. None if
+/// the process no longer exists.
+pub fn scheduled(pid: i32) -> Option<(f64, f64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    let mut nanoseconds = text.split_whitespace().map(|number| number.parse::<f64>().expect("a number"));
+    Some((nanoseconds.next()? / 1e9, nanoseconds.next()? / 1e9))
+}
+
+/// How often a process has waited for something and so left its processor. None if the process no longer exists.
+pub fn voluntary_switches(pid: i32) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
+}

@@ -3,14 +3,13 @@
 use std::env;
 use std::time::Duration;
 
+use crate::figures::FEWEST_ROUNDS;
+
 pub struct Options {
     pub quick: bool,
     only: Vec<String>,
     rounds: usize,
 }
-
-/// With fewer rounds, a median means nothing.
-const FEWEST_ROUNDS: usize = 3;
 
 impl Options {
     /// `known` lists the names that ONLY accepts.

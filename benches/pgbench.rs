@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::harness::bindir;
 use crate::server::{APP, Server};
@@ -18,9 +18,14 @@ pub struct Load<'s> {
     db: String,
     role: &'static str,
     options: Vec<String>,
-    /// A server-wide setting that is on during the run.
-    setting: Option<&'static str>,
+    /// A server-wide setting and its value during the run.
+    setting: Option<(&'static str, &'static str)>,
+    /// A load that runs at the same time, with its clients.
+    companion: Option<(Box<Load<'s>>, u32)>,
 }
+
+/// The end of one call, in seconds since 1970, and how long it took, in seconds.
+pub type Call = (f64, f64);
 
 /// The result of a pgbench run.
 pub struct Outcome {
@@ -33,13 +38,22 @@ impl<'s> Load<'s> {
     pub fn new(server: &'s Server, name: &'static str, db: &str, script: &[&str]) -> Self {
         let path = server.file(&format!("{}.sql", name.replace(' ', "_")));
         fs::write(&path, script.concat()).expect("the script is writable");
-        let load = Self { name, server, db: db.to_owned(), role: APP, options: Vec::new(), setting: None };
+        let load =
+            Self { name, server, db: db.to_owned(), role: APP, options: Vec::new(), setting: None, companion: None };
         load.options(&["-D", "first=1", "-f", &path.display().to_string()])
     }
 
     /// One of pgbench's built-in scripts, run by the superuser.
     pub fn builtin(server: &'s Server, name: &'static str, db: &str, script: &str) -> Self {
-        let load = Self { name, server, db: db.to_owned(), role: "postgres", options: Vec::new(), setting: None };
+        let load = Self {
+            name,
+            server,
+            db: db.to_owned(),
+            role: "postgres",
+            options: Vec::new(),
+            setting: None,
+            companion: None,
+        };
         load.options(&["-b", script])
     }
 
@@ -58,18 +72,47 @@ impl<'s> Load<'s> {
         self
     }
 
-    pub fn with(mut self, setting: &'static str) -> Self {
-        self.setting = Some(setting);
+    pub fn with(mut self, setting: &'static str, value: &'static str) -> Self {
+        self.setting = Some((setting, value));
         self
     }
 
-    pub fn run(&self, clients: u32, time: Duration) -> Outcome {
-        if let Some(setting) = self.setting {
-            self.server.set(setting, "on");
+    pub fn beside(mut self, companion: Load<'s>, clients: u32) -> Self {
+        self.companion = Some((Box::new(companion), clients));
+        self
+    }
+
+    /// Keeps a log of each call for `calls`.
+    pub fn logged(self) -> Self {
+        let prefix = format!("--log-prefix={}", self.server.file(LOG).display());
+        self.options(&["-l", &prefix])
+    }
+
+    /// The calls of a run that was logged and has ended.
+    pub fn calls(&self) -> Vec<Call> {
+        let mut calls = Vec::new();
+        for entry in fs::read_dir(self.server.cluster.dir()).expect("the server's folder") {
+            let path = entry.expect("an entry").path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{LOG}."))) {
+                calls.extend(fs::read_to_string(&path).expect("pgbench's log").lines().map(call));
+                fs::remove_file(&path).expect("pgbench's log is ours");
+            }
         }
-        let outcome = self.start(clients, &["-T", &time.as_secs().to_string()]).outcome();
-        if let Some(setting) = self.setting {
-            self.server.set(setting, "off");
+        calls
+    }
+
+    pub fn run(&self, clients: u32, time: Duration) -> Outcome {
+        if let Some((setting, value)) = self.setting {
+            self.server.set(setting, value);
+        }
+        let until = ["-T", &time.as_secs().to_string()];
+        let companion = self.companion.as_ref().map(|(companion, clients)| companion.start(*clients, &until));
+        let outcome = self.start(clients, &until).outcome();
+        if let Some(companion) = companion {
+            companion.outcome();
+        }
+        if let Some((setting, _)) = self.setting {
+            self.server.reset(setting);
         }
         outcome
     }
@@ -99,6 +142,20 @@ impl<'s> Load<'s> {
             .expect("pgbench starts");
         Running { name: self.name, child }
     }
+}
+
+const LOG: &str = "calls";
+
+/// Reads a line of pgbench's log: client, transaction, microseconds, script, and the end time in seconds and
+/// microseconds.
+fn call(line: &str) -> Call {
+    let fields: Vec<f64> = line.split(' ').map(|field| field.parse().expect("a number")).collect();
+    (fields[4] + fields[5] / 1e6, fields[2] / 1e6)
+}
+
+/// The time in the log's seconds.
+pub fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
 }
 
 /// A pgbench run in progress.

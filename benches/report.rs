@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::charts::{self, Series};
-use crate::figures::{Figure, Spread};
+use crate::figures::{Figure, Spread, Verdict};
 use crate::machine;
 use crate::options::Options;
 use crate::server::{Server, number};
@@ -123,12 +123,17 @@ impl Report {
         let _ = writeln!(text, "- settings that are not the default: {}", settings.join(", "));
         let kind = if self.quick { "a quick run: short rounds, small tables; take it as a hint" } else { "a full run" };
         let _ = writeln!(text, "- {kind}; throughput in {} of each side, interleaved", self.rounds);
-        text.push_str("\nMedians; of a ratio, the median of the rounds (and their minimum and maximum).\n\n");
-        text.push_str(
-            "| figure | clients | ours | baseline | ratio | goal | reached |\n|---|---|---|---|---|---|---|\n",
-        );
+        text.push_str("\nMedians; of a ratio, the median of the rounds (and their minimum and maximum). Noise: the distance from the\n");
+        text.push_str("minimum to the maximum in percent of the median. A goal is open if the rounds lie on both sides of it.\n\n");
+        text.push_str("| figure | clients | ours | baseline | ratio | noise | goal | reached |\n");
+        text.push_str("|---|---|---|---|---|---|---|---|\n");
         for figure in &self.figures {
             let _ = writeln!(text, "| {} |", figure.cells().join(" | "));
+        }
+        let count = |verdict| self.figures.iter().filter(|figure| figure.reached() == Some(verdict)).count();
+        let [reached, missed, open] = [Verdict::Reached, Verdict::Missed, Verdict::Open].map(count);
+        if reached + missed + open > 0 {
+            let _ = writeln!(text, "\nGoals: {reached} reached, {missed} missed, {open} open.");
         }
         for (title, lines) in &self.lists {
             let _ = write!(text, "\n{title}\n\n");

@@ -87,7 +87,10 @@ impl Server {
         let library = std::env::var("VAULT_EXT_BENCH_LIBRARY")
             .expect("VAULT_EXT_BENCH_LIBRARY must name a build of vault_ext with the feature bench (see make bench)");
         let copy = self.file("vault_ext_bench.so");
-        fs::copy(&library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
+        // A process may have loaded it already, and must not see it change.
+        if !copy.exists() {
+            fs::copy(&library, &copy).unwrap_or_else(|e| panic!("{library}: {e}"));
+        }
         let sql = format!("CREATE FUNCTION {declaration} LANGUAGE c AS '{}', '{symbol}_wrapper'", copy.display());
         db.batch_execute(&sql).unwrap_or_else(|e| panic!("{symbol}: {e:?}"));
     }
@@ -101,6 +104,12 @@ impl Server {
             let row = self.superuser("postgres").query_one("SELECT current_setting($1)", &[&name]).expect("a setting");
             row.get::<_, &str>(0) == value
         });
+    }
+
+    /// Gives a setting its default.
+    pub fn reset(&self, name: &str) {
+        let row = self.superuser("postgres").query_one("SELECT boot_val FROM pg_settings WHERE name = $1", &[&name]);
+        self.set(name, row.expect("a setting").get(0));
     }
 
     pub fn has_setting(&self, name: &str) -> bool {

@@ -13,7 +13,7 @@ pub const ROTATE: Section = Section { name: "rotate", title: "vault_rotate()", r
 
 const CLIENTS: u32 = 32;
 const USERS: i64 = 10_000;
-const GOAL: f64 = 0.8;
+const GOAL: f64 = 0.90;
 
 fn init(options: &Options, report: &mut Report) {
     let scripts = [include_str!("../sql/init.sql"), include_str!("../sql/init_by_hand.sql")];
@@ -29,7 +29,7 @@ fn rotate(options: &Options, report: &mut Report) {
 }
 
 /// A rotation keeps the old key, which the handwritten transaction does not.
-const ROTATE_GOAL: f64 = 0.75;
+const ROTATE_GOAL: f64 = 0.85;
 
 /// Compares our script with the second one. `rows` selects the audit rows of our calls, one for each call.
 fn compare(options: &Options, section: &'static str, scripts: [&str; 2], rows: &str) -> Figure {

@@ -1,9 +1,9 @@
-//! The instructions that a backend executes for one call, counted by callgrind. The server runs under valgrind, and
-//! calls of two otherwise unused functions mark the beginning and the end of the count.
+//! The instructions that a backend executes for one call, and the audit writer for one row, counted by callgrind. The server runs
+//! under valgrind. Calls of functions that nothing else calls meanwhile mark the beginning and the end of a count.
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -15,49 +15,105 @@ use crate::harness::{eventually, server_command};
 use crate::options::Options;
 use crate::report::Report;
 use crate::sections::Section;
-use crate::server::{APP, FIRST_USER, Server, mint};
+use crate::sections::writer::Line;
+use crate::server::{APP, FIRST_USER, Server, mint, number};
 
-pub const SECTION: Section = Section { name: "cpu", title: "instructions of a backend per call", run };
+pub const SECTION: Section =
+    Section { name: "cpu", title: "instructions of a backend per call, and of the audit writer per row", run };
 
 const DATABASE: &str = "instructions";
 /// The number of calls before the count. It is enough for generic plans and warm caches.
 const WARM_UP: usize = 50;
+/// Enough for indexes of three levels, which every trail soon has.
+const OLD_ROWS: i64 = 200_000;
+/// Marks of a backend, as SQL.
 const BEGIN: &str = "pg_backend_pid";
 const END: &str = "pg_my_temp_schema";
+/// The mark of a process that runs no SQL of ours: it reads the configuration when it gets SIGHUP. Callgrind dumps and zeroes
+/// its counts before and after, so that the reading itself counts nowhere.
+const CONFIGURATION: &str = "ProcessConfigFile";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const FETCH: &str = "SELECT * FROM vault_get_master_key()";
 const LOOKUP: &str = "SELECT * FROM bench.lookup()";
 const SELECT: &str =
     "SELECT wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM bench.vaults WHERE user_id = $1";
+const INSERT: &str = include_str!("../sql/bare_insert.sql");
+
+/// The rows of a batch. The goal is about the batches in the middle.
+const BATCHES: [u32; 3] = [1, 8, 64];
+const BATCH: u32 = 8;
+
+/// Valgrind's processor has no instructions for SHA-256, as most real ones have.
+const SHA_256: &str = "sha2::sha256::compress256 (vault_ext.so)";
 
 fn run(options: &Options, report: &mut Report) {
-    let mut server = Server::start(&["shared_buffers = 64MB", "max_connections = 20"]);
+    // The writer must not end between two measurements, and one backend must be able to fill a batch.
+    let settings = [
+        "shared_buffers = 256MB",
+        "max_connections = 20",
+        "vault_ext.audit_idle_exit = 4s",
+        "vault_ext.audit_slots = 64",
+    ];
+    let mut server = Server::start(&settings);
     let mut db = server.database(DATABASE);
     mint(&mut db, 100);
     db.batch_execute(include_str!("../sql/baselines.sql")).expect("the baselines' tables");
+    for table in ["vault_ext.encryption_vault_audit", "bench.audit"] {
+        db.batch_execute(&old_rows(table)).expect("old rows");
+    }
     server.micro_benchmark(&mut db, "bench.lookup() RETURNS vault_key SECURITY DEFINER", "bench_lookup");
     db.batch_execute("ALTER FUNCTION bench.lookup() OWNER TO vault_ext_owner")
         .expect("the same owner as the extension's functions");
+    server.micro_benchmark(
+        &mut db,
+        "bench.batches(batches bigint, records int, users bigint) RETURNS void",
+        "bench_batches",
+    );
     drop(db);
     server.cluster.stop(crate::harness::Stop::Fast);
 
     let valgrind = Valgrind::start(&server);
     let profile = |sql: &str| Profile::of(&server, sql, options.pick(2_000, 300));
     let (fetch, lookup, select) = (profile(FETCH), profile(LOOKUP), profile(SELECT));
+    let insert = profile(&INSERT.replace(":user", "$1"));
+    let writer = BATCHES.map(|rows| Profile::of_writer(&server, options.pick(6_400, 1_280) / rows, rows));
     valgrind.stop();
 
-    let figure = |name: &str, ours: f64, base: f64| Figure::ratio("cpu", name, "instructions", &[ours], &[base]);
+    let figure = |name: &str, ours: f64, base: f64| Figure::ratio("cpu", name, "instructions", &[ours], &[base]).once();
+    let row = |rows: u32| BATCHES.iter().zip(&writer).find(|(of, _)| **of == rows).expect("measured").1;
+    let name =
+        format!("fetch and the writer's share of its row, at batches of {BATCH}, against a bare INSERT of the client");
+    report.add(figure(&name, fetch.total + row(BATCH).total, insert.total).goal(Goal::AtMost(1.0)));
+    report.add(Figure::plain("cpu", "of these, the fetch", "instructions", &[fetch.total]));
+    for (rows, profile) in BATCHES.iter().zip(&writer) {
+        let name = format!("the audit writer, a row at batches of {rows}");
+        report.add(Figure::plain("cpu", name, "instructions", &[profile.total]));
+    }
+    let points =
+        BATCHES.map(f64::from).iter().zip(&writer).map(|(rows, of)| (*rows, rows * of.total)).collect::<Vec<_>>();
+    let line = Line::through(&points);
+    let name = format!("by a line through these points (deviation {:.1} %), a row", 100.0 * line.deviation);
+    report.add(Figure::plain("cpu", name, "instructions", &[line.row]));
+    report.add(Figure::plain("cpu", "by that line, a batch beyond its rows", "instructions", &[line.batch]));
+    if let Some(hashing) = row(BATCH).by_function.get(SHA_256) {
+        let name = format!("of a row at batches of {BATCH}, SHA-256, in software under valgrind");
+        report.add(Figure::plain("cpu", name, "instructions", &[*hashing]));
+    }
     let name = "fetch without waiting against the SELECT of the row alone, through SPI";
     report.add(figure(name, fetch.total, lookup.total).goal(Goal::AtMost(2.5)));
-    report.add(figure("the same against a plain SELECT of the client", fetch.total, select.total));
-    report.list(
-        "Where the instructions of one fetch go (of all functions with a name, what they call included):",
-        fetch.largest(),
-    );
+    let name = "the same against a plain SELECT of the client";
+    report.add(figure(name, fetch.total, select.total).goal(Goal::AtMost(1.35)));
+    let functions = "of all functions with a name, what they call included";
+    report.list(format!("Where the instructions of one fetch go ({functions}):"), fetch.largest());
+    report.list(format!("Where those of a bare INSERT go ({functions}):"), insert.largest());
+    for rows in [BATCH, 64] {
+        let title = format!("Where the audit writer's instructions of one row go, at batches of {rows} ({functions}):");
+        report.list(title, row(rows).largest());
+    }
 }
 
-/// The instructions of one call.
+/// The instructions of one call, or of one row.
 struct Profile {
     total: f64,
     by_function: HashMap<String, f64>,
@@ -67,27 +123,59 @@ impl Profile {
     /// Runs the statement `calls` times in its own session and reads the dump of its backend.
     fn of(server: &Server, sql: &str, calls: usize) -> Self {
         let user = (FIRST_USER + 1).to_string();
-        let mut client = server.cluster.conn(APP, DATABASE);
-        client.execute("SELECT set_config('app.current_user_id', $1, false)", &[&user]).expect("set_config");
+        let mut client = session(server);
         let statement = client.prepare(sql).expect("the statement");
         let call = |client: &mut Client| {
             let rows = match statement.params() {
-                [] => client.query(&statement, &[]),
-                _ => client.query(&statement, &[&user]),
+                [] => client.execute(&statement, &[]),
+                _ => client.execute(&statement, &[&user]),
             };
-            assert_eq!(rows.expect("the call").len(), 1);
+            assert_eq!(rows.expect("the call"), 1);
         };
         (0..WARM_UP).for_each(|_| call(&mut client));
         let pid: i32 = client.query_one(&format!("SELECT {BEGIN}()"), &[]).expect("a backend").get(0);
         (0..calls).for_each(|_| call(&mut client));
         client.execute(&format!("SELECT {END}()"), &[]).expect("the mark");
-        let path = server.file(&format!("callgrind.{pid}.1"));
-        let text = fs::read_to_string(&path).expect("callgrind dumped at the mark");
+        let dump = dumps(server, pid, END).pop().expect("callgrind dumped at the mark");
+        Self::read(&dump, calls as f64)
+    }
+
+    /// Lets the audit writer write so many batches of so many rows.
+    fn of_writer(server: &Server, batches: u32, rows: u32) -> Self {
+        let mut client = session(server);
+        // Fetches before it had the same user.
+        let mut write = |batches: u32| {
+            client
+                .execute("SELECT bench.batches($1, $2, 1)", &[&i64::from(batches), &(rows as i32)])
+                .unwrap_or_else(|e| panic!("batches: {e:?}\n{}", server.cluster.log()));
+        };
+        let mut db = server.superuser(DATABASE);
+        let mut counts = || {
+            let sql = "SELECT ARRAY[rows_written, batches] FROM vault_ext.audit_stats";
+            db.query_one(sql, &[]).expect("the statistics").get::<_, Vec<i64>>(0)
+        };
+        write(WARM_UP as u32);
+        let pid = writer(server);
+        mark(server, pid);
+        let before = counts();
+        write(batches);
+        let after = counts();
+        mark(server, pid);
+        let written = [after[0] - before[0], after[1] - before[1]];
+        assert_eq!(written, [i64::from(batches * rows), i64::from(batches)], "rows and batches");
+        // Two dumps for each mark: before the configuration was read, and after that.
+        let dump = dumps(server, pid, CONFIGURATION).into_iter().rev().nth(1).expect("callgrind dumped at the marks");
+        Self::read(&dump, f64::from(batches * rows))
+    }
+
+    /// Reads a dump. So many calls, or rows, were counted.
+    fn read(dump: &Path, calls: f64) -> Self {
+        let text = fs::read_to_string(dump).expect("a dump");
         let total = text.lines().rev().find_map(|line| line.strip_prefix("totals: ")).expect("a complete dump");
         let total: f64 = total.trim().parse().expect("a number");
-        let mut by_function = by_function(&path);
-        by_function.values_mut().for_each(|cost| *cost /= calls as f64);
-        Self { total: total / calls as f64, by_function }
+        let mut by_function = by_function(dump);
+        by_function.values_mut().for_each(|cost| *cost /= calls);
+        Self { total: total / calls, by_function }
     }
 
     fn largest(&self) -> Vec<String> {
@@ -103,6 +191,50 @@ impl Profile {
     }
 }
 
+/// Adds rows to a trail: the instructions of an insertion grow with the indexes, so both sides begin with the same ones.
+fn old_rows(table: &str) -> String {
+    format!(
+        "INSERT INTO {table} (user_id, action, status, kek_id, key_version, db_role, created_at)
+         SELECT ({FIRST_USER} + n % 100)::text, 'fetch', 200, 'bench-1', 1, '{APP}', now() - ({OLD_ROWS} - n) * interval '1 second'
+         FROM generate_series(1, {OLD_ROWS}) n"
+    )
+}
+
+/// A session of the application for the first user.
+fn session(server: &Server) -> Client {
+    let mut client = server.cluster.conn(APP, DATABASE);
+    let user = (FIRST_USER + 1).to_string();
+    client.execute("SELECT set_config('app.current_user_id', $1, false)", &[&user]).expect("set_config");
+    client
+}
+
+/// The process of the audit writer.
+fn writer(server: &Server) -> i32 {
+    let sql = "SELECT pid::bigint FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer'";
+    number(&mut server.superuser(DATABASE), sql) as i32
+}
+
+/// Lets a process that is idle read its configuration, and waits until it has done so.
+fn mark(server: &Server, pid: i32) {
+    let before = dumps(server, pid, CONFIGURATION).len();
+    kill_process(Pid::from_raw(pid).expect("a process"), Signal::HUP).expect("the process takes the signal");
+    eventually(PATIENCE, "the process reads its configuration", || {
+        dumps(server, pid, CONFIGURATION).len() == before + 2
+    });
+}
+
+/// The dumps of a process at that mark, in the order in which they were made.
+fn dumps(server: &Server, pid: i32, mark: &str) -> Vec<PathBuf> {
+    let path = |number: u32| server.file(&format!("callgrind.{pid}.{number}"));
+    let at_mark = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        // The last line says that the dump is complete.
+        text.contains("\ntotals: ")
+            && text.lines().any(|line| line.starts_with("desc: Trigger: ") && line.ends_with(mark))
+    };
+    (1..).map(path).take_while(|path| path.exists()).filter(at_mark).collect()
+}
+
 /// A server under callgrind.
 struct Valgrind {
     postmaster: Child,
@@ -116,6 +248,7 @@ impl Valgrind {
             .args(["--tool=callgrind", "--quiet"])
             .arg(format!("--zero-before={BEGIN}"))
             .arg(format!("--dump-before={END}"))
+            .args([format!("--dump-before={CONFIGURATION}"), format!("--dump-after={CONFIGURATION}")])
             .arg(format!("--callgrind-out-file={}/callgrind.%p", dir.display()))
             .arg(crate::harness::bindir().join("postgres"))
             .arg("-D")

@@ -15,7 +15,7 @@ pub const SECTION: Section = Section { name: "growth", title: "the fetch with la
 
 const CLIENTS: u32 = 8;
 const FEW: i64 = 10_000;
-const MANY_VAULTS: f64 = 0.9;
+const MANY_VAULTS: f64 = 0.95;
 const LONG_TRAIL: f64 = 0.85;
 const PREWARM: &str = "CREATE EXTENSION pg_prewarm;
     SELECT pg_prewarm('vault_ext.encryption_vaults'), pg_prewarm('vault_ext.encryption_vaults_pkey')";

@@ -1,11 +1,10 @@
 //! The latency of the fetch, undisturbed and during a checkpoint or a VACUUM of the trail.
 
-use std::fs;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::figures::{Figure, Goal, percentile};
 use crate::options::Options;
-use crate::pgbench::{IDENTITY, Load};
+use crate::pgbench::{Call, IDENTITY, Load, now};
 use crate::report::Report;
 use crate::sections::Section;
 use crate::server::{APP, FIRST_USER, Server, mint};
@@ -14,12 +13,9 @@ pub const SECTION: Section = Section { name: "latency", title: "percentiles of t
 
 const CLIENTS: u32 = 32;
 const USERS: i64 = 10_000;
-const QUIET: f64 = 3.0;
+const QUIET: f64 = 2.2;
 const DISTURBED: f64 = 10.0;
 const PERCENTILES: [f64; 6] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9];
-
-/// The end and the duration of one call, in seconds.
-type Call = (f64, f64);
 
 fn run(options: &Options, report: &mut Report) {
     let server = Server::start(&[]);
@@ -40,14 +36,14 @@ fn run(options: &Options, report: &mut Report) {
     let mut rounds = Rounds::default();
     for _ in 0..options.rounds() {
         server.settle();
-        let (calls, _) = observe(&server, &fetch, time, || ());
+        let (calls, _) = observe(&fetch, time, || ());
         rounds.add("fetch", calls);
-        let (calls, _) = observe(&server, &insert, time, || ());
+        let (calls, _) = observe(&insert, time, || ());
         rounds.add("bare INSERT", calls);
 
         // Make every page of that table dirty before the checkpoint.
         db.batch_execute("UPDATE filler SET n = n + 1").expect("dirty pages");
-        let (calls, window) = observe(&server, &fetch, time, || {
+        let (calls, window) = observe(&fetch, time, || {
             server.superuser("latency").batch_execute("CHECKPOINT").expect("a checkpoint");
             // After the checkpoint, the first change of each page writes the whole page to the log. This is part of the
             // checkpoint's cost.
@@ -56,7 +52,7 @@ fn run(options: &Options, report: &mut Report) {
         rounds.add("fetch during a checkpoint", within(calls, window));
 
         db.batch_execute(&dead_rows(options.pick(500_000, 100_000))).expect("dead rows");
-        let (calls, window) = observe(&server, &fetch, time, || {
+        let (calls, window) = observe(&fetch, time, || {
             let vacuum = "VACUUM vault_ext.encryption_vault_audit";
             server.superuser("latency").batch_execute(vacuum).expect("vacuum");
         });
@@ -105,10 +101,8 @@ impl Rounds {
 
 /// Runs the load for some seconds and a disturbance in the middle. Returns the calls and the time window of the
 /// disturbance.
-fn observe(server: &Server, load: &Load<'_>, seconds: u64, disturb: impl FnOnce()) -> (Vec<Call>, (f64, f64)) {
-    let prefix = server.file("calls");
-    let log = ["-l".to_owned(), format!("--log-prefix={}", prefix.display())];
-    let load = load.clone().options(&[&log[0], &log[1]]);
+fn observe(load: &Load<'_>, seconds: u64, disturb: impl FnOnce()) -> (Vec<Call>, (f64, f64)) {
+    let load = load.clone().logged();
     let running = load.start(CLIENTS, &["-T", &seconds.to_string()]);
     // Wait until the clients are connected and the caches are warm.
     std::thread::sleep(Duration::from_secs(1));
@@ -116,34 +110,16 @@ fn observe(server: &Server, load: &Load<'_>, seconds: u64, disturb: impl FnOnce(
     disturb();
     let window = (begin, now());
     running.outcome();
-    let mut calls = Vec::new();
-    for entry in fs::read_dir(server.cluster.dir()).expect("the server's folder") {
-        let path = entry.expect("an entry").path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("calls.")) {
-            calls.extend(fs::read_to_string(&path).expect("pgbench's log").lines().map(call));
-            fs::remove_file(&path).expect("pgbench's log is ours");
-        }
-    }
+    let mut calls = load.calls();
     // Drop the calls of the first second.
     calls.retain(|call| call.0 - call.1 >= begin);
     (calls, window)
-}
-
-/// Reads a line of pgbench's log: client, transaction, microseconds, script, and the end time in seconds and
-/// microseconds.
-fn call(line: &str) -> Call {
-    let fields: Vec<f64> = line.split(' ').map(|field| field.parse().expect("a number")).collect();
-    (fields[4] + fields[5] / 1e6, fields[2] / 1e6)
 }
 
 /// The calls that overlap with the window.
 fn within(mut calls: Vec<Call>, (begin, end): (f64, f64)) -> Vec<Call> {
     calls.retain(|(ended, took)| *ended >= begin && ended - took <= end);
     calls
-}
-
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
 }
 
 /// Adds twice `count` rows to the trail and deletes half of them.

@@ -5,17 +5,18 @@ use std::time::Duration;
 use crate::figures::{Figure, Goal};
 use crate::harness::{bindir, server_command};
 use crate::options::Options;
-use crate::pgbench::Load;
+use crate::pgbench::{IDENTITY, Load};
 use crate::report::Report;
 use crate::rounds::rounds;
 use crate::sections::Section;
-use crate::server::Server;
+use crate::server::{Server, mint};
 
 pub const SECTION: Section =
     Section { name: "neighbours", title: "a server with vault_ext idle against one without", run };
 
 const CLIENTS: u32 = 8;
-const TPC_B: f64 = 0.98;
+const TPC_B: f64 = 0.99;
+const TPC_B_BESIDE_A_FETCH: f64 = 0.97;
 const CONNECTIONS: f64 = 0.95;
 
 fn run(options: &Options, report: &mut Report) {
@@ -43,4 +44,17 @@ fn run(options: &Options, report: &mut Report) {
         let figure = Figure::ratio("neighbours", name, "/s", &samples[0].tps, &samples[1].tps);
         report.add(figure.clients(CLIENTS).goal(Goal::AtLeast(goal)));
     }
+
+    let mut db = servers[0].database("fetches");
+    mint(&mut db, 100);
+    let fetch = Load::new(&servers[0], "fetch", "fetches", &[IDENTITY, include_str!("../sql/fetch.sql")]);
+    let beside = |name, value| {
+        let load = Load::builtin(&servers[0], name, "postgres", "tpcb-like").with("vault_ext.audit_spin", value);
+        load.beside(fetch.clone().variable("users", 100), 1)
+    };
+    let samples =
+        rounds(&[beside("audit_spin = auto", "auto"), beside("audit_spin = off", "off")], CLIENTS, count, time);
+    let name = "TPC-B beside one client that fetches, with audit_spin = auto against off";
+    let figure = Figure::ratio("neighbours", name, "/s", &samples[0].tps, &samples[1].tps);
+    report.add(figure.clients(CLIENTS).goal(Goal::AtLeast(TPC_B_BESIDE_A_FETCH)));
 }

@@ -20,7 +20,7 @@ pub const CHECK: Section = Section { name: "check", title: "vault_check() agains
 
 const BATCH: u32 = 1_000;
 const CLIENTS: u32 = 8;
-const SLOWER_THAN_UPDATE: f64 = 1.3;
+const SLOWER_THAN_UPDATE: f64 = 1.15;
 const FETCHES_MEANWHILE: f64 = 0.7;
 const SLOWER_THAN_SELECT: f64 = 2.0;
 const LINEAR_IN_WRAPS: f64 = 0.9;

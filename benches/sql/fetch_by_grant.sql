@@ -1,0 +1,2 @@
+\set user 100000000000000000 + random(1, :users)
+SELECT * FROM vault_get_master_key_of(:user::text);
