@@ -1,6 +1,7 @@
 //! All SQL of the extension, a file for each table. Plain SQL through SPI, the schema of every operator, function and type
-//! named: a caller's search_path cannot lead it elsewhere, and row-level security, triggers and partitioning all apply. Two accesses
-//! go past the executor where the table is as CREATE EXTENSION made it: `vaults::find` and `trail::insert_audit_batch`.
+//! named: a caller's search_path cannot lead it elsewhere, and row-level security, triggers and partitioning all apply. Three accesses
+//! go past the executor where the table is as CREATE EXTENSION made it: `vaults::find`, `trail::insert_audit_batch` and
+//! `wraps::rewrap`.
 
 pub mod catalog;
 pub mod database_keys;
