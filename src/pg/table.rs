@@ -139,6 +139,19 @@ impl<const N: usize> Table<N> {
         }
     }
 
+    /// Whether the table has no page, and so no row that anybody could see. False where a statement has to say, also if it is not as it
+    /// must be (see `lock`).
+    pub fn is_surely_empty(&self, resolved: &Resolved<(Place<N>, ())>) -> bool {
+        let Some((place, ())) = self.lock(resolved, |_| Some(())) else { return false };
+        // SAFETY: the table is locked and as it was when the place was found; it is closed again.
+        unsafe {
+            let table = pg_sys::relation_open(place.table, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let pages = pg_sys::RelationGetNumberOfBlocksInFork(table, pg_sys::ForkNumber::MAIN_FORKNUM);
+            pg_sys::relation_close(table, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pages == 0
+        }
+    }
+
     /// Looks the table up in the catalogs.
     fn resolve<T>(&self, look: impl Fn(pg_sys::Relation) -> Option<T>) -> Option<(Place<N>, T)> {
         // SAFETY: within a transaction; names are NUL-terminated. The relation is opened under a lock, read and closed again.
@@ -203,6 +216,15 @@ impl<const N: usize> Table<N> {
             let has = |name: &&CStr| policies.clone().any(|policy| CStr::from_ptr(policy.policy_name) == *name);
             self.policies.iter().all(has) && policies.all(|policy| policy.permissive)
         }
+    }
+}
+
+/// Whether a schema has a relation of that name.
+pub fn exists(schema: &CStr, name: &CStr) -> bool {
+    // SAFETY: within a transaction; names are NUL-terminated. Without the schema its OID is invalid, and no relation is in it.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        pg_sys::get_relname_relid(name.as_ptr(), schema) != pg_sys::InvalidOid
     }
 }
 

@@ -86,7 +86,7 @@ const VAULTS: table::Table<6> = table::Table {
 
 const OLD_KEYS: table::Table<6> = table::Table {
     schema: SCHEMA,
-    name: c"old_keys",
+    name: super::OLD_KEYS,
     policies: &[c"old_keys_vault_maintenance", c"old_keys_vault_maintenance_update"],
     access: Access::Update,
     columns: columns(c"user_id"),
