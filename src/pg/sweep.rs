@@ -155,19 +155,19 @@ impl<const N: usize, const C: usize> Sweep<N, C> {
     }
 }
 
-/// Whether a valid index is on exactly these columns, each in ascending order and the first compared byte by byte.
+/// Whether a valid index is on exactly these columns, the first of which is compared byte by byte. A primary key is always in ascending
+/// order.
 ///
 /// # Safety
 /// The index is open.
 unsafe fn is_ordered_by(index: pg_sys::Relation, key: &[pg_sys::AttrNumber]) -> bool {
-    // SAFETY: as for this function. The arrays have an element for each column of the key.
+    // SAFETY: as for this function. The array has an element for each column of the key, and there is at least one.
     unsafe {
         let description = &*(*index).rd_index;
         let columns = description.indnkeyatts as usize;
         description.indisvalid
             && columns == key.len()
             && description.indkey.values.as_slice(columns) == key
-            && (0..columns).all(|at| *(*index).rd_indoption.add(at) == 0)
             && *(*index).rd_indcollation == pg_sys::C_COLLATION_OID
     }
 }

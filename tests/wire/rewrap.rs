@@ -410,8 +410,7 @@ fn a_rewrap_does_the_same_whatever_becomes_of_table_and_indexes() {
         "ALTER TABLE vault_ext.encryption_vaults DROP CONSTRAINT encryption_vaults_pkey, ADD PRIMARY KEY (kek_id, user_id)",
         "ALTER TABLE vault_ext.encryption_vaults DROP CONSTRAINT encryption_vaults_pkey",
         "CREATE UNIQUE INDEX down ON vault_ext.encryption_vaults (user_id DESC)",
-        "ALTER TABLE vault_ext.encryption_vaults ADD CONSTRAINT encryption_vaults_pkey PRIMARY KEY USING INDEX down",
-        "ALTER TABLE vault_ext.encryption_vaults DROP CONSTRAINT encryption_vaults_pkey, ADD PRIMARY KEY (user_id)",
+        "ALTER TABLE vault_ext.encryption_vaults ADD PRIMARY KEY (user_id)",
         "ALTER TABLE vault_ext.old_keys ADD CHECK (kek_id <> 'nobody')",
         "CREATE INDEX by_hash ON vault_ext.old_keys USING hash (kek_id)",
         "CREATE TABLE noted (user_id text, kek_id text);
