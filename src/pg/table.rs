@@ -49,11 +49,14 @@ impl Access {
         mode as pg_sys::LOCKMODE
     }
 
-    fn privileges(self) -> &'static [u32] {
+    fn privileges(self) -> &'static [pg_sys::AclMode] {
+        const SELECT: pg_sys::AclMode = pg_sys::ACL_SELECT as pg_sys::AclMode;
+        const INSERT: pg_sys::AclMode = pg_sys::ACL_INSERT as pg_sys::AclMode;
+        const UPDATE: pg_sys::AclMode = pg_sys::ACL_UPDATE as pg_sys::AclMode;
         match self {
-            Self::Read => &[pg_sys::ACL_SELECT],
-            Self::Insert => &[pg_sys::ACL_INSERT],
-            Self::Update => &[pg_sys::ACL_SELECT, pg_sys::ACL_UPDATE],
+            Self::Read => &[SELECT],
+            Self::Insert => &[INSERT],
+            Self::Update => &[SELECT, UPDATE],
         }
     }
 
@@ -188,7 +191,7 @@ impl<const N: usize> Table<N> {
                     .access
                     .privileges()
                     .iter()
-                    .all(|privilege| pg_sys::pg_class_aclcheck(oid, form.relowner, (*privilege).into()) == 0);
+                    .all(|privilege| pg_sys::pg_class_aclcheck(oid, form.relowner, *privilege) == 0);
             if !is_ordinary {
                 return None;
             }

@@ -80,7 +80,7 @@ fn stop_points() -> Vec<(usize, i64)> {
 
 /// How a run is stopped there: while SQL does the batch, or past the executor.
 fn way(place: usize) -> rewrap::Stop {
-    if place % 2 == 0 { rewrap::Stop::Trigger } else { rewrap::Stop::Check }
+    if place.is_multiple_of(2) { rewrap::Stop::Trigger } else { rewrap::Stop::Check }
 }
 
 /// Creates a vault for each user.
