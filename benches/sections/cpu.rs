@@ -16,7 +16,7 @@ use crate::options::Options;
 use crate::report::Report;
 use crate::sections::Section;
 use crate::sections::writer::Line;
-use crate::server::{APP, FIRST_USER, Server, mint, number};
+use crate::server::{APP, FIRST_USER, Server, fill_with_format_1, mint, number};
 
 pub const SECTION: Section =
     Section { name: "cpu", title: "instructions of a backend per call, and of the audit writer per row", run };
@@ -27,7 +27,7 @@ const WARM_UP: usize = 50;
 /// Enough for indexes of three levels, which every trail soon has.
 const OLD_ROWS: i64 = 200_000;
 /// Marks of a backend, as SQL.
-const BEGIN: &str = "pg_backend_pid";
+const BEGIN: &str = "pg_conf_load_time";
 const END: &str = "pg_my_temp_schema";
 /// The mark of a process that runs no SQL of ours: it reads the configuration when it gets SIGHUP. Callgrind dumps and zeroes
 /// its counts before and after, so that the reading itself counts nowhere.
@@ -39,6 +39,11 @@ const LOOKUP: &str = "SELECT * FROM bench.lookup()";
 const SELECT: &str =
     "SELECT wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM bench.vaults WHERE user_id = $1";
 const INSERT: &str = include_str!("../sql/bare_insert.sql");
+/// The two ways to write all vaults of a database anew, each in a database of its own.
+const REWRAPS: [(&str, &str); 2] =
+    [("rewrapped", "CALL vault_rewrap(1000)"), ("by_hand", "CALL bench.rewrap_by_hand(1000)")];
+/// For a table as small as this one the planner would read all of it for each batch. A large one it updates by its key.
+const AS_FOR_LARGE_TABLES: &str = "SET enable_hashjoin = off; SET enable_mergejoin = off";
 
 /// The rows of a batch. The goal is about the batches in the middle.
 const BATCHES: [u32; 3] = [1, 8, 64];
@@ -46,6 +51,9 @@ const BATCH: u32 = 8;
 
 /// Valgrind's processor has no instructions for SHA-256, as most real ones have.
 const SHA_256: &str = "sha2::sha256::compress256 (vault_ext.so)";
+
+/// A processor takes some 50 ns for the 4 KiB. Valgrind counts an instruction for each byte.
+const CLEARING: &str = "vault_ext::pg::secret::overwrite_stack (vault_ext.so)";
 
 fn run(options: &Options, report: &mut Report) {
     // The writer must not end between two measurements, and one backend must be able to fill a batch.
@@ -71,6 +79,13 @@ fn run(options: &Options, report: &mut Report) {
         "bench_batches",
     );
     drop(db);
+    let vaults: i64 = options.pick(50_000, 10_000);
+    for (database, _) in REWRAPS {
+        let mut db = server.database(database);
+        db.batch_execute(include_str!("../sql/rewrap_by_hand.sql")).expect("the baseline's procedure");
+        db.batch_execute(&fill_with_format_1("vault_ext.encryption_vaults", vaults)).expect("the vaults");
+        db.batch_execute("VACUUM ANALYZE vault_ext.encryption_vaults").expect("vacuum");
+    }
     server.cluster.stop(crate::harness::Stop::Fast);
 
     let valgrind = Valgrind::start(&server);
@@ -78,6 +93,7 @@ fn run(options: &Options, report: &mut Report) {
     let (fetch, lookup, select) = (profile(FETCH), profile(LOOKUP), profile(SELECT));
     let insert = profile(&INSERT.replace(":user", "$1"));
     let writer = BATCHES.map(|rows| Profile::of_writer(&server, options.pick(6_400, 1_280) / rows, rows));
+    let [rewrap, by_hand] = REWRAPS.map(|(database, call)| Profile::of_procedure(&server, database, call, vaults));
     valgrind.stop();
 
     let figure = |name: &str, ours: f64, base: f64| Figure::ratio("cpu", name, "instructions", &[ours], &[base]).once();
@@ -104,9 +120,16 @@ fn run(options: &Options, report: &mut Report) {
     report.add(figure(name, fetch.total, lookup.total).goal(Goal::AtMost(2.5)));
     let name = "the same against a plain SELECT of the client";
     report.add(figure(name, fetch.total, select.total).goal(Goal::AtMost(1.35)));
+    let name = "vault_rewrap() against a plain UPDATE, a vault";
+    report.add(figure(name, rewrap.total, by_hand.total).goal(Goal::AtMost(1.15)));
+    if let Some(clearing) = rewrap.by_function.get(CLEARING) {
+        let name = "of a rewrapped vault, clearing the stack, where valgrind counts each byte";
+        report.add(Figure::plain("cpu", name, "instructions", &[*clearing]));
+    }
     let functions = "of all functions with a name, what they call included";
     report.list(format!("Where the instructions of one fetch go ({functions}):"), fetch.largest());
     report.list(format!("Where those of a bare INSERT go ({functions}):"), insert.largest());
+    report.list(format!("Where those of a rewrapped vault go ({functions}):"), rewrap.largest());
     for rows in [BATCH, 64] {
         let title = format!("Where the audit writer's instructions of one row go, at batches of {rows} ({functions}):");
         report.list(title, row(rows).largest());
@@ -133,11 +156,26 @@ impl Profile {
             assert_eq!(rows.expect("the call"), 1);
         };
         (0..WARM_UP).for_each(|_| call(&mut client));
-        let pid: i32 = client.query_one(&format!("SELECT {BEGIN}()"), &[]).expect("a backend").get(0);
-        (0..calls).for_each(|_| call(&mut client));
-        client.execute(&format!("SELECT {END}()"), &[]).expect("the mark");
+        Self::between_marks(server, &mut client, calls as f64, |client| (0..calls).for_each(|_| call(client)))
+    }
+
+    /// Runs a procedure that writes so many rows, in a session of its own.
+    fn of_procedure(server: &Server, database: &str, call: &str, rows: i64) -> Self {
+        let mut client = server.superuser(database);
+        client.batch_execute(AS_FOR_LARGE_TABLES).expect("settings");
+        Self::between_marks(server, &mut client, rows as f64, |client| {
+            client.batch_execute(call).expect("the procedure")
+        })
+    }
+
+    fn between_marks(server: &Server, client: &mut Client, calls: f64, work: impl FnOnce(&mut Client)) -> Self {
+        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).expect("a backend").get(0);
+        let mark = |client: &mut Client, mark| client.execute(&format!("SELECT {mark}()"), &[]).expect("the mark");
+        mark(client, BEGIN);
+        work(client);
+        mark(client, END);
         let dump = dumps(server, pid, END).pop().expect("callgrind dumped at the mark");
-        Self::read(&dump, calls as f64)
+        Self::read(&dump, calls)
     }
 
     /// Lets the audit writer write so many batches of so many rows.

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::panic::CaughtError;
 use vault_core::audit::record::Action;
-use vault_core::crypto::wrap::{Nonce, WrapContext};
+use vault_core::crypto::secret::RngError;
+use vault_core::crypto::wrap::{Nonce, StoredWrap, WrapContext};
 use vault_core::integrity::Scope;
 
 use crate::audit::submit;
@@ -17,13 +18,15 @@ use crate::store;
 use crate::store::maintenance;
 use crate::store::rewraps::{self, Run};
 use crate::store::vaults;
-use crate::store::wraps::{self, LockedWrap, Position, Rewrapped, Table};
+use crate::store::wraps::{self, Position, Renewal, Table};
 use crate::vault::call::{Call, describe};
 use crate::vault::wrapping;
 
 const CALL: &str = "vault_rewrap()";
 /// How often a long run reports its progress.
 const NOTICE_EVERY: Duration = Duration::from_secs(10);
+/// How many nonces are taken from the operating system at once.
+const NONCES: usize = 256;
 /// The longest pause between two batches.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -112,7 +115,7 @@ fn batches(
     let (started, mut noticed) = (Instant::now(), Instant::now());
     loop {
         let (batch_started, calls_before) = (Instant::now(), submit::calls());
-        let batch = subxact::catch(|| {
+        let batch = subxact::catch_and_undo(|| {
             wait::check_for_interrupts();
             session::as_role(store::OWNER, || {
                 let batch = blind::unless(Scope::Vaults, || batch(table, &after, batch_size))?;
@@ -153,47 +156,42 @@ impl Totals {
     }
 }
 
-struct Batch {
-    done: i64,
-    /// Users whose vaults do not open, and why.
-    failed: Vec<(String, &'static str)>,
-    /// Where the next batch goes on; None if this was the last of its table.
-    last: Option<Position>,
-}
+/// What was done with a batch. A wrap that does not open has its reason.
+type Batch = wraps::Batch<&'static str>;
 
-/// Rewraps the next wraps of a table in the order of their users. Skips rows that others have locked instead of waiting for them.
+/// Rewraps the next wraps of a table in the order of their users. Passes over rows that others have locked instead of waiting for them.
 fn batch(table: Table, after: &Position, size: i32) -> Result<Batch, VaultError> {
     vaults::begin_write();
     let ring = ring::current()?;
     let (active, kek) = ring.active();
     wrapping::confirm(active)?;
-    let rewrap = |locked: &[LockedWrap<'_>]| {
-        let mut failed = Vec::new();
-        let mut rewrapped = Vec::with_capacity(locked.len());
-        let nonces = Nonce::random_batch(locked.len()).map_err(|_| VaultError::NoRandomness)?;
-        for (row, nonce) in locked.iter().zip(nonces) {
-            let old = &row.wrap;
-            let context =
-                WrapContext { kind: old.kind, user_id: old.user_id, key_version: old.key_version, kek_id: &active.id };
-            let sealed = wrapping::ring_opens(&ring, old)
-                .and_then(|master_key| wrapping::seal(kek, &context, &master_key, nonce));
-            match sealed {
-                Ok(wrap) => rewrapped.push(Rewrapped { old: row, wrap }),
-                // A newer ring may open it: the next run will see.
-                Err(VaultError::KekNotLoaded(_)) if !ring.is_newest() => {}
-                Err(
-                    error @ (VaultError::KekNotLoaded(_) | VaultError::KekDiffers { .. } | VaultError::DoesNotOpen),
-                ) => failed.push((old.user_id.to_owned(), describe(&error).1)),
-                Err(error) => return Err(error),
+    let mut nonces = Vec::new();
+    let renew = |old: &StoredWrap<'_>| {
+        let nonce = next(&mut nonces).map_err(|_| VaultError::NoRandomness)?;
+        let context =
+            WrapContext { kind: old.kind, user_id: old.user_id, key_version: old.key_version, kek_id: &active.id };
+        let sealed =
+            wrapping::ring_opens(&ring, old).and_then(|master_key| wrapping::seal(kek, &context, &master_key, nonce));
+        match sealed {
+            Ok(wrap) => Ok(Renewal::Renewed(wrap)),
+            // A newer ring may open it: the next run will see.
+            Err(VaultError::KekNotLoaded(_)) if !ring.is_newest() => Ok(Renewal::Later),
+            Err(error @ (VaultError::KekNotLoaded(_) | VaultError::KekDiffers { .. } | VaultError::DoesNotOpen)) => {
+                Ok(Renewal::Failed(describe(&error).1))
             }
+            Err(error) => Err(error),
         }
-        let done = wraps::rewrap(table, &active.id, &rewrapped);
-        let position =
-            |row: &LockedWrap<'_>| Position { user_id: row.wrap.user_id.to_owned(), key_version: row.wrap.key_version };
-        let last = locked.last().filter(|_| locked.len() == size as usize).map(position);
-        Ok(Batch { done, failed, last })
     };
-    maintenance::run(|| wraps::lock_to_rewrap(table, after, &active.id, size, rewrap))
+    maintenance::run(|| wraps::rewrap(table, after, &active.id, size, renew))
+}
+
+/// A nonce from a stock that is filled up when it is empty.
+fn next(stock: &mut Vec<Nonce>) -> Result<Nonce, RngError> {
+    if let Some(nonce) = stock.pop() {
+        return Ok(nonce);
+    }
+    stock.extend(Nonce::random_batch(NONCES)?);
+    Ok(stock.pop().expect("the stock was filled"))
 }
 
 /// Counts what is left to do and closes the run's record.

@@ -100,7 +100,7 @@ impl<const N: usize> Bulk<N> {
             let named: Vec<_> =
                 self.table.columns.iter().filter_map(|(name, of)| table::column(table, name, *of)).collect();
             for number in 1..=(*descriptor).natts as pg_sys::AttrNumber {
-                let attribute = &*attribute(descriptor, number);
+                let attribute = &*table::attribute(descriptor, number);
                 if number == column || attribute.attisdropped {
                     continue;
                 }
@@ -112,7 +112,7 @@ impl<const N: usize> Bulk<N> {
                     return None;
                 }
             }
-            (attribute(descriptor, column).as_ref()?.attidentity != 0).then_some(())?;
+            (table::attribute(descriptor, column).as_ref()?.attidentity != 0).then_some(())?;
             let sequence = sequence_of(relation, column);
             (sequence != pg_sys::InvalidOid).then_some(Identity { column, sequence })
         }
@@ -149,12 +149,7 @@ impl<const N: usize> Bulk<N> {
             let descriptor = pg_sys::CreateTupleDescCopyConstr((*relation).rd_att);
             pg_sys::MemoryContextSwitchTo(before);
             let opened = (0..(*target).ri_NumIndices as usize).map(|at| *(*target).ri_IndexRelationDescs.add(at));
-            let is_plain = |index: pg_sys::Relation| {
-                (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
-                    && (*(*index).rd_index).indimmediate
-                    && !(*(*index).rd_index).indisexclusion
-            };
-            let all_are_plain = opened.clone().all(is_plain);
+            let all_are_plain = opened.clone().all(|index| table::is_plain_index(index));
             let indexes: Vec<_> = opened.clone().map(|index| (*index).rd_id).collect();
             opened.for_each(|index| pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE));
             if !all_are_plain {
@@ -269,19 +264,6 @@ impl<const N: usize> Writer<'_, N> {
         }
         self.inserted += self.filled as u64;
         self.filled = 0;
-    }
-}
-
-/// # Safety
-/// The descriptor has that column.
-unsafe fn attribute(descriptor: pg_sys::TupleDesc, number: pg_sys::AttrNumber) -> *const pg_sys::FormData_pg_attribute {
-    // SAFETY: as for this function.
-    unsafe {
-        #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
-        return (*descriptor).attrs.as_ptr().add(number as usize - 1);
-        // There the columns follow a compact form of themselves.
-        #[cfg(feature = "pg18")]
-        return pgrx::pg_sys::TupleDescAttr(descriptor, i32::from(number) - 1);
     }
 }
 

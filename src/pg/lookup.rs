@@ -124,7 +124,7 @@ unsafe fn row<'a, const N: usize>(slot: *mut pg_sys::TupleTableSlot, numbers: &[
 ///
 /// # Safety
 /// The relation is open.
-unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
+pub unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
     // SAFETY: as for this function. A deferrable one would not do.
     unsafe {
         #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
@@ -138,7 +138,7 @@ unsafe fn primary_key(table: pg_sys::Relation) -> pg_sys::Oid {
 ///
 /// # Safety
 /// The relations are open, and the snapshot is registered.
-unsafe fn begin_scan(
+pub unsafe fn begin_scan(
     table: pg_sys::Relation,
     index: pg_sys::Relation,
     snapshot: pg_sys::Snapshot,

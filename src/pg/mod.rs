@@ -18,6 +18,7 @@ pub mod session;
 pub mod shmem;
 pub mod spi;
 pub mod subxact;
+pub mod sweep;
 pub mod table;
 pub mod trigger;
 pub mod utility;

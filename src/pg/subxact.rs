@@ -9,16 +9,21 @@ use pgrx::prelude::*;
 
 /// Runs `work` in a subtransaction and undoes it in any case, the locks that it took included.
 pub fn undone<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
-    within(work, false)
+    within(work, |_| false)
 }
 
 /// Runs `work` in a subtransaction. `Ok` keeps what it did; a PostgreSQL error or Rust panic in it undoes that and comes
 /// back as `Err`, to be looked at and rethrown. An ordinary `Result::Err` inside `T` keeps the subtransaction.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, CaughtError> {
-    within(work, true)
+    within(work, |_| true)
 }
 
-fn within<T>(work: impl FnOnce() -> T, keep: bool) -> Result<T, CaughtError> {
+/// The same, but an ordinary `Result::Err` undoes the work, too.
+pub fn catch_and_undo<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<Result<T, E>, CaughtError> {
+    within(work, Result::is_ok)
+}
+
+fn within<T>(work: impl FnOnce() -> T, keep: impl Fn(&T) -> bool) -> Result<T, CaughtError> {
     // SAFETY: the calls here and below are those of PL/pgSQL's exec_stmt_block: begin, restore the memory context; at the end
     // release or roll back, then restore memory context and resource owner, which the subtransaction replaced.
     let (context, owner) = unsafe {
@@ -32,7 +37,7 @@ fn within<T>(work: impl FnOnce() -> T, keep: bool) -> Result<T, CaughtError> {
     // are those of its parent and outlive it.
     unsafe {
         match &outcome {
-            Ok(_) if keep => pg_sys::ReleaseCurrentSubTransaction(),
+            Ok(done) if keep(done) => pg_sys::ReleaseCurrentSubTransaction(),
             _ => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
         }
         pg_sys::MemoryContextSwitchTo(context);

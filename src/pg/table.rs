@@ -1,5 +1,5 @@
-//! A table of the vault as the files `lookup` and `bulk` need it: they read and write it past the executor, and so past its policies,
-//! rules and triggers.
+//! A table of the vault as the files `lookup`, `bulk` and `sweep` need it: they read and write it past the executor, and so past its
+//! policies, rules and triggers.
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -37,23 +37,51 @@ impl Type {
 pub enum Access {
     Read,
     Insert,
+    Update,
 }
 
 impl Access {
     fn lock(self) -> pg_sys::LOCKMODE {
         let mode = match self {
             Self::Read => pg_sys::AccessShareLock,
-            Self::Insert => pg_sys::RowExclusiveLock,
+            Self::Insert | Self::Update => pg_sys::RowExclusiveLock,
         };
         mode as pg_sys::LOCKMODE
     }
 
-    fn privilege(self) -> pg_sys::AclMode {
-        let mode = match self {
-            Self::Read => pg_sys::ACL_SELECT,
-            Self::Insert => pg_sys::ACL_INSERT,
-        };
-        mode as pg_sys::AclMode
+    fn privileges(self) -> &'static [pg_sys::AclMode] {
+        const SELECT: pg_sys::AclMode = pg_sys::ACL_SELECT as pg_sys::AclMode;
+        const INSERT: pg_sys::AclMode = pg_sys::ACL_INSERT as pg_sys::AclMode;
+        const UPDATE: pg_sys::AclMode = pg_sys::ACL_UPDATE as pg_sys::AclMode;
+        match self {
+            Self::Read => &[SELECT],
+            Self::Insert => &[INSERT],
+            Self::Update => &[SELECT, UPDATE],
+        }
+    }
+
+    /// Whether triggers would have to run.
+    fn fires(self, triggers: &pg_sys::TriggerDesc) -> bool {
+        match self {
+            Self::Read => false,
+            Self::Insert => {
+                triggers.trig_insert_before_row
+                    || triggers.trig_insert_after_row
+                    || triggers.trig_insert_instead_row
+                    || triggers.trig_insert_before_statement
+                    || triggers.trig_insert_after_statement
+                    || triggers.trig_insert_new_table
+            }
+            Self::Update => {
+                triggers.trig_update_before_row
+                    || triggers.trig_update_after_row
+                    || triggers.trig_update_instead_row
+                    || triggers.trig_update_before_statement
+                    || triggers.trig_update_after_statement
+                    || triggers.trig_update_old_table
+                    || triggers.trig_update_new_table
+            }
+        }
     }
 }
 
@@ -61,8 +89,9 @@ impl Access {
 pub struct Table<const N: usize> {
     pub schema: &'static CStr,
     pub name: &'static CStr,
-    /// The table's own policy for this access. It is not evaluated, so the caller makes sure that it would let the rows through.
-    pub policy: &'static CStr,
+    /// The table's own policies for this access. They are not evaluated, so the caller makes sure that they would let the rows
+    /// through.
+    pub policies: &'static [&'static CStr],
     pub access: Access,
     pub columns: [(&'static CStr, Type); N],
 }
@@ -88,7 +117,7 @@ impl<T: Copy> Resolved<T> {
 impl<const N: usize> Table<N> {
     /// Locks the table as a statement would, and gives what `look` says of the open relation; `look` runs again only after a
     /// change. None where the table is not an ordinary one that belongs to the current role, with forced row-level security,
-    /// its own policy and no stricter one, or where `look` finds something else amiss. A statement then does what is right.
+    /// its own policies and no stricter one, or where `look` finds something else amiss. A statement then does what is right.
     pub fn lock<T: Copy>(
         &self,
         resolved: &Resolved<(Place<N>, T)>,
@@ -110,6 +139,19 @@ impl<const N: usize> Table<N> {
             if inval::generation() == generation {
                 return (user == found.0.owner).then_some(found);
             }
+        }
+    }
+
+    /// Whether the table has no page, and so no row that anybody could see. False where a statement has to say, also if it is not as it
+    /// must be (see `lock`).
+    pub fn is_surely_empty(&self, resolved: &Resolved<(Place<N>, ())>) -> bool {
+        let Some((place, ())) = self.lock(resolved, |_| Some(())) else { return false };
+        // SAFETY: the table is locked and as it was when the place was found; it is closed again.
+        unsafe {
+            let table = pg_sys::relation_open(place.table, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let pages = pg_sys::RelationGetNumberOfBlocksInFork(table, pg_sys::ForkNumber::MAIN_FORKNUM);
+            pg_sys::relation_close(table, pg_sys::NoLock as pg_sys::LOCKMODE);
+            pages == 0
         }
     }
 
@@ -144,8 +186,12 @@ impl<const N: usize> Table<N> {
                 && !form.relispartition
                 && !form.relhasrules
                 && self.only_own_policies_count((*relation).rd_rsdesc)
-                && !(self.access == Access::Insert && has_insert_triggers((*relation).trigdesc))
-                && pg_sys::pg_class_aclcheck(oid, form.relowner, self.access.privilege()) == 0;
+                && !(*relation).trigdesc.as_ref().is_some_and(|triggers| self.access.fires(triggers))
+                && self
+                    .access
+                    .privileges()
+                    .iter()
+                    .all(|privilege| pg_sys::pg_class_aclcheck(oid, form.relowner, *privilege) == 0);
             if !is_ordinary {
                 return None;
             }
@@ -157,7 +203,7 @@ impl<const N: usize> Table<N> {
         }
     }
 
-    /// Whether the table has its own policy, and none that could forbid what that one allows.
+    /// Whether the table has its own policies, and none that could forbid what those allow.
     ///
     /// # Safety
     /// The description is that of an open relation.
@@ -168,39 +214,60 @@ impl<const N: usize> Table<N> {
                 return false;
             }
             let list = &*(*description).policies;
-            let policies = (0..list.length as usize)
+            let mut policies = (0..list.length as usize)
                 .map(|at| &*(*list.elements.add(at)).ptr_value.cast::<pg_sys::RowSecurityPolicy>());
-            let mut has_own = false;
-            for policy in policies {
-                if !policy.permissive {
-                    return false;
-                }
-                has_own |= CStr::from_ptr(policy.policy_name) == self.policy;
-            }
-            has_own
+            let has = |name: &&CStr| policies.clone().any(|policy| CStr::from_ptr(policy.policy_name) == *name);
+            self.policies.iter().all(has) && policies.all(|policy| policy.permissive)
         }
+    }
+}
+
+/// Whether a schema has a relation of that name.
+pub fn exists(schema: &CStr, name: &CStr) -> bool {
+    // SAFETY: within a transaction; names are NUL-terminated. Without the schema its OID is invalid, and no relation is in it.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        pg_sys::get_relname_relid(name.as_ptr(), schema) != pg_sys::InvalidOid
     }
 }
 
 /// The number of a column; None if there is none with this name and type.
 pub fn column(table: pg_sys::Oid, name: &CStr, of_type: Type) -> Option<pg_sys::AttrNumber> {
+    // SAFETY: within a transaction.
+    column_number(table, name).filter(|number| unsafe { pg_sys::get_atttype(table, *number) } == of_type.oid())
+}
+
+/// The same whatever its type.
+pub fn column_number(table: pg_sys::Oid, name: &CStr) -> Option<pg_sys::AttrNumber> {
     // SAFETY: within a transaction; a NUL-terminated name.
-    unsafe {
-        let number = pg_sys::get_attnum(table, name.as_ptr());
-        (number > 0 && pg_sys::get_atttype(table, number) == of_type.oid()).then_some(number)
-    }
+    Some(unsafe { pg_sys::get_attnum(table, name.as_ptr()) }).filter(|number| *number > 0)
 }
 
 /// # Safety
-/// The description is that of an open relation, or null.
-unsafe fn has_insert_triggers(triggers: *const pg_sys::TriggerDesc) -> bool {
+/// The descriptor has that column.
+pub unsafe fn attribute(
+    descriptor: pg_sys::TupleDesc,
+    number: pg_sys::AttrNumber,
+) -> *const pg_sys::FormData_pg_attribute {
     // SAFETY: as for this function.
-    unsafe { triggers.as_ref() }.is_some_and(|triggers| {
-        triggers.trig_insert_before_row
-            || triggers.trig_insert_after_row
-            || triggers.trig_insert_instead_row
-            || triggers.trig_insert_before_statement
-            || triggers.trig_insert_after_statement
-            || triggers.trig_insert_new_table
-    })
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17"))]
+        return (*descriptor).attrs.as_ptr().add(number as usize - 1);
+        // There the columns follow a compact form of themselves.
+        #[cfg(feature = "pg18")]
+        return pgrx::pg_sys::TupleDescAttr(descriptor, i32::from(number) - 1);
+    }
+}
+
+/// Whether an index is a B-tree that is written and checked at once, with each row.
+///
+/// # Safety
+/// The index is open.
+pub unsafe fn is_plain_index(index: pg_sys::Relation) -> bool {
+    // SAFETY: as for this function.
+    unsafe {
+        (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
+            && (*(*index).rd_index).indimmediate
+            && !(*(*index).rd_index).indisexclusion
+    }
 }

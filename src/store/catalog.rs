@@ -4,8 +4,10 @@ use std::cell::Cell;
 
 use vault_core::integrity::{self, Fact, Kind, Policy, Problem};
 
+use super::{OLD_KEYS, SCHEMA};
 use crate::pg::inval;
 use crate::pg::spi::{Arg, Rows, Statement};
+use crate::pg::table;
 
 thread_local! {
     static LOCK_TRAIL: Statement = const { Statement::new(
@@ -91,11 +93,7 @@ thread_local! {
     static IS_INSTALLED: Statement = const { Statement::new(
         "SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name"
     ) };
-    static HAS_OLD_KEYS: Statement = const { Statement::new(
-        "SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-         WHERE n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name AND c.relname OPERATOR(pg_catalog.=) 'old_keys'::pg_catalog.name"
-    ) };
-    /// Whether `HAS_OLD_KEYS` found the table: an update of the extension adds it, and none takes it away.
+    /// Whether the table of old keys was found: an update of the extension adds it, and none takes it away.
     static IS_OF_0_3: Cell<bool> = const { Cell::new(false) };
     static HAS_TREES: Statement = const { Statement::new(
         "SELECT pg_catalog.to_regclass('vault_ext.audit_trails') IS NOT NULL"
@@ -110,10 +108,11 @@ pub fn sql_version() -> Option<String> {
     SQL_VERSION.with(|statement| statement.run(&[], |rows| if rows.count() == 0 { None } else { rows.get(0, 0) }))
 }
 
-/// Whether the SQL of this database is that of 0.3.0 or newer, with grants, old keys and erasures.
+/// Whether the SQL of this database is that of 0.3.0 or newer, with grants, old keys and erasures. Every backend asks with its first
+/// fetch, so no statement does: its plan alone would take 40 kB.
 pub fn is_of_0_3() -> bool {
     IS_OF_0_3.get() || {
-        IS_OF_0_3.set(HAS_OLD_KEYS.with(|statement| statement.run(&[], Rows::count)) > 0);
+        IS_OF_0_3.set(table::exists(SCHEMA, OLD_KEYS));
         IS_OF_0_3.get()
     }
 }

@@ -17,7 +17,7 @@ pub const COLUMNS: usize = 22;
 const TRAIL: Table<COLUMNS> = Table {
     schema: SCHEMA,
     name: c"encryption_vault_audit",
-    policy: c"encryption_vault_audit_writer",
+    policies: &[c"encryption_vault_audit_writer"],
     access: Access::Insert,
     columns: [
         (c"user_id", Type::Text),

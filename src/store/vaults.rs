@@ -117,7 +117,7 @@ macro_rules! recovery_columns {
 const OPENING: Table<6> = Table {
     schema: SCHEMA,
     name: VAULTS,
-    policy: c"encryption_vaults_user_isolation",
+    policies: &[c"encryption_vaults_user_isolation"],
     access: Access::Read,
     columns: [
         (c"wrapped_mk", Type::Text),

@@ -1,9 +1,14 @@
 //! Every wrap of a database, of vaults and of old keys: what the functions on KEKs count, open and rewrap.
 
-use vault_core::crypto::wrap::{Kind, StoredWrap, Wrap};
+use std::ffi::CStr;
 
-use super::{catalog, maintenance};
+use pgrx::IntoDatum;
+use vault_core::crypto::wrap::{FORMAT_2, Kind, StoredWrap, Wrap};
+
+use super::{SCHEMA, catalog, maintenance, vaults};
 use crate::pg::spi::{Arg, Rows, Statement, Tid};
+use crate::pg::sweep::{Next, Row, Sweep};
+use crate::pg::table::{self, Access, Type};
 
 /// The tables that have wraps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +61,40 @@ macro_rules! statements {
     };
 }
 
+/// What a rewrap reads of a row past the executor.
+const fn columns(owner: &'static CStr) -> [(&'static CStr, Type); 6] {
+    [
+        (owner, Type::Text),
+        (c"key_version", Type::Int4),
+        (c"wrapped_mk", Type::Text),
+        (c"wrap_iv", Type::Text),
+        (c"format_version", Type::Int2),
+        (c"kek_id", Type::Text),
+    ]
+}
+
+/// The numbers of those that it changes.
+const RENEWED: [usize; 4] = [2, 3, 4, 5];
+
+const VAULTS: table::Table<6> = table::Table {
+    schema: SCHEMA,
+    name: vaults::VAULTS,
+    policies: &[c"encryption_vaults_vault_maintenance", c"encryption_vaults_vault_maintenance_update"],
+    access: Access::Update,
+    columns: columns(c"user_id"),
+};
+
+const OLD_KEYS: table::Table<6> = table::Table {
+    schema: SCHEMA,
+    name: super::OLD_KEYS,
+    policies: &[c"old_keys_vault_maintenance", c"old_keys_vault_maintenance_update"],
+    access: Access::Update,
+    columns: columns(c"user_id"),
+};
+
 thread_local! {
+    static SWEEP_VAULTS: Sweep<6, 4> = const { Sweep::new(VAULTS, &[c"user_id"], RENEWED) };
+    static SWEEP_OLD_KEYS: Sweep<6, 4> = const { Sweep::new(OLD_KEYS, &[c"user_id", c"key_version"], RENEWED) };
     static OF_VAULTS: Statements = const { statements!("encryption_vaults", "user_id") };
     static OF_OLD_KEYS: Statements = const { statements!("old_keys", "user_id") };
     static BY_KEK: Statement = const { Statement::new(
@@ -159,12 +197,6 @@ pub fn count_to_rewrap(kek_id: &str) -> i64 {
     maintenance::run(|| tables().iter().map(count).sum())
 }
 
-/// A wrap that nobody else changes until the transaction ends.
-pub struct LockedWrap<'a> {
-    pub wrap: StoredWrap<'a>,
-    place: Tid,
-}
-
 /// Where a run through a table stands: the last user and version that it has seen.
 #[derive(Default, Clone)]
 pub struct Position {
@@ -172,43 +204,138 @@ pub struct Position {
     pub key_version: i32,
 }
 
-/// Hands over the next wraps of a table, in the order of their users and versions, that are not under that KEK in the newest
-/// format, locked until the transaction ends. Those that others have locked are left out. Only in maintenance.
-pub fn lock_to_rewrap<T>(
+/// What becomes of a wrap.
+pub enum Renewal<F> {
+    Renewed(Wrap),
+    /// It stays for the next run.
+    Later,
+    /// It does not open, and why.
+    Failed(F),
+}
+
+/// What was done with the next wraps of a table.
+pub struct Batch<F> {
+    pub done: i64,
+    /// The users whose wraps do not open, and why.
+    pub failed: Vec<(String, F)>,
+    /// Where the next batch goes on; None if this was the last of its table.
+    pub last: Option<Position>,
+}
+
+/// Replaces the next wraps of a table, in the order of their users and versions, that are not under that KEK in the newest format by
+/// what `renew` makes of each, with that KEK. Leaves out those that others have locked, or change meanwhile. What was
+/// done before an error of `renew` is for the caller to undo. Only in maintenance.
+pub fn rewrap<F, E>(
     table: Table,
     after: &Position,
     kek_id: &str,
     limit: i32,
-    work: impl FnOnce(&[LockedWrap<'_>]) -> T,
-) -> T {
-    let args = [Arg::Text(&after.user_id), Arg::Int4(after.key_version), Arg::Text(kek_id), Arg::Int4(limit)];
-    table.with(|of| {
-        of.lock_to_rewrap.run(&args, |rows| {
-            let locked =
-                |row| Some(LockedWrap { wrap: stored_wrap(table.kind(), rows, row)?, place: rows.tid(row, 6)? });
-            work(&rows.collect(locked))
+    mut renew: impl FnMut(&StoredWrap<'_>) -> Result<Renewal<F>, E>,
+) -> Result<Batch<F>, E> {
+    match sweep(table, after, kek_id, limit, &mut renew) {
+        Some(batch) => batch,
+        None => rewrap_by_statements(table, after, kek_id, limit, &mut renew),
+    }
+}
+
+/// The same past the executor. None, and nothing done, where that must not be.
+fn sweep<F, E>(
+    table: Table,
+    after: &Position,
+    kek_id: &str,
+    limit: i32,
+    mut renew: impl FnMut(&StoredWrap<'_>) -> Result<Renewal<F>, E>,
+) -> Option<Result<Batch<F>, E>> {
+    let sweep = match table {
+        Table::Vaults => &SWEEP_VAULTS,
+        Table::OldKeys => &SWEEP_OLD_KEYS,
+        Table::DatabaseKeys => return None,
+    };
+    let (mut failed, mut last) = (Vec::new(), Position::default());
+    let look = |row: &Row<'_, 6>| {
+        let Some(old) = swept_wrap(table.kind(), row) else { return Ok(Next::Pass) };
+        let is_after = (old.user_id, old.key_version) > (&after.user_id, after.key_version);
+        if !is_after || (old.kek_id == kek_id && old.format_version == FORMAT_2) {
+            return Ok(Next::Pass);
+        }
+        last.user_id.clear();
+        last.user_id.push_str(old.user_id);
+        last.key_version = old.key_version;
+        Ok(match renew(&old)? {
+            Renewal::Renewed(wrap) => Next::Change([
+                wrap.wrapped_mk().into_datum(),
+                wrap.wrap_iv().into_datum(),
+                FORMAT_2.into_datum(),
+                kek_id.into_datum(),
+            ]),
+            Renewal::Later => Next::Keep,
+            Renewal::Failed(why) => {
+                // Where somebody else is at it, it may open when he has finished.
+                if row.lock() {
+                    failed.push((old.user_id.to_owned(), why));
+                }
+                Next::Keep
+            }
         })
+    };
+    let swept = sweep.with(|sweep| sweep.run(&after.user_id, limit as u64, look))?;
+    Some(swept.map(|swept| Batch { done: swept.changed as i64, failed, last: swept.is_full.then_some(last) }))
+}
+
+fn swept_wrap<'a>(kind: Kind, row: &'a Row<'_, 6>) -> Option<StoredWrap<'a>> {
+    Some(StoredWrap {
+        kind,
+        user_id: row.text(0)?,
+        key_version: row.get(1)?,
+        wrapped_mk: row.text(2)?,
+        wrap_iv: row.text(3)?,
+        format_version: row.get(4)?,
+        kek_id: row.text(5)?,
     })
 }
 
-/// A new wrap of the same key.
-pub struct Rewrapped<'a> {
-    pub old: &'a LockedWrap<'a>,
-    pub wrap: Wrap,
+/// The same with SQL: locks the rows, and updates those that are still as they were read.
+fn rewrap_by_statements<F, E>(
+    table: Table,
+    after: &Position,
+    kek_id: &str,
+    limit: i32,
+    renew: impl FnMut(&StoredWrap<'_>) -> Result<Renewal<F>, E>,
+) -> Result<Batch<F>, E> {
+    let args = [Arg::Text(&after.user_id), Arg::Int4(after.key_version), Arg::Text(kek_id), Arg::Int4(limit)];
+    let locked = |rows: &Rows| {
+        let locked = rows.collect(|row| Some((stored_wrap(table.kind(), rows, row)?, rows.tid(row, 6)?)));
+        renew_locked(table, kek_id, limit, &locked, renew)
+    };
+    table.with(|of| of.lock_to_rewrap.run(&args, locked))
 }
 
-/// Replaces wraps of a table where the row is still as it was read, and says in how many. Only in maintenance, and in the
-/// transaction that locked them.
-pub fn rewrap(table: Table, kek_id: &str, rewrapped: &[Rewrapped<'_>]) -> i64 {
-    fn texts<'a>(rewrapped: &'a [Rewrapped<'a>], of: impl Fn(&'a Rewrapped<'a>) -> &'a str) -> Vec<&'a str> {
-        rewrapped.iter().map(of).collect()
+fn renew_locked<F, E>(
+    table: Table,
+    kek_id: &str,
+    limit: i32,
+    locked: &[(StoredWrap<'_>, Tid)],
+    mut renew: impl FnMut(&StoredWrap<'_>) -> Result<Renewal<F>, E>,
+) -> Result<Batch<F>, E> {
+    let (mut failed, mut renewed) = (Vec::new(), Vec::with_capacity(locked.len()));
+    for (old, place) in locked {
+        match renew(old)? {
+            Renewal::Renewed(wrap) => renewed.push((old, *place, wrap)),
+            Renewal::Later => {}
+            Renewal::Failed(why) => failed.push((old.user_id.to_owned(), why)),
+        }
     }
     let args = [
         Arg::Text(kek_id),
-        Arg::TidArray(&rewrapped.iter().map(|row| row.old.place).collect::<Vec<_>>()),
-        Arg::TextArray(&texts(rewrapped, |row| row.old.wrap.wrapped_mk)),
-        Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrapped_mk())),
-        Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrap_iv())),
+        Arg::TidArray(&renewed.iter().map(|(_, place, _)| *place).collect::<Vec<_>>()),
+        Arg::TextArray(&renewed.iter().map(|(old, _, _)| old.wrapped_mk).collect::<Vec<_>>()),
+        Arg::TextArray(&renewed.iter().map(|(_, _, wrap)| wrap.wrapped_mk()).collect::<Vec<_>>()),
+        Arg::TextArray(&renewed.iter().map(|(_, _, wrap)| wrap.wrap_iv()).collect::<Vec<_>>()),
     ];
-    table.with(|of| of.rewrap.run(&args, Rows::count)) as i64
+    let done = table.with(|of| of.rewrap.run(&args, Rows::count)) as i64;
+    let position = |(last, _): &(StoredWrap<'_>, Tid)| Position {
+        user_id: last.user_id.to_owned(),
+        key_version: last.key_version,
+    };
+    Ok(Batch { done, failed, last: locked.last().filter(|_| locked.len() == limit as usize).map(position) })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use postgres::Client;
 
 use crate::harness::{
-    Db, VaultKey, assert_no_secrets, decode, eventually, expect_vault_error, fetch, init, kek, rotate,
+    Db, VaultKey, assert_no_secrets, decode, eventually, expect_error, expect_vault_error, fetch, init, kek, rotate,
     rotate_and_destroy, set_user, without_deadlock,
 };
 use crate::keyring::{cluster, kek_status, keyring, rewrap, rewrap_in, switch, write};
@@ -202,24 +202,52 @@ fn a_rewrap_leaves_a_locked_vault_for_the_next_run() {
     assert_all_rewrapped(&db, &users, &keys, "k2");
 }
 
+/// What makes a rewrap wait for an advisory lock.
+#[derive(Clone, Copy)]
+pub enum Stop {
+    /// A trigger, which only SQL fires: the rewrap locks all rows of a batch before it changes the first.
+    Trigger,
+    /// A CHECK, which every change of a row passes: the rewrap takes the rows one after the other.
+    Check,
+}
+
 /// Makes a rewrap wait for an advisory lock when it reaches that user's vault. The returned session holds the lock.
-pub fn block_rewrap_at(db: &Db, user: &str) -> Client {
+pub fn block_rewrap_at(db: &Db, user: &str, stop: Stop) -> Client {
     db.force(
         "CREATE OR REPLACE FUNCTION public.stop_here() RETURNS trigger LANGUAGE plpgsql AS $$
-         BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared(4711); RETURN NEW; END $$",
+         BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared(4711); RETURN NEW; END $$;
+         CREATE OR REPLACE FUNCTION public.goes_on() RETURNS boolean LANGUAGE plpgsql AS $$
+         BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared(4711); RETURN true; END $$",
     );
     let mut holder = db.superuser();
     holder.batch_execute("SELECT pg_advisory_lock(4711)").unwrap();
-    db.force(&format!(
-        "CREATE OR REPLACE TRIGGER stop_here BEFORE UPDATE ON vault_ext.encryption_vaults FOR EACH ROW
-            WHEN (NEW.user_id = '{user}') EXECUTE FUNCTION public.stop_here()"
-    ));
+    let on = "ON vault_ext.encryption_vaults";
+    db.force(&match stop {
+        Stop::Trigger => format!(
+            "CREATE OR REPLACE TRIGGER stop_here BEFORE UPDATE {on} FOR EACH ROW
+                WHEN (NEW.user_id = '{user}') EXECUTE FUNCTION public.stop_here()"
+        ),
+        Stop::Check => format!(
+            "SET vault_ext.allow_alter = on;
+             ALTER TABLE vault_ext.encryption_vaults ADD CONSTRAINT stop_here
+                CHECK (user_id <> '{user}' OR public.goes_on()) NOT VALID"
+        ),
+    });
     holder
 }
 
 pub fn unblock_rewrap(db: &Db, mut holder: Client) {
     holder.batch_execute("SELECT pg_advisory_unlock_all()").unwrap();
-    db.force("DROP TRIGGER stop_here ON vault_ext.encryption_vaults");
+    remove_block(db);
+}
+
+/// Takes the trigger or the CHECK away, once nobody waits in it.
+pub fn remove_block(db: &Db) {
+    db.force(
+        "SET vault_ext.allow_alter = on;
+         DROP TRIGGER IF EXISTS stop_here ON vault_ext.encryption_vaults;
+         ALTER TABLE vault_ext.encryption_vaults DROP CONSTRAINT IF EXISTS stop_here",
+    );
 }
 
 /// Waits until a rewrap waits for the lock, and returns its process id.
@@ -240,7 +268,7 @@ fn fetch_init_rotate_erase_and_a_second_rewrap_work_in_the_middle_of_a_batch() {
     let users = user_ids(20);
     let mut keys = mint_vaults(&db, &users);
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    let holder = block_rewrap_at(&db, "user-010");
+    let holder = block_rewrap_at(&db, "user-010", Stop::Trigger);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| rewrap(&db, 8).unwrap());
         wait_until_blocked(&db);
@@ -279,23 +307,138 @@ fn a_rotate_of_a_vault_in_the_batch_waits_and_keeps_the_later_key() {
     let db = cluster.database("d");
     let users = user_ids(6);
     mint_vaults(&db, &users);
+    for (round, stop) in [Stop::Trigger, Stop::Check].into_iter().enumerate() {
+        let new = ["k2", "k3"][round];
+        switch(&db, &[("k3", 3), ("k2", 2), ("k1", 1)][1 - round..]).unwrap();
+        let holder = block_rewrap_at(&db, "user-003", stop);
+        std::thread::scope(|scope| {
+            let rewrapping = scope.spawn(|| rewrap(&db, 10).unwrap());
+            wait_until_blocked(&db);
+            let rotating = scope.spawn(|| rotate_and_destroy(&mut db.app_for("user-001")).unwrap());
+            eventually(SOON, "the rotate waits", || {
+                db.value::<i64>(
+                    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = 'wire_app'",
+                ) == 1
+            });
+            unblock_rewrap(&db, holder);
+            assert_eq!(rewrapping.join().unwrap(), (6, 0, 0));
+            let key = rotating.join().unwrap();
+            assert_eq!((key.key_version, key.kek_id.as_str()), (2 + round as i32, new));
+            assert_eq!(fetch(&mut db.app_for("user-001")).unwrap(), key);
+        });
+    }
+}
+
+#[test]
+fn a_rotate_of_a_vault_that_a_batch_has_not_reached_wins() {
+    let cluster = cluster(&[("k1", 1)]);
+    let db = cluster.database("d");
+    let users = user_ids(6);
+    let mut keys = mint_vaults(&db, &users);
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    let holder = block_rewrap_at(&db, "user-003");
+    let holder = block_rewrap_at(&db, "user-003", Stop::Check);
     std::thread::scope(|scope| {
         let rewrapping = scope.spawn(|| rewrap(&db, 10).unwrap());
         wait_until_blocked(&db);
-        let rotating = scope.spawn(|| rotate(&mut db.app_for("user-001")).unwrap());
-        eventually(SOON, "the rotate waits", || {
-            db.value::<i64>(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = 'wire_app'",
-            ) == 1
+        // The batch has the old row of user-005 in its snapshot, and no lock on it yet. One more is changed and not committed.
+        keys[5] = rotate_and_destroy(&mut db.app_for("user-005")).unwrap();
+        let mut open = db.app_for("user-004");
+        open.batch_execute("BEGIN").unwrap();
+        keys[4] = rotate_and_destroy(&mut open).unwrap();
+        unblock_rewrap_while(&db, holder, || {
+            assert_eq!(rewrapping.join().unwrap(), (4, 1, 0));
+            open.batch_execute("COMMIT").unwrap();
         });
-        unblock_rewrap(&db, holder);
-        assert_eq!(rewrapping.join().unwrap(), (6, 0, 0));
-        let key = rotating.join().unwrap();
-        assert_eq!((key.key_version, key.kek_id.as_str()), (2, "k2"));
-        assert_eq!(fetch(&mut db.app_for("user-001")).unwrap(), key);
     });
+    assert_all_rewrapped(&db, &users, &keys, "k2");
+    assert_eq!(rewrap(&db, 10).unwrap(), (0, 0, 0));
+}
+
+/// The same as `unblock_rewrap` with work between the two steps: taking the block away waits for open transactions.
+fn unblock_rewrap_while(db: &Db, mut holder: Client, work: impl FnOnce()) {
+    holder.batch_execute("SELECT pg_advisory_unlock_all()").unwrap();
+    work();
+    remove_block(db);
+}
+
+#[test]
+fn a_lock_that_lets_others_change_the_row_does_not_hold_a_rewrap_up() {
+    let cluster = cluster(&[("k1", 1)]);
+    let db = cluster.database("d");
+    let users = user_ids(5);
+    let keys = mint_vaults(&db, &users);
+    switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
+    // What a foreign key takes, by one session and by two.
+    let lock = |users: &str| {
+        let mut holder = db.superuser();
+        let sql = format!("SELECT FROM vault_ext.encryption_vaults WHERE user_id IN ({users}) FOR KEY SHARE");
+        holder.batch_execute(&format!("BEGIN; {sql}")).unwrap();
+        holder
+    };
+    let holders = [lock("'user-001', 'user-002'"), lock("'user-002'")];
+    let totals = without_deadlock(SOON, "the rewrap", {
+        let mut admin = db.conn("wire_admin");
+        move || rewrap_in(&mut admin, 2)
+    });
+    assert_eq!(totals.unwrap(), (5, 0, 0));
+    // They still hold it: whoever wants to delete the row has to wait.
+    let delete = "SET lock_timeout = '100ms'; DELETE FROM vault_ext.encryption_vaults WHERE user_id = 'user-002'";
+    expect_error(db.superuser().batch_execute(delete), "55P03");
+    drop(holders);
+    assert_all_rewrapped(&db, &users, &keys, "k2");
+}
+
+#[test]
+fn a_rewrap_does_the_same_whatever_becomes_of_table_and_indexes() {
+    let cluster = cluster(&[("k1", 1)]);
+    let db = cluster.database("d");
+    let users = user_ids(5);
+    let mut keys = mint_vaults(&db, &users);
+    for (user, key) in users.iter().zip(&mut keys).take(2) {
+        *key = rotate(&mut db.app_for(user)).unwrap();
+    }
+    let mut admin = db.conn("wire_admin");
+    let statements = [
+        "VACUUM FULL vault_ext.encryption_vaults",
+        "CLUSTER vault_ext.encryption_vaults USING encryption_vaults_pkey",
+        "REINDEX TABLE CONCURRENTLY vault_ext.encryption_vaults",
+        "CREATE INDEX by_kek ON vault_ext.encryption_vaults (kek_id) WHERE format_version = 2",
+        "ALTER TABLE vault_ext.encryption_vaults ADD note text DEFAULT 'x', ADD gone text DEFAULT 'y'",
+        "ALTER TABLE vault_ext.encryption_vaults DROP gone",
+        "ALTER TABLE vault_ext.encryption_vaults ADD of_kek text GENERATED ALWAYS AS (upper(kek_id)) STORED",
+        "ALTER TABLE vault_ext.encryption_vaults DROP of_kek",
+        "ALTER TABLE vault_ext.encryption_vaults DROP CONSTRAINT encryption_vaults_pkey, ADD PRIMARY KEY (kek_id, user_id)",
+        "ALTER TABLE vault_ext.encryption_vaults DROP CONSTRAINT encryption_vaults_pkey",
+        "CREATE UNIQUE INDEX down ON vault_ext.encryption_vaults (user_id DESC)",
+        "ALTER TABLE vault_ext.encryption_vaults ADD PRIMARY KEY (user_id)",
+        "ALTER TABLE vault_ext.old_keys ADD CHECK (kek_id <> 'nobody')",
+        "CREATE INDEX by_hash ON vault_ext.old_keys USING hash (kek_id)",
+        "CREATE TABLE noted (user_id text, kek_id text);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+            'BEGIN INSERT INTO public.noted VALUES (NEW.user_id, NEW.kek_id); RETURN NULL; END';
+         CREATE TRIGGER note AFTER UPDATE ON vault_ext.old_keys FOR EACH ROW EXECUTE FUNCTION note()",
+    ];
+    for (i, statement) in statements.into_iter().enumerate() {
+        let (old, new) = (format!("k{}", i + 1), format!("k{}", i + 2));
+        switch(&db, &[(&new, i as u64 + 2), (&old, i as u64 + 1)]).unwrap();
+        let mut superuser = db.superuser();
+        superuser.batch_execute("SET vault_ext.allow_alter = on").unwrap();
+        superuser.batch_execute(statement).unwrap();
+        // Five vaults and two old keys.
+        assert_eq!(rewrap_in(&mut admin, 2).unwrap(), (7, 0, 0), "after {statement}");
+        assert_all_rewrapped(&db, &users, &keys, &new);
+        let left = "SELECT count(*) FROM vault_ext.old_keys WHERE kek_id <> $1";
+        assert_eq!(superuser.query_one(left, &[&new]).unwrap().get::<_, i64>(0), 0, "after {statement}");
+        for index in [true, false] {
+            superuser
+                .batch_execute(&format!("SET enable_seqscan = {}; SET enable_indexscan = {index}", !index))
+                .unwrap();
+            let found = "SELECT count(*) FROM vault_ext.encryption_vaults WHERE user_id >= 'user-002'";
+            assert_eq!(superuser.query_one(found, &[]).unwrap().get::<_, i64>(0), 3, "after {statement}");
+        }
+    }
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM noted"), 2);
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM vault_ext.encryption_vaults WHERE note = 'x'"), 5);
 }
 
 #[test]
@@ -305,7 +448,7 @@ fn a_kek_activated_during_a_rewrap_is_used_from_the_next_batch_on() {
     let users = user_ids(9);
     let keys = mint_vaults(&db, &users);
     switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-    let holder = block_rewrap_at(&db, "user-004");
+    let holder = block_rewrap_at(&db, "user-004", Stop::Check);
     std::thread::scope(|scope| {
         let rewrapping = scope.spawn(|| rewrap(&db, 3).unwrap());
         wait_until_blocked(&db);

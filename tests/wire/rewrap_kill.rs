@@ -9,7 +9,9 @@ use rustix::process::Signal;
 use crate::harness::{Cluster, Db, Stop, VaultKey, eventually, fetch, kek, keyring_line, kill9, set_user};
 use crate::keyring::{cluster, rewrap, switch, write};
 use crate::ledger::{Call, Ledger};
-use crate::rewrap::{assert_all_rewrapped, block_rewrap_at, run_rows, user_ids, wait_until_blocked};
+use crate::rewrap::{
+    self, assert_all_rewrapped, block_rewrap_at, remove_block, run_rows, user_ids, wait_until_blocked,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 const BATCH: i32 = 4;
@@ -76,6 +78,11 @@ fn stop_points() -> Vec<(usize, i64)> {
     (0..12).map(|user| (user, i64::from(BATCH) * (user as i64 / i64::from(BATCH)))).collect()
 }
 
+/// How a run is stopped there: while SQL does the batch, or past the executor.
+fn way(place: usize) -> rewrap::Stop {
+    if place.is_multiple_of(2) { rewrap::Stop::Trigger } else { rewrap::Stop::Check }
+}
+
 /// Creates a vault for each user.
 fn mint_vaults(db: &Db, users: &[String]) -> (Ledger, Vec<VaultKey>) {
     let (mut ledger, mut app) = (Ledger::default(), db.app());
@@ -95,7 +102,7 @@ fn check_interrupted_runs(cluster: &Cluster, how: &str, end: impl Fn(&Db, i32)) 
             switch(&db, &[("k1", 1), ("k2", 2)]).unwrap();
             rewrap(&db, 100).unwrap();
             switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-            let holder = block_rewrap_at(&db, &users[place]);
+            let holder = block_rewrap_at(&db, &users[place], way(place));
             std::thread::scope(|scope| {
                 let run = scope.spawn(|| rewrap(&db, BATCH));
                 let pid = wait_until_blocked(&db);
@@ -105,7 +112,7 @@ fn check_interrupted_runs(cluster: &Cluster, how: &str, end: impl Fn(&Db, i32)) 
             });
             drop(holder);
             eventually(SOON, "the server answers", || cluster.try_conn("postgres", "d").is_ok());
-            db.force("DROP TRIGGER IF EXISTS stop_here ON vault_ext.encryption_vaults");
+            remove_block(&db);
             assert_eq!(vaults_under_k2(&db), committed, "stopped at {place}");
             wait_for_a_round();
             assert_eq!(rewrap(&db, BATCH).unwrap(), (12 - committed, 0, 0), "stopped at {place}");
@@ -167,7 +174,7 @@ fn check_runs_that_end_with_the_server(how: &str, signal: Signal) {
         switch(&db, &[("k1", 1), ("k2", 2)]).unwrap();
         rewrap(&db, 100).unwrap();
         switch(&db, &[("k2", 2), ("k1", 1)]).unwrap();
-        let holder = block_rewrap_at(&db, &users[*place]);
+        let holder = block_rewrap_at(&db, &users[*place], way(*place));
         while_a_reader_runs(&cluster, &users, &keys, |wait_for_a_round| {
             let run = std::thread::scope(|scope| {
                 let run = scope.spawn(|| rewrap(&db, BATCH));
@@ -190,7 +197,7 @@ fn check_runs_that_end_with_the_server(how: &str, signal: Signal) {
         }
         cluster.start();
         let db = cluster.existing_database("d");
-        db.force("DROP TRIGGER stop_here ON vault_ext.encryption_vaults");
+        remove_block(&db);
         assert_eq!(vaults_under_k2(&db), *committed, "stopped at {place}");
         let mut app = db.app();
         for (user, key) in users.iter().zip(&keys) {
