@@ -39,6 +39,11 @@ const LOOKUP: &str = "SELECT * FROM bench.lookup()";
 const SELECT: &str =
     "SELECT wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM bench.vaults WHERE user_id = $1";
 const INSERT: &str = include_str!("../sql/bare_insert.sql");
+const INIT: [&str; 2] = [include_str!("../sql/init.sql"), include_str!("../sql/init_by_hand.sql")];
+const ROTATE: [&str; 2] = [include_str!("../sql/rotate.sql"), include_str!("../sql/rotate_by_hand.sql")];
+/// Users who have vaults, and the first of those who have none.
+const USERS: i64 = 100;
+const FIRST_NEW_USER: i64 = 2 * FIRST_USER;
 /// The two ways to write all vaults of a database anew, each in a database of its own.
 const REWRAPS: [(&str, &str); 2] =
     [("rewrapped", "CALL vault_rewrap(1000)"), ("by_hand", "CALL bench.rewrap_by_hand(1000)")];
@@ -65,7 +70,7 @@ fn run(options: &Options, report: &mut Report) {
     ];
     let mut server = Server::start(&settings);
     let mut db = server.database(DATABASE);
-    mint(&mut db, 100);
+    mint(&mut db, USERS);
     db.batch_execute(include_str!("../sql/baselines.sql")).expect("the baselines' tables");
     for table in ["vault_ext.encryption_vault_audit", "bench.audit"] {
         db.batch_execute(&old_rows(table)).expect("old rows");
@@ -92,6 +97,9 @@ fn run(options: &Options, report: &mut Report) {
     let profile = |sql: &str| Profile::of(&server, sql, options.pick(2_000, 300));
     let (fetch, lookup, select) = (profile(FETCH), profile(LOOKUP), profile(SELECT));
     let insert = profile(&INSERT.replace(":user", "$1"));
+    let calls = options.pick(2_000, 300);
+    let new = INIT.map(|script| Profile::of_transaction(&server, script, calls, |n| FIRST_NEW_USER + n));
+    let changed = ROTATE.map(|script| Profile::of_transaction(&server, script, calls, |n| FIRST_USER + 1 + n % USERS));
     let writer = BATCHES.map(|rows| Profile::of_writer(&server, options.pick(6_400, 1_280) / rows, rows));
     let [rewrap, by_hand] = REWRAPS.map(|(database, call)| Profile::of_procedure(&server, database, call, vaults));
     valgrind.stop();
@@ -126,10 +134,16 @@ fn run(options: &Options, report: &mut Report) {
         let name = "of a rewrapped vault, clearing the stack, where valgrind counts each byte";
         report.add(Figure::plain("cpu", name, "instructions", &[*clearing]));
     }
+    for (call, [ours, by_hand]) in [("vault_init() of a new user", &new), ("vault_rotate()", &changed)] {
+        let name = format!("transaction with {call} and the writer's share of its row, against the same by hand");
+        report.add(figure(&name, ours.total + row(BATCH).total, by_hand.total));
+    }
     let functions = "of all functions with a name, what they call included";
     report.list(format!("Where the instructions of one fetch go ({functions}):"), fetch.largest());
     report.list(format!("Where those of a bare INSERT go ({functions}):"), insert.largest());
     report.list(format!("Where those of a rewrapped vault go ({functions}):"), rewrap.largest());
+    report.list(format!("Where those of a transaction with vault_init() go ({functions}):"), new[0].largest());
+    report.list(format!("Where those of a transaction with vault_rotate() go ({functions}):"), changed[0].largest());
     for rows in [BATCH, 64] {
         let title = format!("Where the audit writer's instructions of one row go, at batches of {rows} ({functions}):");
         report.list(title, row(rows).largest());
@@ -176,6 +190,28 @@ impl Profile {
         mark(client, END);
         let dump = dumps(server, pid, END).pop().expect("callgrind dumped at the mark");
         Self::read(&dump, calls)
+    }
+
+    /// Runs a script of pgbench so many times, each time for the user with the next number, in a session of its own.
+    fn of_transaction(server: &Server, script: &str, calls: i64, user: impl Fn(i64) -> i64) -> Self {
+        let mut client = session(server);
+        let sql = script.lines().filter(|line| !line.starts_with('\\')).map(|line| line.replace(":user", "$1"));
+        let statements: Vec<_> = sql.map(|sql| client.prepare(&sql).expect("the statement")).collect();
+        let run = |client: &mut Client, number: i64| {
+            let user = user(number).to_string();
+            for statement in &statements {
+                let executed = match statement.params() {
+                    [] => client.execute(statement, &[]),
+                    _ => client.execute(statement, &[&user]),
+                };
+                executed.expect("a statement of the transaction");
+            }
+        };
+        let warm_up = WARM_UP as i64;
+        (0..warm_up).for_each(|number| run(&mut client, number));
+        Self::between_marks(server, &mut client, calls as f64, |client| {
+            (warm_up..warm_up + calls).for_each(|number| run(client, number));
+        })
     }
 
     /// Lets the audit writer write so many batches of so many rows.
