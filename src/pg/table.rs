@@ -63,6 +63,8 @@ pub struct Table<const N: usize> {
     pub name: &'static CStr,
     /// The table's own policy for this access. It is not evaluated, so the caller makes sure that it would let the rows through.
     pub policy: &'static CStr,
+    /// How the name of a policy ends that says that the table's rows may be elsewhere.
+    pub elsewhere: &'static [u8],
     pub access: Access,
     pub columns: [(&'static CStr, Type); N],
 }
@@ -172,13 +174,26 @@ impl<const N: usize> Table<N> {
                 .map(|at| &*(*list.elements.add(at)).ptr_value.cast::<pg_sys::RowSecurityPolicy>());
             let mut has_own = false;
             for policy in policies {
-                if !policy.permissive {
+                let name = CStr::from_ptr(policy.policy_name);
+                // With the second, rows are on other nodes.
+                if !policy.permissive || name.to_bytes().ends_with(self.elsewhere) {
                     return false;
                 }
-                has_own |= CStr::from_ptr(policy.policy_name) == self.policy;
+                has_own |= name == self.policy;
             }
             has_own
         }
+    }
+}
+
+/// Locks a table as LOCK TABLE … IN ROW EXCLUSIVE MODE does, but on this node alone, and whoever may. Raises 42P01 if there is none.
+pub fn lock_for_writing(schema: &CStr, name: &CStr) {
+    // SAFETY: within a transaction, which releases the lock. The names are NUL-terminated, copied, and live during the call.
+    unsafe {
+        let (schema, name) = (pg_sys::pstrdup(schema.as_ptr()), pg_sys::pstrdup(name.as_ptr()));
+        let table = pg_sys::makeRangeVar(schema, name, -1);
+        let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        pg_sys::RangeVarGetRelidExtended(table, mode, 0, None, std::ptr::null_mut());
     }
 }
 

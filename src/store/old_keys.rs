@@ -4,6 +4,7 @@ use vault_core::crypto::wrap::{Kind, StoredWrap};
 
 use super::maintenance;
 use super::vaults::{NewWrap, Vault};
+use crate::pg::session;
 use crate::pg::spi::{Arg, Rows, Statement, Tid};
 
 /// What an old version of a key is good for (NIST SP 800-57 part 1, 7.3).
@@ -83,8 +84,7 @@ thread_local! {
     static INSERT: Statement = const { Statement::planned_once(
         "INSERT INTO vault_ext.old_keys (user_id, key_version, wrapped_mk, wrap_iv, format_version, kek_id, state, superseded_at, \
             destroy_after, destroyed_at) \
-         VALUES ($1, $2, $3, $4, $5::pg_catalog.int2, $6, $7, pg_catalog.clock_timestamp(), $8, \
-            CASE WHEN $7 OPERATOR(pg_catalog.=) 'destroyed' THEN pg_catalog.clock_timestamp() END)"
+         VALUES ($1, $2, $3, $4, $5::pg_catalog.int2, $6, $7, $9, $8, $10)"
     ) };
     static FIND: Statement = const { Statement::planned_once(concat!(
         "SELECT ", columns!(), " FROM vault_ext.old_keys \
@@ -116,7 +116,7 @@ thread_local! {
     ) };
     static DESTROY: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.old_keys AS o SET state = 'destroyed', wrapped_mk = NULL, wrap_iv = NULL, \
-            destroyed_at = pg_catalog.clock_timestamp() \
+            destroyed_at = $2 \
          FROM (SELECT pg_catalog.unnest($1)) AS n (place) \
          WHERE o.ctid OPERATOR(pg_catalog.=) n.place AND o.state OPERATOR(pg_catalog.=) 'destroy_scheduled'"
     ) };
@@ -159,7 +159,7 @@ fn args<'a>(user: &'a str, key_version: i32) -> [Arg<'a>; 2] {
 /// Keeps the wrap of a vault as an old key. `destroy_after` (microseconds since 2000-01-01 00:00 UTC) goes with the state
 /// `DestroyScheduled`. In the state `Destroyed` only the version is kept.
 pub fn insert(user: &str, old: &Vault, state: State, destroy_after: Option<i64>) {
-    let wrap = (state != State::Destroyed).then_some(old);
+    let (wrap, now) = ((state != State::Destroyed).then_some(old), session::now());
     let args = [
         Arg::Text(user),
         Arg::Int4(old.key_version),
@@ -169,6 +169,8 @@ pub fn insert(user: &str, old: &Vault, state: State, destroy_after: Option<i64>)
         Arg::Text(&old.kek_id),
         Arg::Text(state.name()),
         Arg::MaybeTimestamp(destroy_after),
+        Arg::Timestamp(now),
+        Arg::MaybeTimestamp((state == State::Destroyed).then_some(now)),
     ];
     INSERT.with(|statement| statement.run(&args, |_| ()));
 }
@@ -225,7 +227,8 @@ pub fn lock_due(now: i64, limit: i32) -> Vec<DueKey> {
 /// Destroys the wraps of locked versions, keeps the rest, and says how many they were. Only in maintenance.
 pub fn destroy(due: &[DueKey]) -> usize {
     let places: Vec<_> = due.iter().map(|key| key.place).collect();
-    DESTROY.with(|statement| statement.run(&[Arg::TidArray(&places)], Rows::count)) as usize
+    DESTROY.with(|statement| statement.run(&[Arg::TidArray(&places), Arg::Timestamp(session::now())], Rows::count))
+        as usize
 }
 
 /// Removes the row of a version whose wrap is the current one again. Only in maintenance.

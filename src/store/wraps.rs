@@ -26,6 +26,9 @@ struct Statements {
     count_to_rewrap: Statement,
     lock_to_rewrap: Statement,
     rewrap: Statement,
+    /// The two for a table that is on many nodes: nothing is locked, and a row that has changed is left alone.
+    page_to_rewrap: Statement,
+    rewrap_one: Statement,
 }
 
 macro_rules! statements {
@@ -51,6 +54,18 @@ macro_rules! statements {
                  FROM (SELECT pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5)) \
                  AS n (place, old_wrapped_mk, wrapped_mk, wrap_iv) \
                  WHERE v.ctid OPERATOR(pg_catalog.=) n.place AND v.wrapped_mk OPERATOR(pg_catalog.=) n.old_wrapped_mk"
+            )),
+            page_to_rewrap: Statement::new(concat!(
+                "SELECT ", $owner, ", wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.", $table, " \
+                 WHERE ", $owner, " OPERATOR(pg_catalog.>=) $1 AND ROW(", $owner, ", key_version) OPERATOR(pg_catalog.>) ROW($1, $2) \
+                 AND (kek_id OPERATOR(pg_catalog.<>) $3 OR format_version OPERATOR(pg_catalog.<>) 2) AND wrapped_mk IS NOT NULL \
+                 ORDER BY ", $owner, ", key_version LIMIT $4"
+            )),
+            rewrap_one: Statement::new(concat!(
+                "UPDATE vault_ext.", $table, " \
+                 SET wrapped_mk = $4, wrap_iv = $5, format_version = 2, kek_id = $6 \
+                 WHERE ", $owner, " OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $2 \
+                 AND wrapped_mk OPERATOR(pg_catalog.=) $3"
             )),
         }
     };
@@ -159,10 +174,11 @@ pub fn count_to_rewrap(kek_id: &str) -> i64 {
     maintenance::run(|| tables().iter().map(count).sum())
 }
 
-/// A wrap that nobody else changes until the transaction ends.
+/// A wrap that nobody else changes until the transaction ends; on many nodes one that may change, and is then left as it is.
 pub struct LockedWrap<'a> {
     pub wrap: StoredWrap<'a>,
-    place: Tid,
+    /// None on many nodes.
+    place: Option<Tid>,
 }
 
 /// Where a run through a table stands: the last user and version that it has seen.
@@ -182,10 +198,12 @@ pub fn lock_to_rewrap<T>(
     work: impl FnOnce(&[LockedWrap<'_>]) -> T,
 ) -> T {
     let args = [Arg::Text(&after.user_id), Arg::Int4(after.key_version), Arg::Text(kek_id), Arg::Int4(limit)];
+    let has_nodes = catalog::has_nodes();
     table.with(|of| {
-        of.lock_to_rewrap.run(&args, |rows| {
-            let locked =
-                |row| Some(LockedWrap { wrap: stored_wrap(table.kind(), rows, row)?, place: rows.tid(row, 6)? });
+        let statement = if has_nodes { &of.page_to_rewrap } else { &of.lock_to_rewrap };
+        statement.run(&args, |rows| {
+            let place = |row| if has_nodes { Some(None) } else { rows.tid(row, 6).map(Some) };
+            let locked = |row| Some(LockedWrap { wrap: stored_wrap(table.kind(), rows, row)?, place: place(row)? });
             work(&rows.collect(locked))
         })
     })
@@ -203,12 +221,31 @@ pub fn rewrap(table: Table, kek_id: &str, rewrapped: &[Rewrapped<'_>]) -> i64 {
     fn texts<'a>(rewrapped: &'a [Rewrapped<'a>], of: impl Fn(&'a Rewrapped<'a>) -> &'a str) -> Vec<&'a str> {
         rewrapped.iter().map(of).collect()
     }
+    let places: Option<Vec<_>> = rewrapped.iter().map(|row| row.old.place).collect();
+    let Some(places) = places else { return rewrap_one_by_one(table, kek_id, rewrapped) };
     let args = [
         Arg::Text(kek_id),
-        Arg::TidArray(&rewrapped.iter().map(|row| row.old.place).collect::<Vec<_>>()),
+        Arg::TidArray(&places),
         Arg::TextArray(&texts(rewrapped, |row| row.old.wrap.wrapped_mk)),
         Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrapped_mk())),
         Arg::TextArray(&texts(rewrapped, |row| row.wrap.wrap_iv())),
     ];
     table.with(|of| of.rewrap.run(&args, Rows::count)) as i64
+}
+
+/// The same on many nodes: each row on its own.
+fn rewrap_one_by_one(table: Table, kek_id: &str, rewrapped: &[Rewrapped<'_>]) -> i64 {
+    let one = |row: &Rewrapped<'_>| {
+        let old = &row.old.wrap;
+        let args = [
+            Arg::Text(old.user_id),
+            Arg::Int4(old.key_version),
+            Arg::Text(old.wrapped_mk),
+            Arg::Text(row.wrap.wrapped_mk()),
+            Arg::Text(row.wrap.wrap_iv()),
+            Arg::Text(kek_id),
+        ];
+        table.with(|of| of.rewrap_one.run(&args, Rows::count)) as i64
+    };
+    rewrapped.iter().map(one).sum()
 }
