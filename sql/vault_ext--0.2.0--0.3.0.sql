@@ -771,6 +771,9 @@ DECLARE
     has_rows boolean;
     name text;
 BEGIN
+    IF to_regclass('pg_catalog.pg_dist_node') IS NULL THEN
+        RETURN 'Citus is not installed there';
+    END IF;
     IF current_setting('max_prepared_transactions')::integer = 0 THEN
         RETURN 'max_prepared_transactions is 0';
     END IF;
@@ -801,6 +804,10 @@ BEGIN
     IF NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
         RAISE EXCEPTION 'only a superuser may do this' USING ERRCODE = 'insufficient_privilege', HINT = 'Ask a superuser to call it.';
     END IF;
+    IF to_regclass('pg_catalog.pg_dist_node') IS NULL THEN
+        RAISE EXCEPTION 'Citus is not installed in this database' USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'Install it on every node, as docs/scale-out.md says.';
+    END IF;
     -- Each node does this for itself.
     PERFORM set_config('citus.enable_ddl_propagation', 'off', true);
     FOREACH name IN ARRAY '{encryption_vaults,old_keys,database_keys,honey_users,erasures}'::text[] LOOP
@@ -813,6 +820,9 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = 'vault_ext.encryption_vault_audit'::regclass AND p.polname = 'encryption_vault_audit_reader_node') THEN
         CREATE POLICY encryption_vault_audit_reader_node ON vault_ext.encryption_vault_audit FOR SELECT TO vault_ext_owner USING (vault_ext.is_node());
     END IF;
+    -- Every node numbers erasures in a range of its own.
+    PERFORM setval('vault_ext.erasures_id_seq', l.groupid::bigint << 48) FROM pg_dist_local_group l
+        WHERE l.groupid > 0 AND (SELECT s.last_value FROM vault_ext.erasures_id_seq s) < l.groupid::bigint << 48;
     ALTER ROLE vault_ext_owner LOGIN;
     -- What another node commits here is on disk, and a lock that a call waits for here ends the call at some time.
     ALTER ROLE vault_ext_owner SET synchronous_commit = on;

@@ -8,13 +8,18 @@ pub enum NodesError {
     NotOnNodes,
     #[error("the vaults of all nodes would be dropped")]
     WouldDestroy,
+    #[error("the login vault_ext_owner is for the nodes of a cluster, and calls nothing")]
+    NodesLogin,
     #[error("another node may still wrap with this KEK")]
     KekActive(Vec<String>),
 }
 
 impl NodesError {
     pub fn sqlstate(&self) -> PgSqlErrorCode {
-        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+        match self {
+            Self::NodesLogin => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            _ => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        }
     }
 
     pub fn detail(&self) -> Option<String> {
@@ -32,6 +37,7 @@ impl NodesError {
             Self::WouldDestroy => {
                 "Make a backup of every node first, and SET vault_ext.allow_drop = on in this session if you mean it."
             }
+            Self::NodesLogin => "Log in as a role of the application, or as an administrator.",
             Self::KekActive(_) => {
                 "Make another KEK the first line of the keyring of every node, and call vault_reload_kek() there; SELECT * FROM vault_ext.nodes() shows their keyrings."
             }

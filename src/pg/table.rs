@@ -186,14 +186,15 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// Locks a table as LOCK TABLE … IN ROW EXCLUSIVE MODE does, but on this node alone, and whoever may. Raises 42P01 if there is none.
-pub fn lock_for_writing(schema: &CStr, name: &CStr) {
+/// Locks a table as LOCK TABLE does, but on this node alone, and without a look at privileges. Raises 42P01 if there is none, and
+/// 55P03 instead of waiting.
+pub fn lock_here(schema: &CStr, name: &CStr, access: Access, wait: bool) {
     // SAFETY: within a transaction, which releases the lock. The names are NUL-terminated, copied, and live during the call.
     unsafe {
         let (schema, name) = (pg_sys::pstrdup(schema.as_ptr()), pg_sys::pstrdup(name.as_ptr()));
         let table = pg_sys::makeRangeVar(schema, name, -1);
-        let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-        pg_sys::RangeVarGetRelidExtended(table, mode, 0, None, std::ptr::null_mut());
+        let flags = if wait { 0 } else { pg_sys::RVROption::RVR_NOWAIT };
+        pg_sys::RangeVarGetRelidExtended(table, access.lock(), flags, None, std::ptr::null_mut());
     }
 }
 

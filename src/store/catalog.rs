@@ -4,7 +4,10 @@ use std::cell::Cell;
 
 use vault_core::integrity::{self, Distribution, Fact, Kind, Policy, Problem};
 
+use super::SCHEMA;
+use super::vaults::VAULTS;
 use crate::pg::spi::{Arg, Rows, Statement};
+use crate::pg::table::{self, Access};
 use crate::pg::{inval, session};
 
 thread_local! {
@@ -165,7 +168,12 @@ pub fn lock_trail() {
 
 /// The same for the vaults, but raises 55P03 instead of waiting.
 pub fn lock_vaults() {
-    LOCK_VAULTS.with(|statement| statement.run(&[], |_| ()));
+    // Citus would lock the table on every node, and a node that is down would keep all others from writing their trails.
+    if has_nodes() {
+        table::lock_here(SCHEMA, VAULTS, Access::Read, false);
+    } else {
+        LOCK_VAULTS.with(|statement| statement.run(&[], |_| ()));
+    }
 }
 
 /// What the catalogs say of the extension's tables, policies, functions and owner.

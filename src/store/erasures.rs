@@ -1,6 +1,6 @@
 //! The table of erasures: each end of a vault, scheduled, cancelled or done.
 
-use super::maintenance;
+use super::{catalog, maintenance, vaults};
 use crate::pg::session;
 use crate::pg::spi::{Arg, Rows, Statement};
 
@@ -66,6 +66,15 @@ thread_local! {
          WHERE e.erase_after OPERATOR(pg_catalog.<=) $1 AND e.cancelled_at IS NULL AND e.erased_at IS NULL \
          AND v.erase_after OPERATOR(pg_catalog.<=) $1 \
          ORDER BY e.erase_after LIMIT $2 FOR UPDATE OF v SKIP LOCKED"
+    ) };
+    // The same for many nodes: each vault is locked on its own afterwards.
+    static LIST_DUE: Statement = const { Statement::new(
+        "SELECT v.user_id, v.key_version, COALESCE(o.kek_id, v.kek_id) FROM vault_ext.erasures e \
+         JOIN vault_ext.encryption_vaults v ON v.user_id OPERATOR(pg_catalog.=) e.user_id \
+         LEFT JOIN vault_ext.old_keys o ON o.user_id OPERATOR(pg_catalog.=) v.user_id AND o.key_version OPERATOR(pg_catalog.=) v.key_version \
+         WHERE e.erase_after OPERATOR(pg_catalog.<=) $1 AND e.cancelled_at IS NULL AND e.erased_at IS NULL \
+         AND v.erase_after OPERATOR(pg_catalog.<=) $1 \
+         ORDER BY e.erase_after, v.user_id LIMIT $2"
     ) };
     static KEKS: Statement = const { Statement::new(
         "SELECT w.kek_id, k.first_seen, k.retired_at FROM ( \
@@ -159,6 +168,16 @@ pub fn lock_due(now: i64, limit: i32) -> Vec<DueVault> {
         Some(DueVault { user_id: rows.get(row, 0)?, key_version: rows.get(row, 1)?, kek_id: rows.get(row, 2)? })
     };
     let args = [Arg::Timestamp(now), Arg::Int4(limit)];
+    if catalog::has_nodes() {
+        let mut listed = LIST_DUE.with(|statement| statement.run(&args, |rows| rows.collect(|row| due(rows, row))));
+        listed.retain(|vault: &DueVault| {
+            let locked = vaults::lock_recovery(&vault.user_id);
+            locked.is_some_and(|locked| {
+                locked.erase_after.is_some_and(|at| at <= now) && locked.key_version == vault.key_version
+            })
+        });
+        return listed;
+    }
     LOCK_DUE.with(|statement| statement.run(&args, |rows| rows.collect(|row| due(rows, row))))
 }
 

@@ -508,7 +508,7 @@ pub fn take_back(user: &str, new: &NewWrap<'_>) -> bool {
 pub fn begin_write() {
     // Citus would lock the table on every node. The removal does that, so this node's lock is enough.
     if catalog::has_nodes() {
-        table::lock_for_writing(SCHEMA, VAULTS);
+        table::lock_here(SCHEMA, VAULTS, Access::Insert, true);
     } else {
         BEGIN_WRITE.with(|statement| statement.run(&[], |_| ()));
     }

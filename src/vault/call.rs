@@ -17,7 +17,7 @@ use crate::guard::blind;
 use crate::identity::{self, Caller, Identity};
 use crate::pg::{session, spi, subxact, xact};
 use crate::settings::{self, HoneyFetch};
-use crate::store::catalog;
+use crate::store::{OWNER, catalog};
 
 /// Whether this server can write audit rows at all.
 pub fn can_be_audited() -> Result<(), VaultError> {
@@ -89,6 +89,10 @@ impl Call {
 
     pub fn without_user(action: Action) -> Result<Self, VaultError> {
         can_be_audited()?;
+        // Nodes fetch each other's rows. Whoever has stolen that login must not get keys opened with it.
+        if session::has_citus() && session::is_login_of(OWNER) {
+            return Err(NodesError::NodesLogin.into());
+        }
         submit::announce();
         let claims = Claims::gather(session::setting, session::connection_address);
         Ok(Self {
