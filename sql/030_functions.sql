@@ -549,6 +549,8 @@ BEGIN
     END IF;
     -- Each node does this for itself.
     PERFORM set_config('citus.enable_ddl_propagation', 'off', true);
+    -- Calls fail until the server is a node: what they stored would be hidden then.
+    PERFORM set_config('vault_ext.allow_alter', 'on', true);
     FOREACH name IN ARRAY '{encryption_vaults,old_keys,database_keys,honey_users,erasures}'::text[] LOOP
         IF NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = ('vault_ext.' || name)::regclass AND p.polname = name || '_nodes') THEN
             EXECUTE format('CREATE POLICY %I ON vault_ext.%I TO vault_ext_owner USING (vault_ext.is_node()) WITH CHECK (vault_ext.is_node())',
@@ -568,7 +570,7 @@ BEGIN
     ALTER ROLE vault_ext_owner SET lock_timeout = '10s';
 END
 $become$;
-COMMENT ON FUNCTION vault_ext.become_a_node() IS 'for vault_ext.distribute(): lets the other nodes of a cluster reach the rows of this one, with the login vault_ext_owner';
+COMMENT ON FUNCTION vault_ext.become_a_node() IS 'for a server that is about to be added to the nodes: lets these reach its rows, with the login vault_ext_owner';
 
 CREATE FUNCTION vault_ext.nodes(OUT node text, OUT here boolean, OUT reachable boolean, OUT active_kek text, OUT agrees boolean, OUT keyring text) RETURNS SETOF record
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER ROWS 3 SET search_path = pg_catalog, pg_temp AS $nodes$

@@ -8,6 +8,8 @@ pub enum NodesError {
     NotOnNodes,
     #[error("the vaults of all nodes would be dropped")]
     WouldDestroy,
+    #[error("the vaults could not be locked on every node")]
+    NotLocked,
     #[error("the login vault_ext_owner is for the nodes of a cluster, and calls nothing")]
     NodesLogin,
     #[error("another node may still wrap with this KEK")]
@@ -17,6 +19,7 @@ pub enum NodesError {
 impl NodesError {
     pub fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
+            Self::NotLocked => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::NodesLogin => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             _ => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         }
@@ -36,6 +39,9 @@ impl NodesError {
             }
             Self::WouldDestroy => {
                 "Make a backup of every node first, and SET vault_ext.allow_drop = on in this session if you mean it."
+            }
+            Self::NotLocked => {
+                "SELECT * FROM vault_ext.nodes() shows whether every node answers; on one of them, a transaction that has written vaults may still be open."
             }
             Self::NodesLogin => "Log in as a role of the application, or as an administrator.",
             Self::KekActive(_) => {

@@ -18,7 +18,12 @@ pub(super) fn without_writers<T>(work: impl FnOnce() -> T) -> Result<T, VaultErr
 
 /// A lock timeout means that such transactions are still open. Any other error is raised again unchanged.
 pub(super) fn open_writers<T>(raised: CaughtError) -> Result<T, VaultError> {
-    if subxact::sqlstate(&raised) == "55P03" { Err(VaultError::OpenWriters) } else { raised.rethrow() }
+    match subxact::sqlstate(&raised).as_str() {
+        "55P03" => Err(VaultError::OpenWriters),
+        // Citus says no more of a lock that it does not get on another node.
+        "XX000" if catalog::has_nodes() => Err(NodesError::NotLocked.into()),
+        _ => raised.rethrow(),
+    }
 }
 
 /// Fails if another node may wrap with one of these KEKs.

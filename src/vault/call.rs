@@ -394,7 +394,6 @@ pub fn describe(error: &VaultError) -> (u16, &'static str) {
         VaultError::Grant(error) => (403, error.context()),
         VaultError::Key(error) => (error.status(), error.context()),
         VaultError::Data(error) => (error.status(), error.context()),
-        VaultError::Nodes(_) => (409, "many-nodes"),
         VaultError::Limit(error) => (429, error.context()),
         VaultError::Recovery(error) => (error.status(), error.context()),
         VaultError::PublicKey(PublicKeyError::PrivateKey) => (400, "private-key"),
@@ -417,7 +416,8 @@ pub fn describe(error: &VaultError) -> (u16, &'static str) {
         VaultError::ReloadLacks(_) | VaultError::KekNeeded { .. } => (409, "kek-needed"),
         VaultError::KekActive(_) => (409, "kek-active"),
         VaultError::KekUnknown(_) => (404, "kek-unknown"),
-        VaultError::OpenWriters => (409, "open-writers"),
+        VaultError::OpenWriters | VaultError::Nodes(NodesError::NotLocked) => (409, "open-writers"),
+        VaultError::Nodes(_) => (409, "many-nodes"),
         VaultError::Hidden(_) => (500, "vaults-hidden"),
         _ => (500, "error"),
     }

@@ -406,6 +406,13 @@ fn problems_of(facts: &[Fact], has_policies: impl Fn(&str) -> bool) -> Vec<Probl
     for expected in POLICIES.iter().filter(|expected| has_policies(expected.0) && (is_of_0_3 || !is_new(expected))) {
         missing_policy(expected, facts, &mut report);
     }
+    if is_for_nodes && !facts.iter().any(|fact| matches!(fact, Fact::Distributed { .. })) {
+        report(
+            true,
+            "this server is to be a node of a cluster, and is not one yet".into(),
+            "Add it to the nodes, and call vault_ext.distribute() on the coordinator: docs/scale-out.md.".into(),
+        );
+    }
     if is_scaled_out {
         // The trail stays where it is, and a table without row-level security needs no policy.
         let missing = |table: &&str| has_policies(table) && *table != "keks" && !has_nodes_policy(facts, table);
@@ -837,10 +844,11 @@ mod tests {
             facts.push(Fact::Distributed { table: table.into(), how: Distribution::Reference });
             assert!(worst(&facts).voids, "{table}");
         }
-        // Before the distribution the policies are there already, and the login.
+        // Before the distribution the policies are there already, and the login: what is done then would be hidden by it.
         let mut facts = scaled_out();
         facts.retain(|fact| !matches!(fact, Fact::Distributed { .. }));
-        assert_eq!(problems(&facts), []);
+        assert!(worst(&facts).voids && worst(&facts).what.contains("not one yet"));
+        let mut facts = scaled_out();
         // The policy is for sessions of nodes alone: on the trail it would open it.
         facts.push(Fact::Policy(Policy {
             table: TRAIL.into(),
