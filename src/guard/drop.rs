@@ -10,7 +10,7 @@ pub fn before_drop(vaults: &DoomedTable) {
     if settings::allow_drop() {
         return;
     }
-    if catalog::has_nodes() {
+    if catalog::are_vaults_distributed() {
         VaultError::from(NodesError::WouldDestroy).raise();
     }
     let vaults = vaults.count_rows();

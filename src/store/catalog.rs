@@ -119,6 +119,9 @@ thread_local! {
             AND c.relname OPERATOR(pg_catalog.=) 'encryption_vaults'::pg_catalog.name \
             AND p.polname OPERATOR(pg_catalog.=) 'encryption_vaults_nodes'::pg_catalog.name"
     ) };
+    static HAS_CITUS: Statement = const { Statement::new(
+        "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
+    ) };
     static SQL_VERSION: Statement = const { Statement::new(
         "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'vault_ext'"
     ) };
@@ -140,6 +143,16 @@ pub fn is_of_0_3() -> bool {
 /// Whether the vaults may be on other nodes, too: vault_ext.distribute() was called. Costs nothing on a server without Citus.
 pub fn has_nodes() -> bool {
     session::has_citus() && HAS_NODES.with(|statement| statement.run(&[], Rows::count)) > 0
+}
+
+/// Whether Citus has made the vaults part of its cluster. In the middle of a DROP the policy that `has_nodes` looks for may be gone
+/// already.
+pub fn are_vaults_distributed() -> bool {
+    if !session::has_citus() || !HAS_CITUS.with(|statement| statement.run(&[], |rows| rows.get(0, 0) == Some(true))) {
+        return false;
+    }
+    let is_vaults = |rows: &Rows| (0..rows.count()).any(|row| rows.text(row, 0) == VAULTS.to_str().ok());
+    DISTRIBUTED.with(|statement| statement.run(&[], is_vaults))
 }
 
 /// Whether the audit trail's tree has its tables: an update of the extension adds them.

@@ -111,7 +111,9 @@ impl Ledger {
             Err(error) => {
                 // An ERROR rolled the statement back. Any other failure may have happened after the commit.
                 // Nor is a lost connection between nodes: the other one may have committed.
-                let is_of_nodes = error.code().is_some_and(|code| code.code().starts_with("08"));
+                // Citus says so with XX000, too.
+                let is_of_nodes =
+                    error.code().is_some_and(|code| code.code().starts_with("08") || code.code() == "XX000");
                 let rolled_back = !is_of_nodes
                     && error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error));
                 if call != Call::Fetch && !rolled_back {
