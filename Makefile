@@ -34,6 +34,9 @@ test-patroni: ## test a failover by Debian's Patroni, and the way back
 test-monitoring: ## test examples/monitoring with Debian's Prometheus and its exporters
 	@scripts/test-monitoring
 
+test-citus: ## test a vault on the nodes of a Citus cluster; CITUS=/path/to/pg_config names a PostgreSQL that has Citus
+	@scripts/test-citus $(CITUS)
+
 test-examples: ## run the applications in examples/ on a temporary server; NAMES="php-pdo ruby-pg" selects some; POOLER=1: behind pgbouncer
 	@scripts/test-examples $(NAMES)
 
@@ -97,4 +100,4 @@ lint: ## check the code without running it, as CI does: format, clippy, shellche
 clean: down ## remove everything that was built
 	@scripts/clean
 
-.PHONY: help all install demo test docs test-upgrade test-extension-upgrade test-neighbours test-patroni test-monitoring test-examples deb test-deb deb-reproducible sbom deny dist container test-container bench soak reliability loom fuzz up psql down fmt lint clean
+.PHONY: help all install demo test docs test-upgrade test-extension-upgrade test-neighbours test-patroni test-monitoring test-citus test-examples deb test-deb deb-reproducible sbom deny dist container test-container bench soak reliability loom fuzz up psql down fmt lint clean

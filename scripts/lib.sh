@@ -100,7 +100,7 @@ install_extension() {
 
 # Runs the tests over the wire. All scripts use the same features, so they share one build. A script leaves out tests by their
 # names.
-cargo_wire() { cargo test --no-default-features --features "pg$PG mounts cores upgrade neighbours patroni monitoring" --test wire "$@"; }
+cargo_wire() { cargo test --no-default-features --features "pg$PG mounts cores upgrade neighbours patroni monitoring citus" --test wire "$@"; }
 
 passed=0 failed=0 times=()
 

@@ -97,3 +97,5 @@ GRANT EXECUTE ON FUNCTION vault_ext.action_stats(), vault_ext.wait_stats(), vaul
     TO vault_ext_admin, vault_ext_auditor, pg_monitor;
 GRANT EXECUTE ON FUNCTION vault_ext.stat_reset() TO vault_ext_admin;
 GRANT EXECUTE ON FUNCTION vault_kek_status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION vault_ext.nodes() TO vault_ext_admin, vault_ext_auditor, pg_monitor;
+GRANT EXECUTE ON FUNCTION vault_ext.audit_of_nodes(timestamptz, timestamptz) TO vault_ext_auditor;

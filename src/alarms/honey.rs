@@ -20,7 +20,8 @@ pub fn is_marked(user: &str) -> bool {
     let Some(watch) = watch() else { return false };
     let changes = watch.honey_changes();
     USERS.with_borrow_mut(|users| {
-        if users.as_ref().is_none_or(|(read, _)| *read != changes) {
+        // Other nodes do not tell of their changes.
+        if users.as_ref().is_none_or(|(read, _)| *read != changes) || catalog::has_nodes() {
             let all = if catalog::is_of_0_3() { honey::all() } else { Vec::new() };
             *users = Some((changes, all.into_iter().collect()));
         }

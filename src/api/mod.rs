@@ -10,6 +10,7 @@ pub mod keys;
 #[cfg(feature = "bench")]
 mod micro_benchmarks;
 pub mod monitor;
+mod nodes;
 pub mod policy;
 pub mod recovery;
 pub mod seal;

@@ -8,7 +8,8 @@ use crate::audit::writer;
 use crate::error::VaultError;
 use crate::identity;
 use crate::pg::composite::RowSet;
-use crate::store::{maintenance, trail};
+use crate::pg::session;
+use crate::store::{OWNER, maintenance, trail};
 
 /// The user whose rows policies let through: of the call in progress, or as vault_ext.identity says. NULL where nobody has said
 /// who it is, and while the vault works across users. 28000 for a bad token.
@@ -27,6 +28,12 @@ fn in_maintenance() -> bool {
 #[pg_extern(sql = false)]
 fn is_audit_writer() -> bool {
     writer::is_this_process()
+}
+
+/// Asked by the policies that vault_ext.distribute() makes: whether another node of the cluster has opened this session.
+#[pg_extern(sql = false)]
+fn is_node() -> bool {
+    session::is_login_of(OWNER)
 }
 
 /// The records that the audit writer is about to insert; none in any other process.

@@ -7,6 +7,7 @@ mod grants;
 mod identity;
 mod keys;
 mod limits;
+mod nodes;
 mod recovery;
 mod trail;
 mod transfer;
@@ -23,6 +24,7 @@ pub use grants::GrantError;
 pub use identity::IdentityError;
 pub use keys::KeyError;
 pub use limits::LimitError;
+pub use nodes::NodesError;
 pub use recovery::RecoveryError;
 pub use trail::TrailError;
 pub use transfer::TransferError;
@@ -54,6 +56,8 @@ pub enum VaultError {
     Trail(#[from] TrailError),
     #[error("{0}")]
     Limit(#[from] LimitError),
+    #[error("{0}")]
+    Nodes(#[from] NodesError),
     #[error("the system gave no memory for a key")]
     NoMemory,
     #[error("row-level security is off in this session")]
@@ -154,6 +158,7 @@ impl VaultError {
             Self::Data(error) => error.sqlstate(),
             Self::Trail(error) => error.sqlstate(),
             Self::Limit(error) => error.sqlstate(),
+            Self::Nodes(error) => error.sqlstate(),
             Self::NoMemory => PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
             Self::NoVault => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::DoesNotOpen => PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
@@ -199,6 +204,7 @@ impl VaultError {
             ),
             Self::Audit(failure) => failure.detail(),
             Self::Identity(error) => error.detail(),
+            Self::Nodes(error) => error.detail(),
             Self::InList { error, refused, .. } => {
                 let positions: Vec<_> = refused.iter().map(usize::to_string).collect();
                 let refused = format!("Refused positions: {}. No key was released.", positions.join(", "));
@@ -225,6 +231,7 @@ impl VaultError {
             Self::Data(error) => error.hint().into(),
             Self::Trail(error) => error.hint().into(),
             Self::Limit(error) => error.hint().into(),
+            Self::Nodes(error) => error.hint().into(),
             Self::NoMemory => "Free some memory; mmap(2) failed.".into(),
             Self::RowSecurityOff => {
                 "SET row_security = on: it is off by a setting of this session, role, database or function. Leave FORCE ROW LEVEL SECURITY on the vault's tables as it is.".into()

@@ -5,7 +5,7 @@ use vault_core::audit::record::Action;
 use vault_core::integrity::Scope;
 use vault_core::keyring::change::Change;
 
-use super::exclusion::{only_in_read_committed, without_writers};
+use super::exclusion::{no_other_node_wraps, only_in_read_committed, without_writers};
 use crate::error::VaultError;
 use crate::guard::blind;
 use crate::keyring::reload::Proposal;
@@ -90,6 +90,7 @@ fn publish_removal(proposal: &Proposal) -> Result<bool, VaultError> {
     const CALL: &str = "vault_reload_kek()";
     only_in_read_committed(CALL)?;
     blind::refuse(Scope::Vaults)?;
+    no_other_node_wraps(&proposal.change.removed)?;
     let count_and_publish = || {
         let needed = blind::unless(Scope::Vaults, || Ok(wraps::count_by_kek(&proposal.change.removed)))?;
         if needed.is_empty() { Ok(proposal.publish()) } else { Err(VaultError::ReloadLacks(needed)) }

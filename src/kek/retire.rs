@@ -2,7 +2,7 @@
 
 use vault_core::audit::record::Action;
 
-use super::exclusion::{only_in_read_committed, open_writers};
+use super::exclusion::{no_other_node_wraps, only_in_read_committed, open_writers};
 use crate::error::VaultError;
 use crate::keyring::ring;
 use crate::pg::subxact;
@@ -23,6 +23,7 @@ pub fn retire(kek_id: &str) -> Result<bool, VaultError> {
         if ring::entries()?.first().is_some_and(|active| active.id == kek_id) {
             return Err(VaultError::KekActive(kek_id.into()));
         }
+        no_other_node_wraps(&[kek_id.into()])?;
         match wraps::count_by_kek(&[kek_id.into()]).pop() {
             Some((kek_id, wraps)) => Err(VaultError::KekNeeded { kek_id, wraps }),
             None => Ok(keks::retire_kek(kek_id)),

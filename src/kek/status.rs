@@ -7,7 +7,7 @@ use crate::error::VaultError;
 use crate::guard::blind;
 use crate::keyring::ring;
 use crate::store::keks::KekUsage;
-use crate::store::{keks, version};
+use crate::store::{keks, nodes, version};
 
 /// A KEK that the ring or the database knows.
 pub struct Status {
@@ -34,6 +34,10 @@ pub fn status() -> Result<Vec<Status>, VaultError> {
         pgrx::warning!("{reason}");
     }
     let mut rows = blind::unless(Scope::Vaults, || Ok(keks::kek_usage()))?;
+    let others = nodes::others_wrap_with();
+    let is_free = |usage: &KekUsage| {
+        usage.is_unused() && others.iter().all(|active| active.as_ref().is_some_and(|active| *active != usage.kek_id))
+    };
     let loaded = entries.iter().enumerate().map(|(position, entry)| {
         let at = rows.iter().position(|usage| usage.kek_id == entry.id);
         let usage = at.map_or_else(|| KekUsage::none(&entry.id), |at| rows.remove(at));
@@ -42,7 +46,7 @@ pub fn status() -> Result<Vec<Status>, VaultError> {
             active: position == 0,
             loaded: true,
             matches: usage.check_value.as_ref().map(|known| *known == check),
-            safe_to_remove: position != 0 && usage.is_unused(),
+            safe_to_remove: position != 0 && is_free(&usage),
             check_value: Some(usage.check_value.unwrap_or(check)),
             kek_id: usage.kek_id,
             vaults: usage.vaults,
@@ -57,7 +61,7 @@ pub fn status() -> Result<Vec<Status>, VaultError> {
         active: false,
         loaded: false,
         matches: None,
-        safe_to_remove: usage.is_unused(),
+        safe_to_remove: is_free(&usage),
         kek_id: usage.kek_id,
         check_value: usage.check_value,
         vaults: usage.vaults,

@@ -15,6 +15,14 @@ pub fn setting(name: &CStr) -> Option<Vec<u8>> {
     }
 }
 
+/// Whether this process has loaded Citus. It may still have no part in this database.
+pub fn has_citus() -> bool {
+    thread_local! {
+        static HAS_CITUS: OnceCell<bool> = const { OnceCell::new() };
+    }
+    HAS_CITUS.with(|has| *has.get_or_init(|| setting(c"citus.version").is_some()))
+}
+
 /// OID of the database that this process is connected to.
 pub fn database() -> u32 {
     variable!(MyDatabaseId).to_u32()
@@ -69,6 +77,12 @@ pub fn login() -> String {
 pub fn login_oid() -> u32 {
     // SAFETY: reads a variable of this process.
     unsafe { pg_sys::GetSessionUserId().to_u32() }
+}
+
+/// Whether that role has logged in. A role that was dropped is none.
+pub fn is_login_of(role: &CStr) -> bool {
+    // SAFETY: within a transaction; a NUL-terminated name. A role that is not there has OID 0, and nobody logs in as that one.
+    login_oid() == unsafe { pg_sys::get_role_oid(role.as_ptr(), true).to_u32() }
 }
 
 /// Name of a database by its OID; None if there is none.

@@ -7,6 +7,8 @@ use std::ffi::CString;
 use pgrx::prelude::*;
 use pgrx::{FromDatum, IntoDatum};
 
+use super::session;
+
 /// An argument of a statement; its variant fixes the parameter's type.
 #[derive(Clone, Copy)]
 pub enum Arg<'a> {
@@ -218,7 +220,9 @@ impl Statement {
             if !kept.is_null() && self.running.get() == 0 {
                 pg_sys::SPI_freeplan(kept);
             }
-            self.plan.set(prepare(self.sql, self.options, args));
+            // Citus finds the node of a row where it knows the values, and refuses some statements where it does not.
+            let options = if session::has_citus() { pg_sys::CURSOR_OPT_CUSTOM_PLAN } else { self.options };
+            self.plan.set(prepare(self.sql, options, args));
         }
         self.generation.set(generation);
         self.plan.get()

@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 
-use vault_core::integrity::{self, Fact, Kind, Policy, Problem};
+use vault_core::integrity::{self, Distribution, Fact, Kind, Policy, Problem};
 
+use super::vaults::VAULTS;
 use super::{OLD_KEYS, SCHEMA};
-use crate::pg::inval;
 use crate::pg::spi::{Arg, Rows, Statement};
-use crate::pg::table;
+use crate::pg::table::{self, Access};
+use crate::pg::{inval, session};
 
 thread_local! {
     static LOCK_TRAIL: Statement = const { Statement::new(
@@ -74,7 +75,7 @@ thread_local! {
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
             AND n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name \
          JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang \
-         WHERE p.proname OPERATOR(pg_catalog.=) ANY ('{in_maintenance,current_user_id,is_audit_writer}'::pg_catalog.name[]) \
+         WHERE p.proname OPERATOR(pg_catalog.=) ANY ('{in_maintenance,current_user_id,is_audit_writer,is_node}'::pg_catalog.name[]) \
             AND p.pronargs OPERATOR(pg_catalog.=) 0::pg_catalog.int2 \
             AND (l.lanname OPERATOR(pg_catalog.<>) 'c'::pg_catalog.name OR p.prosrc OPERATOR(pg_catalog.<>) pg_catalog.concat(p.proname, '_wrapper')) \
          UNION ALL \
@@ -84,7 +85,15 @@ thread_local! {
     ) };
     // Citus keeps a row for each table that it manages, whose rows may be on other nodes or in another table of this one.
     static DISTRIBUTED: Statement = const { Statement::of_latest(
-        "SELECT c.relname::pg_catalog.text FROM pg_catalog.pg_dist_partition d \
+        "SELECT c.relname::pg_catalog.text, \
+            CASE WHEN d.partmethod OPERATOR(pg_catalog.=) 'h'::pg_catalog.\"char\" AND EXISTS (SELECT FROM pg_catalog.pg_attribute a \
+                    WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attname OPERATOR(pg_catalog.=) 'user_id'::pg_catalog.name \
+                    AND a.attnum::pg_catalog.text OPERATOR(pg_catalog.=) pg_catalog.substring(d.partkey, ':varattno (\\d+)')) \
+                THEN 'user' \
+                WHEN d.partmethod OPERATOR(pg_catalog.=) 'n'::pg_catalog.\"char\" AND d.repmodel OPERATOR(pg_catalog.=) 't'::pg_catalog.\"char\" \
+                THEN 'reference' END, \
+            d.colocationid \
+         FROM pg_catalog.pg_dist_partition d \
          JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) d.logicalrelid::pg_catalog.oid \
          JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
             AND n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name \
@@ -97,6 +106,17 @@ thread_local! {
     static IS_OF_0_3: Cell<bool> = const { Cell::new(false) };
     static HAS_TREES: Statement = const { Statement::new(
         "SELECT pg_catalog.to_regclass('vault_ext.audit_trails') IS NOT NULL"
+    ) };
+    static HAS_NODES: Statement = const { Statement::of_latest(
+        "SELECT FROM pg_catalog.pg_policy p \
+         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.polrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+         WHERE n.nspname OPERATOR(pg_catalog.=) 'vault_ext'::pg_catalog.name \
+            AND c.relname OPERATOR(pg_catalog.=) 'encryption_vaults'::pg_catalog.name \
+            AND p.polname OPERATOR(pg_catalog.=) 'encryption_vaults_nodes'::pg_catalog.name"
+    ) };
+    static HAS_CITUS: Statement = const { Statement::new(
+        "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
     ) };
     static SQL_VERSION: Statement = const { Statement::new(
         "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'vault_ext'"
@@ -115,6 +135,21 @@ pub fn is_of_0_3() -> bool {
         IS_OF_0_3.set(table::exists(SCHEMA, OLD_KEYS));
         IS_OF_0_3.get()
     }
+}
+
+/// Whether the vaults may be on other nodes, too: vault_ext.distribute() was called. Costs nothing on a server without Citus.
+pub fn has_nodes() -> bool {
+    session::has_citus() && HAS_NODES.with(|statement| statement.run(&[], Rows::count)) > 0
+}
+
+/// Whether Citus has made the vaults part of its cluster. In the middle of a DROP the policy that `has_nodes` looks for may be gone
+/// already.
+pub fn are_vaults_distributed() -> bool {
+    if !session::has_citus() || !HAS_CITUS.with(|statement| statement.run(&[], |rows| rows.get(0, 0) == Some(true))) {
+        return false;
+    }
+    let is_vaults = |rows: &Rows| (0..rows.count()).any(|row| rows.text(row, 0) == VAULTS.to_str().ok());
+    DISTRIBUTED.with(|statement| statement.run(&[], is_vaults))
 }
 
 /// Whether the audit trail's tree has its tables: an update of the extension adds them.
@@ -143,7 +178,12 @@ pub fn lock_trail() {
 
 /// The same for the vaults, but raises 55P03 instead of waiting.
 pub fn lock_vaults() {
-    LOCK_VAULTS.with(|statement| statement.run(&[], |_| ()));
+    // Citus would lock the table on every node, and a node that is down would keep all others from writing their trails.
+    if has_nodes() {
+        table::lock_here(SCHEMA, VAULTS, Access::Read, false);
+    } else {
+        LOCK_VAULTS.with(|statement| statement.run(&[], |_| ()));
+    }
 }
 
 /// What the catalogs say of the extension's tables, policies, functions and owner.
@@ -160,7 +200,14 @@ pub fn facts(has_policies: impl Fn(&str) -> bool) -> Vec<Fact> {
         })
     });
     if has_citus {
-        let table = |rows: &Rows, row| rows.get(row, 0).map(Fact::Distributed);
+        let table = |rows: &Rows, row| {
+            let how = match (rows.text(row, 1), rows.get::<i32>(row, 2)) {
+                (Some("user"), Some(group)) => Distribution::ByUser { group: group.cast_unsigned() },
+                (Some("reference"), _) => Distribution::Reference,
+                _ => Distribution::Otherwise,
+            };
+            Some(Fact::Distributed { table: rows.get(row, 0)?, how })
+        };
         facts.extend(DISTRIBUTED.with(|statement| statement.run(&[], |rows| rows.collect(|row| table(rows, row)))));
     }
     facts

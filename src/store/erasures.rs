@@ -1,6 +1,7 @@
 //! The table of erasures: each end of a vault, scheduled, cancelled or done.
 
-use super::maintenance;
+use super::{catalog, maintenance, vaults};
+use crate::pg::session;
 use crate::pg::spi::{Arg, Rows, Statement};
 
 /// An erasure; all times in microseconds since 2000-01-01 00:00 UTC.
@@ -40,14 +41,14 @@ thread_local! {
     ) };
     static ERASED_AT_ONCE: Statement = const { Statement::planned_once(
         "INSERT INTO vault_ext.erasures (user_id, reason, scheduled_by, vault_created_at, scheduled_at, erase_after, erased_at, kek_ids) \
-         SELECT $1, $2, $3, $4, n.now, n.now, n.now, $5 FROM (SELECT pg_catalog.clock_timestamp()) AS n (now)"
+         VALUES ($1, $2, $3, $4, $6, $6, $6, $5)"
     ) };
     static CANCEL: Statement = const { Statement::planned_once(
-        "UPDATE vault_ext.erasures SET cancelled_by = $2, cancelled_at = pg_catalog.clock_timestamp() \
+        "UPDATE vault_ext.erasures SET cancelled_by = $2, cancelled_at = $3 \
          WHERE user_id OPERATOR(pg_catalog.=) $1 AND cancelled_at IS NULL AND erased_at IS NULL"
     ) };
     static FINISH: Statement = const { Statement::planned_once(
-        "UPDATE vault_ext.erasures SET erased_at = pg_catalog.clock_timestamp(), kek_ids = $2 \
+        "UPDATE vault_ext.erasures SET erased_at = $3, kek_ids = $2 \
          WHERE user_id OPERATOR(pg_catalog.=) $1 AND cancelled_at IS NULL AND erased_at IS NULL"
     ) };
     static LIST: Statement = const { Statement::new(
@@ -65,6 +66,15 @@ thread_local! {
          WHERE e.erase_after OPERATOR(pg_catalog.<=) $1 AND e.cancelled_at IS NULL AND e.erased_at IS NULL \
          AND v.erase_after OPERATOR(pg_catalog.<=) $1 \
          ORDER BY e.erase_after LIMIT $2 FOR UPDATE OF v SKIP LOCKED"
+    ) };
+    // The same for many nodes: each vault is locked on its own afterwards.
+    static LIST_DUE: Statement = const { Statement::new(
+        "SELECT v.user_id, v.key_version, COALESCE(o.kek_id, v.kek_id) FROM vault_ext.erasures e \
+         JOIN vault_ext.encryption_vaults v ON v.user_id OPERATOR(pg_catalog.=) e.user_id \
+         LEFT JOIN vault_ext.old_keys o ON o.user_id OPERATOR(pg_catalog.=) v.user_id AND o.key_version OPERATOR(pg_catalog.=) v.key_version \
+         WHERE e.erase_after OPERATOR(pg_catalog.<=) $1 AND e.cancelled_at IS NULL AND e.erased_at IS NULL \
+         AND v.erase_after OPERATOR(pg_catalog.<=) $1 \
+         ORDER BY e.erase_after, v.user_id LIMIT $2"
     ) };
     static KEKS: Statement = const { Statement::new(
         "SELECT w.kek_id, k.first_seen, k.retired_at FROM ( \
@@ -103,18 +113,20 @@ pub fn record_at_once(new: &NewErasure<'_>, kek_ids: &[&str]) {
         Arg::Text(new.by),
         Arg::Timestamp(new.vault_created_at),
         Arg::TextArray(kek_ids),
+        Arg::Timestamp(session::now()),
     ];
     ERASED_AT_ONCE.with(|statement| statement.run(&args, |_| ()));
 }
 
 /// Records that the scheduled erasure of a user does not happen. In maintenance.
 pub fn cancel(user: &str, by: &str) {
-    CANCEL.with(|statement| statement.run(&[Arg::Text(user), Arg::Text(by)], |_| ()));
+    CANCEL.with(|statement| statement.run(&[Arg::Text(user), Arg::Text(by), Arg::Timestamp(session::now())], |_| ()));
 }
 
 /// Records that the scheduled erasure of a user, if there is one, has happened. In maintenance.
 pub fn finish(user: &str, kek_ids: &[&str]) {
-    FINISH.with(|statement| statement.run(&[Arg::Text(user), Arg::TextArray(kek_ids)], |_| ()));
+    let args = [Arg::Text(user), Arg::TextArray(kek_ids), Arg::Timestamp(session::now())];
+    FINISH.with(|statement| statement.run(&args, |_| ()));
 }
 
 fn erasure(rows: &Rows, row: u64) -> Option<Erasure> {
@@ -156,6 +168,16 @@ pub fn lock_due(now: i64, limit: i32) -> Vec<DueVault> {
         Some(DueVault { user_id: rows.get(row, 0)?, key_version: rows.get(row, 1)?, kek_id: rows.get(row, 2)? })
     };
     let args = [Arg::Timestamp(now), Arg::Int4(limit)];
+    if catalog::has_nodes() {
+        let mut listed = LIST_DUE.with(|statement| statement.run(&args, |rows| rows.collect(|row| due(rows, row))));
+        listed.retain(|vault: &DueVault| {
+            let locked = vaults::lock_recovery(&vault.user_id);
+            locked.is_some_and(|locked| {
+                locked.erase_after.is_some_and(|at| at <= now) && locked.key_version == vault.key_version
+            })
+        });
+        return listed;
+    }
     LOCK_DUE.with(|statement| statement.run(&args, |rows| rows.collect(|row| due(rows, row))))
 }
 

@@ -5,6 +5,7 @@ use vault_core::audit::kek_registration::Known;
 use vault_core::crypto::check::CheckValue;
 
 use super::{catalog, maintenance};
+use crate::pg::session;
 use crate::pg::spi::{Arg, Rows, Statement};
 
 /// What a database knows of a KEK.
@@ -61,7 +62,7 @@ thread_local! {
          ORDER BY k.first_seen DESC, 1"
     ) };
     static RETIRE_KEK: Statement = const { Statement::new(
-        "UPDATE vault_ext.keks SET retired_at = pg_catalog.clock_timestamp() \
+        "UPDATE vault_ext.keks SET retired_at = $2 \
          WHERE kek_id OPERATOR(pg_catalog.=) $1 AND retired_at IS NULL"
     ) };
 }
@@ -140,5 +141,6 @@ pub fn kek_usage() -> Vec<KekUsage> {
 
 /// Marks a KEK as retired; false if it was so already.
 pub fn retire_kek(kek_id: &str) -> bool {
-    RETIRE_KEK.with(|statement| statement.run(&[Arg::Text(kek_id)], Rows::count)) == 1
+    let args = [Arg::Text(kek_id), Arg::Timestamp(session::now())];
+    RETIRE_KEK.with(|statement| statement.run(&args, Rows::count)) == 1
 }

@@ -10,6 +10,7 @@ pub mod grants;
 pub mod honey;
 pub mod keks;
 pub mod maintenance;
+pub mod nodes;
 pub mod old_keys;
 pub mod rewraps;
 pub mod trail;

@@ -2,8 +2,9 @@
 
 use vault_core::crypto::wrap::{Kind, StoredWrap};
 
-use super::maintenance;
 use super::vaults::{NewWrap, Vault};
+use super::{catalog, maintenance};
+use crate::pg::session;
 use crate::pg::spi::{Arg, Rows, Statement, Tid};
 
 /// What an old version of a key is good for (NIST SP 800-57 part 1, 7.3).
@@ -83,8 +84,7 @@ thread_local! {
     static INSERT: Statement = const { Statement::planned_once(
         "INSERT INTO vault_ext.old_keys (user_id, key_version, wrapped_mk, wrap_iv, format_version, kek_id, state, superseded_at, \
             destroy_after, destroyed_at) \
-         VALUES ($1, $2, $3, $4, $5::pg_catalog.int2, $6, $7, pg_catalog.clock_timestamp(), $8, \
-            CASE WHEN $7 OPERATOR(pg_catalog.=) 'destroyed' THEN pg_catalog.clock_timestamp() END)"
+         VALUES ($1, $2, $3, $4, $5::pg_catalog.int2, $6, $7, $9, $8, $10)"
     ) };
     static FIND: Statement = const { Statement::planned_once(concat!(
         "SELECT ", columns!(), " FROM vault_ext.old_keys \
@@ -114,9 +114,20 @@ thread_local! {
             WHERE v.user_id OPERATOR(pg_catalog.=) o.user_id AND v.key_version OPERATOR(pg_catalog.=) o.key_version) \
          ORDER BY o.destroy_after LIMIT $2 FOR UPDATE OF o SKIP LOCKED"
     ) };
+    // The two for many nodes: each key is locked on its own afterwards.
+    static LIST_DUE: Statement = const { Statement::new(
+        "SELECT o.user_id, o.key_version, o.kek_id FROM vault_ext.old_keys o \
+         LEFT JOIN vault_ext.encryption_vaults v ON v.user_id OPERATOR(pg_catalog.=) o.user_id AND v.key_version OPERATOR(pg_catalog.=) o.key_version \
+         WHERE o.state OPERATOR(pg_catalog.=) 'destroy_scheduled' AND o.destroy_after OPERATOR(pg_catalog.<=) $1 AND v.user_id IS NULL \
+         ORDER BY o.destroy_after, o.user_id, o.key_version LIMIT $2"
+    ) };
+    static DESTROY_ONE: Statement = const { Statement::new(
+        "UPDATE vault_ext.old_keys SET state = 'destroyed', wrapped_mk = NULL, wrap_iv = NULL, destroyed_at = $3 \
+         WHERE user_id OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $2 AND state OPERATOR(pg_catalog.=) 'destroy_scheduled'"
+    ) };
     static DESTROY: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.old_keys AS o SET state = 'destroyed', wrapped_mk = NULL, wrap_iv = NULL, \
-            destroyed_at = pg_catalog.clock_timestamp() \
+            destroyed_at = $2 \
          FROM (SELECT pg_catalog.unnest($1)) AS n (place) \
          WHERE o.ctid OPERATOR(pg_catalog.=) n.place AND o.state OPERATOR(pg_catalog.=) 'destroy_scheduled'"
     ) };
@@ -159,7 +170,7 @@ fn args<'a>(user: &'a str, key_version: i32) -> [Arg<'a>; 2] {
 /// Keeps the wrap of a vault as an old key. `destroy_after` (microseconds since 2000-01-01 00:00 UTC) goes with the state
 /// `DestroyScheduled`. In the state `Destroyed` only the version is kept.
 pub fn insert(user: &str, old: &Vault, state: State, destroy_after: Option<i64>) {
-    let wrap = (state != State::Destroyed).then_some(old);
+    let (wrap, now) = ((state != State::Destroyed).then_some(old), session::now());
     let args = [
         Arg::Text(user),
         Arg::Int4(old.key_version),
@@ -169,6 +180,8 @@ pub fn insert(user: &str, old: &Vault, state: State, destroy_after: Option<i64>)
         Arg::Text(&old.kek_id),
         Arg::Text(state.name()),
         Arg::MaybeTimestamp(destroy_after),
+        Arg::Timestamp(now),
+        Arg::MaybeTimestamp((state == State::Destroyed).then_some(now)),
     ];
     INSERT.with(|statement| statement.run(&args, |_| ()));
 }
@@ -204,28 +217,48 @@ pub struct DueKey {
     pub user_id: String,
     pub key_version: i32,
     pub kek_id: String,
-    place: Tid,
+    /// None on many nodes.
+    place: Option<Tid>,
 }
 
 /// The next versions that were to be destroyed by that time, in microseconds since 2000-01-01 00:00 UTC. Those that others have
 /// locked are left out: they may be about to be restored. Only in maintenance.
 pub fn lock_due(now: i64, limit: i32) -> Vec<DueKey> {
+    let has_nodes = catalog::has_nodes();
     let due = |rows: &Rows, row| {
         Some(DueKey {
             user_id: rows.get(row, 0)?,
             key_version: rows.get(row, 1)?,
             kek_id: rows.get(row, 2)?,
-            place: rows.tid(row, 3)?,
+            place: if has_nodes { None } else { Some(rows.tid(row, 3)?) },
         })
     };
     let args = [Arg::Timestamp(now), Arg::Int4(limit)];
+    if has_nodes {
+        let mut listed = LIST_DUE.with(|statement| statement.run(&args, |rows| rows.collect(|row| due(rows, row))));
+        listed.retain(|key: &DueKey| {
+            let locked = lock(&key.user_id, key.key_version);
+            locked.is_some_and(|old| {
+                old.state == State::DestroyScheduled && old.destroy_after.is_some_and(|at| at <= now)
+            })
+        });
+        return listed;
+    }
     LOCK_DUE.with(|statement| statement.run(&args, |rows| rows.collect(|row| due(rows, row))))
 }
 
 /// Destroys the wraps of locked versions, keeps the rest, and says how many they were. Only in maintenance.
 pub fn destroy(due: &[DueKey]) -> usize {
-    let places: Vec<_> = due.iter().map(|key| key.place).collect();
-    DESTROY.with(|statement| statement.run(&[Arg::TidArray(&places)], Rows::count)) as usize
+    let places: Option<Vec<_>> = due.iter().map(|key| key.place).collect();
+    let Some(places) = places else {
+        let one = |key: &DueKey| {
+            let args = [Arg::Text(&key.user_id), Arg::Int4(key.key_version), Arg::Timestamp(session::now())];
+            DESTROY_ONE.with(|statement| statement.run(&args, Rows::count)) as usize
+        };
+        return due.iter().map(one).sum();
+    };
+    DESTROY.with(|statement| statement.run(&[Arg::TidArray(&places), Arg::Timestamp(session::now())], Rows::count))
+        as usize
 }
 
 /// Removes the row of a version whose wrap is the current one again. Only in maintenance.

@@ -1,12 +1,14 @@
 //! The table of vaults: one wrapped master key for each user.
 
 use vault_core::crypto::wrap::{Kind, StoredWrap, Wrap};
+use vault_core::integrity::NODES_POLICY;
 
 use super::{SCHEMA, catalog, maintenance};
 use crate::identity;
 use crate::pg::lookup::{self, Lookup};
+use crate::pg::session;
 use crate::pg::spi::{Arg, Rows, Statement};
-use crate::pg::table::{Access, Table, Type};
+use crate::pg::table::{self, Access, Table, Type};
 
 /// The table's name in the extension's schema.
 pub const VAULTS: &std::ffi::CStr = c"encryption_vaults";
@@ -118,6 +120,7 @@ const OPENING: Table<6> = Table {
     schema: SCHEMA,
     name: VAULTS,
     policies: &[c"encryption_vaults_user_isolation"],
+    elsewhere: NODES_POLICY.as_bytes(),
     access: Access::Read,
     columns: [
         (c"wrapped_mk", Type::Text),
@@ -181,13 +184,13 @@ thread_local! {
     ) };
     static REPLACE: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2, wrap_iv = $3, format_version = 2, kek_id = $4, \
-         key_version = $5, rotated_at = pg_catalog.clock_timestamp() \
+         key_version = $5, rotated_at = $7 \
          WHERE user_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk OPERATOR(pg_catalog.=) $6"
     ) };
     // A recovery wrap fits the old key.
     static REPLACE_AND_CLEAR: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.encryption_vaults SET wrapped_mk = $2, wrap_iv = $3, format_version = 2, kek_id = $4, \
-         key_version = $5, rotated_at = pg_catalog.clock_timestamp(), recovery_wrapped_mk = NULL, recovery_iv = NULL, \
+         key_version = $5, rotated_at = $7, recovery_wrapped_mk = NULL, recovery_iv = NULL, \
          recovery_set_at = NULL, key_check = NULL \
          WHERE user_id OPERATOR(pg_catalog.=) $1 AND wrapped_mk OPERATOR(pg_catalog.=) $6"
     ) };
@@ -225,7 +228,7 @@ thread_local! {
     )) };
     static SET_RECOVERY: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.encryption_vaults SET recovery_wrapped_mk = $2, recovery_iv = $3, recovery_format_version = 1, \
-         recovery_set_at = pg_catalog.clock_timestamp() WHERE user_id OPERATOR(pg_catalog.=) $1"
+         recovery_set_at = $4 WHERE user_id OPERATOR(pg_catalog.=) $1"
     ) };
     static CLEAR_RECOVERY: Statement = const { Statement::planned_once(
         "UPDATE vault_ext.encryption_vaults SET recovery_wrapped_mk = NULL, recovery_iv = NULL, recovery_set_at = NULL \
@@ -364,7 +367,9 @@ pub fn insert(user: &str, new: &NewWrap<'_>) -> bool {
         Arg::Text(new.kek_id),
         Arg::Int4(new.key_version),
     ];
-    let statement = if catalog::is_of_0_3() { &INSERT_WITHOUT_OLD_KEYS } else { &INSERT };
+    // Citus would copy what a statement selects to every node before it inserts it.
+    let plain = !catalog::is_of_0_3() || catalog::has_nodes();
+    let statement = if plain { &INSERT } else { &INSERT_WITHOUT_OLD_KEYS };
     statement.with(|statement| statement.run(&args, Rows::count)) == 1
 }
 
@@ -377,6 +382,7 @@ pub fn replace(user: &str, old: &Vault, new: &NewWrap<'_>) -> bool {
         Arg::Text(new.kek_id),
         Arg::Int4(new.key_version),
         Arg::Text(&old.wrapped_mk),
+        Arg::Timestamp(session::now()),
     ];
     let statement = if catalog::is_of_0_3() { &REPLACE_AND_CLEAR } else { &REPLACE };
     statement.with(|statement| statement.run(&args, Rows::count)) == 1
@@ -468,7 +474,7 @@ pub fn lock_recovery(user: &str) -> Option<RecoveryState> {
 
 /// Replaces the recovery wrap. False if the user has no vault.
 pub fn set_recovery(user: &str, wrapped_mk: &str, iv: &str) -> bool {
-    let args = [Arg::Text(user), Arg::Text(wrapped_mk), Arg::Text(iv)];
+    let args = [Arg::Text(user), Arg::Text(wrapped_mk), Arg::Text(iv), Arg::Timestamp(session::now())];
     SET_RECOVERY.with(|statement| statement.run(&args, Rows::count)) == 1
 }
 
@@ -500,7 +506,12 @@ pub fn take_back(user: &str, new: &NewWrap<'_>) -> bool {
 /// Call this before making a wrap, and take the ring only afterwards: the removal of a KEK waits until this transaction ends
 /// (`wraps::exclude_writers`).
 pub fn begin_write() {
-    BEGIN_WRITE.with(|statement| statement.run(&[], |_| ()));
+    // Citus would lock the table on every node. The removal does that, so this node's lock is enough.
+    if catalog::has_nodes() {
+        table::lock_here(SCHEMA, VAULTS, Access::Insert, true);
+    } else {
+        BEGIN_WRITE.with(|statement| statement.run(&[], |_| ()));
+    }
 }
 
 /// Whether a user, who need not be the caller's, has a vault.

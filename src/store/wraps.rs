@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::IntoDatum;
 use vault_core::crypto::wrap::{FORMAT_2, Kind, StoredWrap, Wrap};
+use vault_core::integrity::NODES_POLICY;
 
 use super::{SCHEMA, catalog, maintenance, vaults};
 use crate::pg::spi::{Arg, Rows, Statement, Tid};
@@ -31,6 +32,9 @@ struct Statements {
     count_to_rewrap: Statement,
     lock_to_rewrap: Statement,
     rewrap: Statement,
+    /// The two for a table that is on many nodes: nothing is locked, and a row that has changed is left alone.
+    page_to_rewrap: Statement,
+    rewrap_one: Statement,
 }
 
 macro_rules! statements {
@@ -57,6 +61,18 @@ macro_rules! statements {
                  AS n (place, old_wrapped_mk, wrapped_mk, wrap_iv) \
                  WHERE v.ctid OPERATOR(pg_catalog.=) n.place AND v.wrapped_mk OPERATOR(pg_catalog.=) n.old_wrapped_mk"
             )),
+            page_to_rewrap: Statement::new(concat!(
+                "SELECT ", $owner, ", wrapped_mk, wrap_iv, format_version, kek_id, key_version FROM vault_ext.", $table, " \
+                 WHERE ", $owner, " OPERATOR(pg_catalog.>=) $1 AND ROW(", $owner, ", key_version) OPERATOR(pg_catalog.>) ROW($1, $2) \
+                 AND (kek_id OPERATOR(pg_catalog.<>) $3 OR format_version OPERATOR(pg_catalog.<>) 2) AND wrapped_mk IS NOT NULL \
+                 ORDER BY ", $owner, ", key_version LIMIT $4"
+            )),
+            rewrap_one: Statement::new(concat!(
+                "UPDATE vault_ext.", $table, " \
+                 SET wrapped_mk = $4, wrap_iv = $5, format_version = 2, kek_id = $6 \
+                 WHERE ", $owner, " OPERATOR(pg_catalog.=) $1 AND key_version OPERATOR(pg_catalog.=) $2 \
+                 AND wrapped_mk OPERATOR(pg_catalog.=) $3"
+            )),
         }
     };
 }
@@ -80,6 +96,7 @@ const VAULTS: table::Table<6> = table::Table {
     schema: SCHEMA,
     name: vaults::VAULTS,
     policies: &[c"encryption_vaults_vault_maintenance", c"encryption_vaults_vault_maintenance_update"],
+    elsewhere: NODES_POLICY.as_bytes(),
     access: Access::Update,
     columns: columns(c"user_id"),
 };
@@ -88,6 +105,7 @@ const OLD_KEYS: table::Table<6> = table::Table {
     schema: SCHEMA,
     name: super::OLD_KEYS,
     policies: &[c"old_keys_vault_maintenance", c"old_keys_vault_maintenance_update"],
+    elsewhere: NODES_POLICY.as_bytes(),
     access: Access::Update,
     columns: columns(c"user_id"),
 };
@@ -294,7 +312,7 @@ fn swept_wrap<'a>(kind: Kind, row: &'a Row<'_, 6>) -> Option<StoredWrap<'a>> {
     })
 }
 
-/// The same with SQL: locks the rows, and updates those that are still as they were read.
+/// The same with SQL: locks the rows, and updates those that are still as they were read. On many nodes nothing is locked.
 fn rewrap_by_statements<F, E>(
     table: Table,
     after: &Position,
@@ -303,39 +321,63 @@ fn rewrap_by_statements<F, E>(
     renew: impl FnMut(&StoredWrap<'_>) -> Result<Renewal<F>, E>,
 ) -> Result<Batch<F>, E> {
     let args = [Arg::Text(&after.user_id), Arg::Int4(after.key_version), Arg::Text(kek_id), Arg::Int4(limit)];
-    let locked = |rows: &Rows| {
-        let locked = rows.collect(|row| Some((stored_wrap(table.kind(), rows, row)?, rows.tid(row, 6)?)));
-        renew_locked(table, kek_id, limit, &locked, renew)
+    let has_nodes = catalog::has_nodes();
+    let place = |rows: &Rows, row| if has_nodes { Some(None) } else { rows.tid(row, 6).map(Some) };
+    let found = |rows: &Rows| {
+        let found = rows.collect(|row| Some((stored_wrap(table.kind(), rows, row)?, place(rows, row)?)));
+        renew_found(table, kek_id, limit, &found, renew)
     };
-    table.with(|of| of.lock_to_rewrap.run(&args, locked))
+    table.with(|of| if has_nodes { &of.page_to_rewrap } else { &of.lock_to_rewrap }.run(&args, found))
 }
 
-fn renew_locked<F, E>(
+/// A wrap, and where its row is, if it is locked there.
+type FoundWrap<'a> = (StoredWrap<'a>, Option<Tid>);
+
+fn renew_found<F, E>(
     table: Table,
     kek_id: &str,
     limit: i32,
-    locked: &[(StoredWrap<'_>, Tid)],
+    found: &[FoundWrap<'_>],
     mut renew: impl FnMut(&StoredWrap<'_>) -> Result<Renewal<F>, E>,
 ) -> Result<Batch<F>, E> {
-    let (mut failed, mut renewed) = (Vec::new(), Vec::with_capacity(locked.len()));
-    for (old, place) in locked {
-        match renew(old)? {
-            Renewal::Renewed(wrap) => renewed.push((old, *place, wrap)),
+    let (mut failed, mut renewed) = (Vec::new(), Vec::with_capacity(found.len()));
+    for old in found {
+        match renew(&old.0)? {
+            Renewal::Renewed(wrap) => renewed.push((old, wrap)),
             Renewal::Later => {}
-            Renewal::Failed(why) => failed.push((old.user_id.to_owned(), why)),
+            Renewal::Failed(why) => failed.push((old.0.user_id.to_owned(), why)),
         }
     }
+    let done = replace(table, kek_id, &renewed);
+    let position =
+        |(last, _): &FoundWrap<'_>| Position { user_id: last.user_id.to_owned(), key_version: last.key_version };
+    Ok(Batch { done, failed, last: found.last().filter(|_| found.len() == limit as usize).map(position) })
+}
+
+/// Replaces wraps where the row is still as it was read, and says in how many.
+fn replace(table: Table, kek_id: &str, renewed: &[(&FoundWrap<'_>, Wrap)]) -> i64 {
+    let places: Option<Vec<_>> = renewed.iter().map(|((_, place), _)| *place).collect();
+    let Some(places) = places else {
+        return renewed.iter().map(|((old, _), wrap)| replace_one(table, kek_id, old, wrap)).sum();
+    };
     let args = [
         Arg::Text(kek_id),
-        Arg::TidArray(&renewed.iter().map(|(_, place, _)| *place).collect::<Vec<_>>()),
-        Arg::TextArray(&renewed.iter().map(|(old, _, _)| old.wrapped_mk).collect::<Vec<_>>()),
-        Arg::TextArray(&renewed.iter().map(|(_, _, wrap)| wrap.wrapped_mk()).collect::<Vec<_>>()),
-        Arg::TextArray(&renewed.iter().map(|(_, _, wrap)| wrap.wrap_iv()).collect::<Vec<_>>()),
+        Arg::TidArray(&places),
+        Arg::TextArray(&renewed.iter().map(|((old, _), _)| old.wrapped_mk).collect::<Vec<_>>()),
+        Arg::TextArray(&renewed.iter().map(|(_, wrap)| wrap.wrapped_mk()).collect::<Vec<_>>()),
+        Arg::TextArray(&renewed.iter().map(|(_, wrap)| wrap.wrap_iv()).collect::<Vec<_>>()),
     ];
-    let done = table.with(|of| of.rewrap.run(&args, Rows::count)) as i64;
-    let position = |(last, _): &(StoredWrap<'_>, Tid)| Position {
-        user_id: last.user_id.to_owned(),
-        key_version: last.key_version,
-    };
-    Ok(Batch { done, failed, last: locked.last().filter(|_| locked.len() == limit as usize).map(position) })
+    table.with(|of| of.rewrap.run(&args, Rows::count)) as i64
+}
+
+fn replace_one(table: Table, kek_id: &str, old: &StoredWrap<'_>, wrap: &Wrap) -> i64 {
+    let args = [
+        Arg::Text(old.user_id),
+        Arg::Int4(old.key_version),
+        Arg::Text(old.wrapped_mk),
+        Arg::Text(wrap.wrapped_mk()),
+        Arg::Text(wrap.wrap_iv()),
+        Arg::Text(kek_id),
+    ];
+    table.with(|of| of.rewrap_one.run(&args, Rows::count)) as i64
 }

@@ -12,11 +12,12 @@ use vault_core::seal::PublicKeyError;
 use super::key::{KeyId, UserKey};
 use crate::alarms::{honey, limits};
 use crate::audit::{leave, memory, rolled_back, submit};
-use crate::error::{IdentityError, KeyError, VaultError};
+use crate::error::{IdentityError, KeyError, NodesError, VaultError};
 use crate::guard::blind;
 use crate::identity::{self, Caller, Identity};
 use crate::pg::{session, spi, subxact, xact};
 use crate::settings::{self, HoneyFetch};
+use crate::store::{OWNER, catalog};
 
 /// Whether this server can write audit rows at all.
 pub fn can_be_audited() -> Result<(), VaultError> {
@@ -88,6 +89,10 @@ impl Call {
 
     pub fn without_user(action: Action) -> Result<Self, VaultError> {
         can_be_audited()?;
+        // Nodes fetch each other's rows. Whoever has stolen that login must not get keys opened with it.
+        if session::has_citus() && session::is_login_of(OWNER) {
+            return Err(NodesError::NodesLogin.into());
+        }
         submit::announce();
         let claims = Claims::gather(session::setting, session::connection_address);
         Ok(Self {
@@ -112,6 +117,7 @@ impl Call {
         if !session::has_row_security() {
             return Err(self.failed(VaultError::RowSecurityOff));
         }
+        self.refuse_on_many_nodes().map_err(|error| self.failed(error))?;
         self.admit()?;
         let in_force = match &self.service {
             Some(_) => self.user.as_deref(),
@@ -137,6 +143,12 @@ impl Call {
                 }
             }
         }
+    }
+
+    /// Refuses what only a vault on one node has.
+    pub(super) fn refuse_on_many_nodes(&self) -> Result<(), VaultError> {
+        let is_of_one_node = self.service.is_some() || is_of_one_node(self.action);
+        if is_of_one_node && catalog::has_nodes() { Err(NodesError::NotOnNodes.into()) } else { Ok(()) }
     }
 
     /// Refuses what is more than this login role may ask for.
@@ -324,6 +336,21 @@ fn uses_a_key(action: Action) -> bool {
     matches!(purpose(action), Purpose::Init | Purpose::Fetch | Purpose::Rotate | Purpose::Use | Purpose::Recovery)
 }
 
+/// Whether the call works with what other nodes would not know of (grants, whose uses the trail of one node counts), or moves a
+/// vault to another user's node.
+fn is_of_one_node(action: Action) -> bool {
+    matches!(
+        action,
+        Action::Grant
+            | Action::ApproveGrant
+            | Action::RevokeGrant
+            | Action::RetireGrant
+            | Action::Rename
+            | Action::Export
+            | Action::Import
+    )
+}
+
 /// What an action works on, if policies let it work across users and nothing else would say that they hide some.
 fn scope(action: Action) -> Option<Scope> {
     match action {
@@ -389,7 +416,8 @@ pub fn describe(error: &VaultError) -> (u16, &'static str) {
         VaultError::ReloadLacks(_) | VaultError::KekNeeded { .. } => (409, "kek-needed"),
         VaultError::KekActive(_) => (409, "kek-active"),
         VaultError::KekUnknown(_) => (404, "kek-unknown"),
-        VaultError::OpenWriters => (409, "open-writers"),
+        VaultError::OpenWriters | VaultError::Nodes(NodesError::NotLocked) => (409, "open-writers"),
+        VaultError::Nodes(_) => (409, "many-nodes"),
         VaultError::Hidden(_) => (500, "vaults-hidden"),
         _ => (500, "error"),
     }

@@ -43,6 +43,7 @@ pub fn get_of_each(users: Vec<String>) -> Result<Vec<Listed>, VaultError> {
         return Ok(list);
     }
     let mut call = Call::for_service(Action::Fetch, String::new())?;
+    call.refuse_on_many_nodes().map_err(|error| call.failed(error))?;
     open_all(&mut call, &mut list)?;
     let rows: Vec<_> = list
         .iter()

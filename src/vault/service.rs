@@ -209,6 +209,9 @@ fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
         let new = NewWrap { wrap: &wrap, kek_id: &key.kek_id, key_version: key.key_version };
         Ok(vaults::insert(user, &new).then_some(key))
     };
+    if catalog::has_nodes() {
+        return create_on_its_node(user, insert);
+    }
     let first = insert(1)?;
     if first.is_some() || !catalog::is_of_0_3() {
         return Ok(first);
@@ -218,6 +221,18 @@ fn create(user: &str) -> Result<Option<UserKey>, VaultError> {
         Some(newest) => insert(newest.key.key_version.checked_add(1).ok_or(VaultError::VersionsExhausted)?),
         None => Ok(None),
     }
+}
+
+/// The same where one statement cannot look at the old keys and insert: they are read before, and again afterwards.
+fn create_on_its_node(
+    user: &str,
+    insert: impl Fn(i32) -> Result<Option<UserKey>, VaultError>,
+) -> Result<Option<UserKey>, VaultError> {
+    let newest = || old_keys::list(user).first().map_or(0, |old| old.key.key_version);
+    let version = newest().checked_add(1).ok_or(VaultError::VersionsExhausted)?;
+    let Some(key) = insert(version)? else { return Ok(None) };
+    // Refused rather than repaired: the subtransaction takes the row back.
+    if newest() < version { Ok(Some(key)) } else { Err(VaultError::ChangedMeanwhile) }
 }
 
 /// The key in the user's vault; None if there is no vault.

@@ -137,7 +137,7 @@ fn no_role_may_call_the_internal_functions() {
         .query(
             "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'vault_ext'::regnamespace
                 AND pronargs = 0 AND proname NOT IN ('audit_counters', 'alarm_counters', 'action_stats', 'wait_stats', 'writer_stats',
-                    'stat_reset', 'in_maintenance', 'current_user_id')",
+                    'stat_reset', 'in_maintenance', 'current_user_id', 'nodes')",
             &[],
         )
         .unwrap()

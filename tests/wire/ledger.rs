@@ -110,8 +110,12 @@ impl Ledger {
             }
             Err(error) => {
                 // An ERROR rolled the statement back. Any other failure may have happened after the commit.
-                let rolled_back =
-                    error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error));
+                // Nor is a lost connection between nodes: the other one may have committed.
+                // Citus says so with XX000, too.
+                let is_of_nodes =
+                    error.code().is_some_and(|code| code.code().starts_with("08") || code.code() == "XX000");
+                let rolled_back = !is_of_nodes
+                    && error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error));
                 if call != Call::Fetch && !rolled_back {
                     self.users.entry(user.to_owned()).or_default().in_doubt += 1;
                 }
@@ -187,15 +191,15 @@ impl Ledger {
                 assert_eq!(key.master_key, same.master_key, "the key of {user} changed");
             }
         }
-        now.check_every_release_has_a_row(db);
+        now.check_every_release_has_a_row(&[db]);
         now.released()
     }
 
     /// Checks that each released key has an audit row that identifies it, and that no row is there twice.
     #[track_caller]
-    fn check_every_release_has_a_row(&self, db: &Db) -> i64 {
+    fn check_every_release_has_a_row(&self, dbs: &[&Db]) -> i64 {
         // There may be a million rows of calls outside any ledger.
-        let trail = db.audit_where("request_id LIKE 'request-%'");
+        let trail: Vec<_> = dbs.iter().flat_map(|db| db.audit_where("request_id LIKE 'request-%'")).collect();
         let mut rows: HashMap<&str, Vec<_>> = HashMap::new();
         for row in &trail {
             rows.entry(row.request_id.as_deref().unwrap_or_default()).or_default().push(row);
@@ -222,7 +226,7 @@ impl Ledger {
             whats.dedup();
             assert_eq!(whats.len(), rows.len(), "{request} has a row twice: {rows:?}");
         }
-        db.value("SELECT count(*) FROM vault_ext.encryption_vault_audit")
+        dbs.iter().map(|db| db.value::<i64>("SELECT count(*) FROM vault_ext.encryption_vault_audit")).sum()
     }
 
     /// The latest released keys, which must appear in no file.
@@ -238,6 +242,26 @@ impl Ledger {
         Self::end_checks_of_all(&[(self, db)], scenario, runs);
     }
 
+    /// The final checks of a vault on many nodes: each of them opens every vault, each released key has its row on one of them, each
+    /// trail is whole, and no file of theirs has a key. Says how many keys were released.
+    #[cfg(feature = "citus")]
+    #[track_caller]
+    pub fn end_checks_of_nodes(&self, nodes: &[&Db]) -> usize {
+        assert!(!self.releases.is_empty(), "no key was released, so the scenario proves nothing");
+        for node in nodes {
+            self.check_every_vault_opens(node);
+        }
+        self.check_every_release_has_a_row(nodes);
+        let mut secrets = self.secrets(KEYS_SEARCHED);
+        secrets.extend([kek(1).to_vec(), kek(2).to_vec()]);
+        for node in nodes {
+            trail::is_whole(node);
+            node.force("CHECKPOINT");
+            assert_no_secrets_in_files(&[&node.cluster.data(), &node.cluster.dir().join("log")], &secrets);
+        }
+        self.released()
+    }
+
     /// Does the same for several databases of one server, and searches its files only once.
     #[track_caller]
     pub fn end_checks_of_all(checked: &[(&Ledger, &Db)], scenario: &str, runs: usize) {
@@ -246,7 +270,7 @@ impl Ledger {
         for (ledger, db) in checked {
             assert!(!ledger.releases.is_empty(), "{scenario}: no key was released, so the scenario proves nothing");
             opened += ledger.check_every_vault_opens(db);
-            rows += ledger.check_every_release_has_a_row(db);
+            rows += ledger.check_every_release_has_a_row(&[db]);
             trail::is_whole(db);
             released += ledger.released();
             failed_calls += ledger.failed_calls();

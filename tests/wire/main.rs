@@ -18,6 +18,8 @@ mod backup_physical;
 mod better_auth;
 mod catalog;
 mod check;
+#[cfg(feature = "citus")]
+mod citus;
 mod clock;
 mod concurrency;
 #[cfg(feature = "cores")]

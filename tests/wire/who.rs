@@ -101,6 +101,15 @@ fn call_of(name: &str) -> &'static str {
         "vault_ext.action_stats()" => "SELECT * FROM vault_ext.action_stats()",
         "vault_ext.wait_stats()" => "SELECT * FROM vault_ext.wait_stats()",
         "vault_ext.writer_stats()" => "SELECT * FROM vault_ext.writer_stats()",
+        "vault_ext.nodes()" => "SELECT * FROM vault_ext.nodes()",
+        "vault_ext.audit_of_nodes(timestamp with time zone,timestamp with time zone)" => {
+            "SELECT * FROM vault_ext.audit_of_nodes()"
+        }
+        "vault_ext.distribute(integer)" => "SELECT vault_ext.distribute()",
+        "vault_ext.become_a_node()" => "SELECT vault_ext.become_a_node()",
+        "vault_ext.why_not_a_node()" => "SELECT vault_ext.why_not_a_node()",
+        "vault_ext.keyring()" => "SELECT * FROM vault_ext.keyring()",
+        "vault_ext.is_node()" => "SELECT vault_ext.is_node()",
         "vault_ext.stat_reset()" => "SELECT vault_ext.stat_reset()",
         "vault_ext.alarm_counters()" => "SELECT * FROM vault_ext.alarm_counters()",
         "vault_audit_checkpoint()" => "SELECT vault_audit_checkpoint()",

@@ -54,9 +54,24 @@ pub enum Fact {
     /// A dangerous attribute that the role vault_ext_owner has.
     OwnerMay(String),
     /// A table that Citus has made part of its cluster: it stays a plain table, but its rows may be elsewhere.
-    Distributed(String),
+    Distributed {
+        table: String,
+        how: Distribution,
+    },
     /// A function that the policies ask, and that is not the extension's own any more.
     Replaced(String),
+}
+
+/// How Citus distributes a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distribution {
+    /// By a hash of the column `user_id`; tables of one group have a user's rows on one node.
+    ByUser {
+        group: u32,
+    },
+    /// Whole on every node.
+    Reference,
+    Otherwise,
 }
 
 /// What somebody is about to work on across users, where rows that policies hide would be missed.
@@ -162,6 +177,14 @@ const ISOLATION: &str = "(user_id = current_user_id())";
 /// The same in the SQL of 0.2.0 and older.
 const OLD_ISOLATION: &str = "(user_id = NULLIF(current_setting('app.current_user_id'::text, true), ''::text))";
 const MAINTENANCE: &str = "in_maintenance()";
+const NODE: &str = "is_node()";
+
+/// What vault_ext.distribute() makes of tables: those by user, and those that every node has.
+const BY_USER: [&str; 2] = [VAULTS, OLD_KEYS];
+const EVERYWHERE: [&str; 4] = ["keks", DATABASE_KEYS, HONEY, ERASURES];
+
+/// The end of the name of the policy that vault_ext.distribute() adds to a table: the table's rows may be on other nodes.
+pub const NODES_POLICY: &str = "_nodes";
 
 /// table, name, command, roles, USING, WITH CHECK, and whether a promise rests on it.
 type ExpectedPolicy = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, bool);
@@ -260,6 +283,43 @@ pub fn trail_has_tree(facts: &[Fact]) -> bool {
     })
 }
 
+/// Whether Citus distributes exactly what vault_ext.distribute() does, and as it does.
+pub fn is_scaled_out(facts: &[Fact]) -> bool {
+    let how = |wanted: &str| {
+        facts.iter().find_map(|fact| match fact {
+            Fact::Distributed { table, how } if table == wanted => Some(*how),
+            _ => None,
+        })
+    };
+    let is_one_of_ours = |table: &str| BY_USER.contains(&table) || EVERYWHERE.contains(&table);
+    let is_known = |table: &str| TABLES.iter().any(|known| known.to_bytes() == table.as_bytes());
+    let group = how(VAULTS);
+    matches!(group, Some(Distribution::ByUser { .. }))
+        && BY_USER.iter().all(|table| how(table) == group)
+        && EVERYWHERE.iter().all(|table| how(table) == Some(Distribution::Reference))
+        && !facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Distributed { table, .. } if is_known(table) && !is_one_of_ours(table)))
+}
+
+/// Whether vault_ext.distribute() has begun: other nodes are to reach this one's rows.
+fn is_for_nodes(facts: &[Fact]) -> bool {
+    has_nodes_policy(facts, VAULTS) || is_scaled_out(facts)
+}
+
+fn has_nodes_policy(facts: &[Fact], table: &str) -> bool {
+    facts.iter().any(|fact| matches!(fact, Fact::Policy(policy) if policy.table == table && is_of_nodes(policy)))
+}
+
+/// Whether it is the policy for sessions of other nodes.
+fn is_of_nodes(policy: &Policy) -> bool {
+    (BY_USER.contains(&policy.table.as_str()) || EVERYWHERE.contains(&policy.table.as_str()))
+        && policy.name.strip_suffix(NODES_POLICY) == Some(policy.table.as_str())
+        && policy.command == "*"
+        && policy.permissive
+        && is_made_now(policy, OWNER, NODE, NODE)
+}
+
 /// What is not as it was made, the worst first. `facts` are those of a database that has the extension.
 pub fn problems(facts: &[Fact]) -> Vec<Problem> {
     problems_of(facts, |_| true)
@@ -269,6 +329,7 @@ pub fn problems(facts: &[Fact]) -> Vec<Problem> {
 fn problems_of(facts: &[Fact], has_policies: impl Fn(&str) -> bool) -> Vec<Problem> {
     let mut found = Vec::new();
     let is_of_0_3 = trail_has_tree(facts);
+    let (is_scaled_out, is_for_nodes) = (is_scaled_out(facts), is_for_nodes(facts));
     let mut report = |voids: bool, what: String, hint: String| found.push(Problem { what, hint, voids });
     for table in TABLES.map(|name| name.to_str().expect("ASCII")) {
         let is_this = |fact: &&Fact| matches!(fact, Fact::Table { name, .. } if name == table);
@@ -319,17 +380,20 @@ fn problems_of(facts: &[Fact], has_policies: impl Fn(&str) -> bool) -> Vec<Probl
                 format!("ALTER SCHEMA vault_ext OWNER TO {OWNER}."),
             ),
             Fact::SchemaOwner(_) => {}
+            // As which the nodes of a cluster reach each other's rows.
+            Fact::OwnerMay(what) if what == "LOGIN" && is_for_nodes => {}
             Fact::OwnerMay(what) => report(
                 what != "LOGIN",
                 format!("the role {OWNER} has {what}"),
                 format!("ALTER ROLE {OWNER} NOLOGIN NOSUPERUSER NOBYPASSRLS."),
             ),
-            Fact::Distributed(table) if !TABLES.iter().any(|known| known.to_bytes() == table.as_bytes()) => {}
-            Fact::Distributed(table) => report(
+            Fact::Distributed { .. } if is_scaled_out => {}
+            Fact::Distributed { table, .. } if !TABLES.iter().any(|known| known.to_bytes() == table.as_bytes()) => {}
+            Fact::Distributed { table, .. } => report(
                 true,
                 format!("Citus distributes the table vault_ext.{table}, so its rows may be on other nodes"),
                 format!(
-                    "Keep the vault on one node: SELECT undistribute_table('vault_ext.{table}'), or restore a backup that is older than the distribution."
+                    "Let vault_ext.distribute() do that, and nothing else: SELECT undistribute_table('vault_ext.{table}'), or restore a backup that is older than the distribution."
                 ),
             ),
             Fact::Replaced(function) => report(
@@ -341,6 +405,25 @@ fn problems_of(facts: &[Fact], has_policies: impl Fn(&str) -> bool) -> Vec<Probl
     }
     for expected in POLICIES.iter().filter(|expected| has_policies(expected.0) && (is_of_0_3 || !is_new(expected))) {
         missing_policy(expected, facts, &mut report);
+    }
+    if is_for_nodes && !facts.iter().any(|fact| matches!(fact, Fact::Distributed { .. })) {
+        report(
+            true,
+            "this server is to be a node of a cluster, and is not one yet".into(),
+            "Add it to the nodes, and call vault_ext.distribute() on the coordinator: docs/scale-out.md.".into(),
+        );
+    }
+    if is_scaled_out {
+        // The trail stays where it is, and a table without row-level security needs no policy.
+        let missing = |table: &&str| has_policies(table) && *table != "keks" && !has_nodes_policy(facts, table);
+        for table in BY_USER.iter().chain(&EVERYWHERE).copied().filter(missing) {
+            report(
+                true,
+                format!("the policy {table}{NODES_POLICY} on vault_ext.{table} is missing or changed"),
+                "Call vault_ext.distribute() again on the coordinator: without it, nodes do not see each other's rows."
+                    .into(),
+            );
+        }
     }
     found.sort_by_key(|problem| !problem.voids);
     found
@@ -459,7 +542,7 @@ fn foreign_policy(policy: &Policy, report: &mut impl FnMut(bool, String, String)
     let is_ours = POLICIES.iter().any(|(table, name, ..)| policy.table == *table && policy.name == *name);
     let concerns_us = policy.roles.split(',').any(|role| role == "public" || role == OWNER);
     let is_harmless = policy.table == TRAIL && policy.command == "r";
-    if policy.permissive && concerns_us && !is_ours && !is_harmless {
+    if policy.permissive && concerns_us && !is_ours && !is_harmless && !is_of_nodes(policy) {
         report(
             true,
             format!(
@@ -683,7 +766,10 @@ mod tests {
     #[test]
     fn what_citus_distributes_and_what_was_replaced_is_named() {
         for (fact, says) in [
-            (Fact::Distributed(VAULTS.into()), "Citus distributes the table vault_ext.encryption_vaults"),
+            (
+                Fact::Distributed { table: VAULTS.into(), how: Distribution::ByUser { group: 1 } },
+                "Citus distributes the table vault_ext.encryption_vaults",
+            ),
             (Fact::Replaced("in_maintenance".into()), "the function vault_ext.in_maintenance() was replaced"),
         ] {
             let mut facts = as_installed();
@@ -691,6 +777,89 @@ mod tests {
             let found = worst(&facts);
             assert!(found.voids && found.what.contains(says), "{found:?}");
         }
+    }
+
+    fn scaled_out() -> Vec<Fact> {
+        let mut facts = as_installed();
+        let distributed = |table: &str, how| Fact::Distributed { table: table.into(), how };
+        facts.extend(BY_USER.map(|table| distributed(table, Distribution::ByUser { group: 7 })));
+        facts.extend(EVERYWHERE.map(|table| distributed(table, Distribution::Reference)));
+        facts.extend([VAULTS, OLD_KEYS, DATABASE_KEYS, HONEY, ERASURES].map(|table| {
+            Fact::Policy(Policy {
+                table: table.into(),
+                name: format!("{table}{NODES_POLICY}"),
+                command: "*".into(),
+                permissive: true,
+                roles: OWNER.into(),
+                using: NODE.into(),
+                check: NODE.into(),
+            })
+        }));
+        facts.push(Fact::OwnerMay("LOGIN".into()));
+        facts
+    }
+
+    #[test]
+    fn what_distribute_makes_is_whole_and_anything_else_is_not() {
+        assert_eq!(problems(&scaled_out()), []);
+        assert_eq!(Scope::ALL.map(|scope| blinds(&scaled_out(), scope)), [None, None, None, None]);
+        let change = |change: &dyn Fn(&mut Fact)| {
+            let mut facts = scaled_out();
+            facts.iter_mut().for_each(change);
+            problems(&facts).first().is_some_and(|problem| problem.voids)
+        };
+        for table in BY_USER.iter().chain(&EVERYWHERE) {
+            for other in [Distribution::ByUser { group: 8 }, Distribution::Reference, Distribution::Otherwise] {
+                let differs =
+                    |fact: &Fact| matches!(fact, Fact::Distributed { table: of, how } if of == table && *how != other);
+                if scaled_out().iter().any(differs) {
+                    let set = |fact: &mut Fact| {
+                        if let Fact::Distributed { table: of, how } = fact
+                            && of == table
+                        {
+                            *how = other;
+                        }
+                    };
+                    assert!(change(&set), "{table} {other:?}");
+                }
+            }
+            let policy_of = |fact: &Fact| matches!(fact, Fact::Policy(policy) if policy.table == *table && policy.name.ends_with(NODES_POLICY));
+            let changes: [fn(&mut Policy); 4] = [
+                |policy| policy.using = "true".into(),
+                |policy| policy.roles = "public".into(),
+                |policy| policy.command = "r".into(),
+                |policy| policy.permissive = false,
+            ];
+            for set in changes.iter().filter(|_| *table != "keks") {
+                let set = |fact: &mut Fact| match fact {
+                    Fact::Policy(policy) if policy_of(&Fact::Policy(policy.clone())) => set(policy),
+                    _ => {}
+                };
+                assert!(change(&set), "the policy of {table}");
+            }
+        }
+        // The trail, and the grants, stay on their nodes.
+        for table in [TRAIL, TILES, GRANTS] {
+            let mut facts = scaled_out();
+            facts.push(Fact::Distributed { table: table.into(), how: Distribution::Reference });
+            assert!(worst(&facts).voids, "{table}");
+        }
+        // Before the distribution the policies are there already, and the login: what is done then would be hidden by it.
+        let mut facts = scaled_out();
+        facts.retain(|fact| !matches!(fact, Fact::Distributed { .. }));
+        assert!(worst(&facts).voids && worst(&facts).what.contains("not one yet"));
+        let mut facts = scaled_out();
+        // The policy is for sessions of nodes alone: on the trail it would open it.
+        facts.push(Fact::Policy(Policy {
+            table: TRAIL.into(),
+            name: format!("{TRAIL}{NODES_POLICY}"),
+            command: "*".into(),
+            permissive: true,
+            roles: OWNER.into(),
+            using: NODE.into(),
+            check: NODE.into(),
+        }));
+        assert!(worst(&facts).voids);
     }
 
     #[test]

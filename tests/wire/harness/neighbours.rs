@@ -33,6 +33,7 @@ pub fn verbose_settings(library: &str) -> &'static [&'static str] {
         ],
         "pg_stat_statements" => &["pg_stat_statements.track = all", "pg_stat_statements.track_utility = on"],
         "pg_cron" => &["cron.use_background_workers = on", "cron.log_statement = on", "cron.log_run = on"],
+        "citus" => &["citus.log_remote_commands = on"],
         other => panic!("no settings make {other} verbose yet"),
     }
 }

@@ -1,0 +1,444 @@
+//! A vault on the nodes of a Citus cluster (docs/scale-out.md). Needs a PostgreSQL that has Citus: make test-citus CITUS=….
+
+use std::time::Duration;
+
+use crate::harness::{
+    Cluster, Db, Refusal, Stop, VaultKey, eventually, expect_error, fetch, init, kek, keyring_line, kill9, rotate,
+    status,
+};
+use crate::ledger::{Call, Ledger};
+use crate::load::Load;
+use crate::trail;
+
+const NAME: &str = "app";
+const SOON: Duration = Duration::from_secs(60);
+
+/// Servers, each with Citus and the extension; the first is the coordinator.
+struct Nodes(Vec<Cluster>);
+
+fn server(keyring: &str) -> Cluster {
+    let cluster = Cluster::builder()
+        .preload(&["citus", "vault_ext"])
+        .keyring(keyring)
+        .without_fsync()
+        .tcp()
+        .conf("max_prepared_transactions = 50")
+        .conf("max_connections = 200")
+        .conf("max_worker_processes = 40")
+        .conf("citus.node_conninfo = 'sslmode=prefer'")
+        .conf("citus.enable_statistics_collection = off")
+        .conf("citus.recover_2pc_interval = '1s'")
+        .start();
+    let db = cluster.empty_database(NAME);
+    db.force("CREATE EXTENSION citus");
+    db.force("CREATE EXTENSION vault_ext");
+    db.make_logins();
+    drop(db);
+    cluster
+}
+
+fn keyring(ids: &[u64]) -> String {
+    ids.iter().map(|id| keyring_line(&format!("wire-{id}"), &kek(*id))).collect()
+}
+
+impl Nodes {
+    /// A cluster whose vault is still on the coordinator.
+    fn undistributed(number: usize) -> Self {
+        let nodes = Self((0..number).map(|_| server(&keyring(&[1]))).collect());
+        nodes.db(0).force(&format!("SELECT citus_set_coordinator_host('127.0.0.1', {})", nodes.0[0].port()));
+        (1..number).for_each(|node| nodes.add(node));
+        nodes
+    }
+
+    fn new() -> Self {
+        let nodes = Self::undistributed(3);
+        nodes.distribute();
+        nodes
+    }
+
+    fn add(&self, node: usize) {
+        self.db(0).force(&format!("SELECT citus_add_node('127.0.0.1', {})", self.0[node].port()));
+    }
+
+    fn distribute(&self) {
+        self.db(0).force("SELECT vault_ext.distribute(8)");
+    }
+
+    fn db(&self, node: usize) -> Db<'_> {
+        self.0[node].existing_database(NAME)
+    }
+
+    fn all(&self) -> Vec<Db<'_>> {
+        (0..self.0.len()).map(|node| self.db(node)).collect()
+    }
+
+    /// Users, each with a vault, whose shards are on that node.
+    fn users_of(&self, node: usize, prefix: &str) -> Vec<String> {
+        let port = i32::from(self.0[node].port());
+        let sql = format!(
+            "SELECT u FROM (SELECT '{prefix}' || g AS u FROM generate_series(1, 40) g) v
+             WHERE (SELECT p.nodeport FROM pg_dist_shard_placement p
+                WHERE p.shardid = get_shard_id_for_distribution_column('vault_ext.encryption_vaults', u)) = {port} LIMIT 4"
+        );
+        let mut superuser = self.db(0).superuser();
+        superuser.query(&sql, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Writes the keyring of a node again and reloads it there.
+    fn reload(&self, node: usize, ids: &[u64]) -> Result<(), postgres::Error> {
+        self.0[node].write_kek("keyring", keyring(ids), 0o600);
+        self.db(node).conn("wire_admin").batch_execute("SELECT vault_reload_kek()")
+    }
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, postgres::Error>, says: &str) -> Refusal {
+    let refusal = expect_error(result, "55000");
+    assert!(refusal.message.contains(says) && refusal.hint.is_some(), "{refusal:?}");
+    refusal
+}
+
+#[test]
+fn any_node_answers_any_user() {
+    let nodes = Nodes::undistributed(3);
+    let before: Vec<(String, VaultKey)> = (0..8)
+        .map(|n| format!("before-{n}"))
+        .map(|user| (user.clone(), init(&mut nodes.db(0).app_for(&user)).unwrap()))
+        .collect();
+    rotate(&mut nodes.db(0).app_for("before-0")).unwrap();
+    nodes.distribute();
+    assert_eq!(nodes.db(0).value::<i64>("SELECT count(DISTINCT groupid) FROM pg_dist_placement WHERE shardid IN (SELECT shardid FROM pg_dist_shard WHERE logicalrelid = 'vault_ext.encryption_vaults'::regclass)"), 2);
+    for db in nodes.all() {
+        for (user, key) in &before[1..] {
+            assert_eq!(fetch(&mut db.app_for(user)).unwrap(), *key);
+        }
+        assert_eq!(db.app_for("before-0").query("SELECT * FROM vault_key_versions()", &[]).unwrap().len(), 2);
+    }
+    let mut ledger = Ledger::default();
+    for (turn, db) in nodes.all().iter().enumerate() {
+        let mut app = db.app();
+        for user in (0..6).map(|n| format!("user-{n}")) {
+            let expected = ledger.call(&mut app, &user, Call::Init).unwrap();
+            assert_eq!(expected.key_version, turn as i32 + 1, "{user}");
+            for other in nodes.all() {
+                assert_eq!(ledger.call(&mut other.app(), &user, Call::Fetch).unwrap(), expected);
+                assert_eq!(status(&mut other.app_for(&user)).unwrap().key_version, Some(expected.key_version));
+            }
+            ledger.call(&mut app, &user, Call::Rotate).unwrap();
+        }
+        // What one node encrypts, another one decrypts, under the old key too.
+        let writer = format!("writer-{turn}");
+        ledger.call(&mut app, &writer, Call::Init).unwrap();
+        let secret: Vec<u8> =
+            db.app_for(&writer).query_one("SELECT vault_encrypt('secret'::text, 'note')", &[]).unwrap().get(0);
+        ledger.call(&mut app, &writer, Call::Rotate).unwrap();
+        for other in nodes.all() {
+            let decrypt = "SELECT vault_decrypt_text($1, 'note')";
+            let text: String = other.app_for(&writer).query_one(decrypt, &[&secret]).unwrap().get(0);
+            assert_eq!(text, "secret");
+            expect_error(other.app_for("user-2").query_one(decrypt, &[&secret]), "XX001");
+        }
+    }
+    expect_error(fetch(&mut nodes.db(2).app_for("nobody")), "P0002");
+    let index = |db: &Db| -> Vec<u8> {
+        db.app_for("user-1").query_one("SELECT vault_lookup_index('a@b', 'mail')", &[]).unwrap().get(0)
+    };
+    assert_eq!(index(&nodes.db(1)), index(&nodes.db(2)));
+    ledger.end_checks_of_nodes(&nodes.all().iter().collect::<Vec<_>>());
+    // One trail: as many rows as all nodes have.
+    let count = "SELECT count(*) FROM vault_ext.encryption_vault_audit";
+    let sum: i64 = nodes.all().iter().map(|db| db.value::<i64>(count)).sum();
+    let one = "SELECT count(*) FROM vault_ext.audit_of_nodes()";
+    assert_eq!(nodes.db(1).conn("wire_auditor").query_one(one, &[]).unwrap().get::<_, i64>(0), sum);
+    // The login of the nodes gets no key, changes no trail, and others reach no shard.
+    for db in nodes.all() {
+        let mut node = db.conn("vault_ext_owner");
+        node.batch_execute("SET app.current_user_id = 'user-1'").unwrap();
+        expect_error(fetch(&mut node), "42501");
+        assert_eq!(node.execute("DELETE FROM vault_ext.encryption_vault_audit", &[]).unwrap(), 0);
+        let shards = "SELECT format('vault_ext.%I', relname) FROM pg_class WHERE relname ~ '^(encryption_vaults|old_keys|database_keys|honey_users|erasures)_[0-9]+$'
+            AND relkind = 'r' AND NOT (relrowsecurity AND relforcerowsecurity AND relowner = 'vault_ext_owner'::regrole)";
+        assert!(db.superuser().query(shards, &[]).unwrap().is_empty(), "a shard without row-level security");
+        expect_error(db.app_for("user-1").batch_execute("SELECT * FROM vault_ext.encryption_vaults"), "42501");
+    }
+}
+
+#[test]
+fn maintenance_reaches_all_nodes_from_any() {
+    let nodes = Nodes::new();
+    let mut ledger = Ledger::default();
+    for (n, db) in nodes.all().iter().cycle().take(12).enumerate() {
+        let user = format!("user-{n}");
+        ledger.call(&mut db.app(), &user, Call::Init).unwrap();
+        ledger.call(&mut db.app(), &user, Call::Rotate).unwrap();
+    }
+    let counts = |db: &Db, sql: &str| {
+        let row = db.conn("wire_admin").query_one(sql, &[]).unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    for db in nodes.all() {
+        let check = "SELECT vaults, old_keys FROM vault_check() WHERE outcome = 'opens' AND kek_id = 'wire-1'";
+        assert_eq!(counts(&db, check), (12, 12));
+        assert_eq!(counts(&db, "SELECT vaults, old_keys FROM vault_kek_status() WHERE active"), (12, 12));
+    }
+    // A new KEK: first everywhere, then active, node by node.
+    (0..3).for_each(|node| nodes.reload(node, &[1, 2]).unwrap());
+    (1..3).for_each(|node| nodes.reload(node, &[2, 1]).unwrap());
+    let agreeing = "SELECT count(*) FILTER (WHERE agrees), count(*) FROM vault_ext.nodes()";
+    assert_eq!(counts(&nodes.db(1), agreeing), (2, 3));
+    nodes.db(1).conn("wire_admin").batch_execute("CALL vault_rewrap()").unwrap();
+    let old = "SELECT vaults + old_keys, safe_to_remove::int::bigint FROM vault_kek_status() WHERE kek_id = 'wire-1'";
+    // Nothing is under it, but the coordinator still wraps with it.
+    assert_eq!(counts(&nodes.db(2), old), (0, 0));
+    refused(nodes.reload(1, &[2]), "another node may still wrap");
+    refused(
+        nodes.db(2).conn("wire_admin").batch_execute("SELECT vault_retire_kek('wire-1')"),
+        "another node may still wrap",
+    );
+    nodes.reload(0, &[2, 1]).unwrap();
+    assert_eq!(counts(&nodes.db(2), old), (0, 1));
+    // An open transaction of another node that has written is waited for, in vain.
+    let mut open = nodes.db(2).app_for("user-1");
+    let mut writer = open.transaction().unwrap();
+    rotate(&mut writer).unwrap();
+    let mut admin = nodes.db(1).conn("wire_admin");
+    admin.batch_execute("SET lock_timeout = '1s'").unwrap();
+    expect_error(admin.batch_execute("SELECT vault_retire_kek('wire-1')"), "55P03");
+    writer.rollback().unwrap();
+    admin.batch_execute("SELECT vault_retire_kek('wire-1')").unwrap();
+    (0..3).for_each(|node| nodes.reload(node, &[2]).unwrap());
+    // Erasures: at once, and after a wait, each from another node.
+    let one = |db: &Db, sql: &str| db.conn("wire_admin").batch_execute(sql).unwrap();
+    for (n, user) in ["user-1", "user-2", "user-3"].iter().enumerate() {
+        one(&nodes.db(n), &format!("SELECT vault_erase('{user}')"));
+        for db in nodes.all() {
+            expect_error(fetch(&mut db.app_for(user)), "P0002");
+            let states = format!(
+                "SELECT count(DISTINCT erasure_id), count(DISTINCT erasure_id) FILTER (WHERE state = 'erased') FROM vault_erasure_status('{user}')"
+            );
+            assert_eq!(counts(&db, &states), (1, 1));
+        }
+    }
+    (4..7).for_each(|n| one(&nodes.db(n - 4), &format!("SELECT vault_schedule_erase('user-{n}', '7 days', 'test')")));
+    one(&nodes.db(2), "SELECT vault_cancel_erase('user-4')");
+    assert_eq!(fetch(&mut nodes.db(1).app_for("user-4")).unwrap().master_key, ledger.key("user-4").master_key);
+    nodes.db(1).app_for("user-7").batch_execute("SELECT vault_retire_key_version(1, '8 days')").unwrap();
+    nodes.db(0).force(
+        "UPDATE vault_ext.encryption_vaults SET erase_after = '2020-01-01' WHERE erase_after IS NOT NULL;
+         UPDATE vault_ext.erasures SET erase_after = '2020-01-01' WHERE erased_at IS NULL;
+         UPDATE vault_ext.old_keys SET destroy_after = '2020-01-01' WHERE user_id = 'user-7'",
+    );
+    one(&nodes.db(1), "CALL vault_destroy_due()");
+    for db in nodes.all() {
+        ["user-5", "user-6"].iter().for_each(|user| drop(expect_error(fetch(&mut db.app_for(user)), "P0002")));
+        assert_eq!(counts(&db, "SELECT sum(vaults)::bigint, sum(old_keys)::bigint FROM vault_check()"), (7, 6));
+    }
+    // What would work with one node's knowledge only is refused.
+    for sql in ["SELECT vault_rename_user('user-7', 'x')", "SELECT vault_revoke_grant(1)"] {
+        refused(nodes.db(1).conn("wire_admin").batch_execute(sql), "needs a vault on one node");
+    }
+    refused(
+        nodes.db(2).conn("wire_service").batch_execute("SELECT vault_get_master_keys('{user-7}')"),
+        "needs a vault on one node",
+    );
+    refused(nodes.db(0).superuser().batch_execute("DROP EXTENSION vault_ext CASCADE"), "all nodes would be dropped");
+    // A honey user counts on every node at once.
+    let mut app = nodes.db(2).app_for("user-8");
+    fetch(&mut app).unwrap();
+    one(&nodes.db(1), "SELECT vault_mark_honey('user-8')");
+    fetch(&mut app).unwrap();
+    eventually(SOON, "the alarm is in the trail", || {
+        nodes.db(2).value::<i64>("SELECT count(*) FROM vault_ext.encryption_vault_audit WHERE action = 'alarm'") == 1
+    });
+    nodes.all().iter().for_each(|db| drop(trail::is_whole(db)));
+}
+
+#[test]
+fn a_node_that_is_down_fails_its_users_and_nobody_else() {
+    let mut nodes = Nodes::new();
+    let (here, there) = (nodes.users_of(1, "user-"), nodes.users_of(2, "user-"));
+    let mut ledger = Ledger::default();
+    for user in here.iter().chain(&there) {
+        ledger.call(&mut nodes.db(0).app(), user, Call::Init).unwrap();
+    }
+    // The session has a connection to the node that goes away.
+    let mut connected = nodes.db(0).app_for(&there[0]);
+    fetch(&mut connected).unwrap();
+    nodes.0[2].crash();
+    for node in [0, 1] {
+        let mut app = nodes.db(node).app();
+        for user in &here {
+            ledger.call(&mut app, user, Call::Fetch).unwrap();
+            ledger.call(&mut app, user, Call::Rotate).unwrap();
+        }
+        for user in &there {
+            for call in [Call::Fetch, Call::Init, Call::Rotate] {
+                let error = ledger.call(&mut app, user, call).unwrap_err();
+                assert_eq!(error.code().map(|code| code.code()), Some("08006"), "{call:?}: {error:?}");
+            }
+            let rows = nodes.db(node).audit_of(user);
+            assert_eq!(rows.last().and_then(|row| row.context.clone()).as_deref(), Some("error-08006"));
+        }
+        expect_error(status(&mut nodes.db(node).app_for(&there[0])), "08006");
+        let mut admin = nodes.db(node).conn("wire_admin");
+        for sql in [
+            "SELECT * FROM vault_check()".to_owned(),
+            "SELECT * FROM vault_kek_status()".to_owned(),
+            "CALL vault_rewrap()".to_owned(),
+            format!("SELECT vault_erase('{}')", there[1]),
+            format!("SELECT vault_schedule_erase('{}', reason => 'x')", there[1]),
+            "CALL vault_destroy_due()".to_owned(),
+            "SELECT vault_retire_kek('wire-9')".to_owned(),
+        ] {
+            let error = admin.batch_execute(&sql).expect_err(&sql);
+            let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
+            assert!(["08006", "22023"].contains(&code.as_str()), "{sql}: {error:?}");
+        }
+        let down = "SELECT count(*) FROM vault_ext.nodes() WHERE agrees IS NULL AND NOT reachable";
+        assert_eq!(admin.query_one(down, &[]).unwrap().get::<_, i64>(0), 1);
+        expect_error(
+            nodes.db(node).conn("wire_auditor").batch_execute("SELECT * FROM vault_ext.audit_of_nodes()"),
+            "08006",
+        );
+    }
+    nodes.0[2].start();
+    eventually(SOON, "the node answers again", || fetch(&mut connected).is_ok());
+    ledger.end_checks_of_nodes(&nodes.all().iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn distribute_refuses_what_would_hide_keys() {
+    let nodes = Nodes::undistributed(3);
+    let distribute = "SELECT vault_ext.distribute(8)";
+    refused(nodes.db(1).superuser().batch_execute(distribute), "not the coordinator");
+    expect_error(nodes.db(0).conn("wire_admin").batch_execute(distribute), "42501");
+    // A node with another keyring, and one with a vault of its own.
+    nodes.reload(2, &[1, 2]).unwrap();
+    let refusal = refused(nodes.db(0).superuser().batch_execute(distribute), "different keyrings");
+    assert!(refusal.text().contains(&nodes.0[2].port().to_string()), "{refusal:?}");
+    nodes.reload(2, &[1]).unwrap();
+    let key = init(&mut nodes.db(1).app_for("alice")).unwrap();
+    let refusal = refused(nodes.db(0).superuser().batch_execute(distribute), "not every server can be a node");
+    assert!(refusal.text().contains("encryption_vaults"), "{refusal:?}");
+    assert_eq!(fetch(&mut nodes.db(1).app_for("alice")).unwrap(), key);
+    nodes.db(1).conn("wire_admin").batch_execute("SELECT vault_erase('alice')").unwrap();
+    nodes.db(1).force("DELETE FROM vault_ext.erasures");
+    // A grant counts its uses in the trail of one node.
+    init(&mut nodes.db(0).app_for("bob")).unwrap();
+    nodes.db(0).app_for("bob").batch_execute("SELECT vault_grant(NULL, 'wire_service', '1 day', 'x')").unwrap();
+    let refusal = refused(nodes.db(0).superuser().batch_execute(distribute), "not every server can be a node");
+    assert!(refusal.text().contains("grants"), "{refusal:?}");
+    nodes.db(0).force("DELETE FROM vault_ext.grants");
+    nodes.distribute();
+    // A second time it changes nothing.
+    nodes.distribute();
+    assert_eq!(nodes.db(2).conn("wire_admin").query("SELECT * FROM vault_check()", &[]).unwrap().len(), 1);
+}
+
+/// Whoever distributes the tables past vault_ext.distribute() gets no answer at all.
+#[test]
+fn a_table_that_was_distributed_by_hand_answers_nothing() {
+    let nodes = Nodes::undistributed(2);
+    init(&mut nodes.db(0).app_for("alice")).unwrap();
+    nodes.db(0).force("SELECT create_distributed_table('vault_ext.encryption_vaults', 'user_id')");
+    let says = "Citus distributes the table vault_ext.encryption_vaults";
+    for db in nodes.all() {
+        let mut admin = db.conn("wire_admin");
+        for sql in [
+            "SELECT * FROM vault_check()",
+            "SELECT * FROM vault_kek_status()",
+            "CALL vault_rewrap()",
+            "SELECT vault_erase('alice')",
+            "SELECT vault_erase('nobody')",
+            "SELECT vault_schedule_erase('alice', reason => 'x')",
+            "SELECT * FROM vault_erasure_status('alice')",
+            "CALL vault_destroy_due()",
+            "SELECT vault_reload_kek()",
+            "SELECT vault_purge_audit('0 s')",
+        ] {
+            refused(admin.batch_execute(sql), says);
+        }
+        let mut app = db.app_for("alice");
+        refused(init(&mut app), says);
+        refused(fetch(&mut app), says);
+    }
+    // Citus cannot reach another node's rows as a role that may not log in.
+    assert!(nodes.all().iter().all(|db| rotate(&mut db.app_for("alice")).is_err()));
+}
+
+#[test]
+fn a_node_is_added_while_calls_go_on_and_shards_move_between_them() {
+    let mut nodes = Nodes::new();
+    let loads: Vec<_> = nodes.all().iter().take(2).map(|db| Load::start(db, 2)).collect();
+    nodes.0.push(server(&keyring(&[1])));
+    nodes.db(3).force("SELECT vault_ext.become_a_node()");
+    // Until it is a node, it stores and answers nothing.
+    refused(init(&mut nodes.db(3).app_for("everybody")), "is not one yet");
+    refused(nodes.db(3).conn("wire_admin").batch_execute("SELECT vault_erase('everybody')"), "is not one yet");
+    nodes.add(3);
+    nodes.distribute();
+    fetch(&mut nodes.db(3).app_for("everybody")).unwrap();
+    loads[0].wait_for_keys(50);
+    let mut ledger = Ledger::default();
+    loads.into_iter().for_each(|load| ledger.merge(load.stop()));
+    // Not while calls go on: see the limits in docs/scale-out.md.
+    nodes.db(0).force("SELECT rebalance_table_shards(shard_transfer_mode => 'block_writes')");
+    let homes = "SELECT count(DISTINCT groupid) FROM pg_dist_placement
+        WHERE shardid IN (SELECT shardid FROM pg_dist_shard WHERE logicalrelid = 'vault_ext.encryption_vaults'::regclass)";
+    assert_eq!(nodes.db(0).value::<i64>(homes), 3);
+    let load = Load::start(&nodes.db(3), 2);
+    load.wait_for_keys(50);
+    ledger.merge(load.stop());
+    let released = ledger.end_checks_of_nodes(&nodes.all().iter().collect::<Vec<_>>());
+    println!("adding a node: {released} keys, failures {:?}", ledger.failures);
+}
+
+#[test]
+fn storms_of_kill_9_lose_no_key_and_no_row() {
+    let mut nodes = Nodes::new();
+    let loads: Vec<_> = nodes.all().iter().map(|db| Load::start(db, 2)).collect();
+    for round in 0..6 {
+        loads[round % 3].wait_for_keys(20);
+        match round % 3 {
+            // A worker, another one, and the coordinator.
+            0 => nodes.0[2].crash(),
+            1 => nodes.0[1].crash(),
+            _ => nodes.0[0].crash(),
+        }
+        let down = [2, 1, 0][round % 3];
+        // Without the coordinator, the others go on: it has no vaults.
+        if down == 0 {
+            loads[1].wait_for_keys(20)
+        } else {
+            loads[0].wait_for_failures(1)
+        }
+        nodes.0[down].start();
+        for db in nodes.all() {
+            let pids = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer'";
+            let pid: Option<i32> = eventually_superuser(&db).query_opt(pids, &[]).unwrap().map(|row| row.get(0));
+            if round == 4 {
+                pid.into_iter().for_each(kill9);
+            }
+        }
+    }
+    loads.iter().for_each(|load| load.wait_for_keys(20));
+    let mut ledger = Ledger::default();
+    loads.into_iter().for_each(|load| ledger.merge(load.stop()));
+    // Citus ends what was prepared on a node that was down.
+    for db in nodes.all() {
+        eventually(SOON, "no transaction is left prepared", || {
+            db.value::<i64>("SELECT count(*) FROM pg_prepared_xacts") == 0
+        });
+    }
+    let released = ledger.end_checks_of_nodes(&nodes.all().iter().collect::<Vec<_>>());
+    println!("storm: {released} keys, failures {:?}", ledger.failures);
+    nodes.0.iter_mut().for_each(|cluster| cluster.stop(Stop::Fast));
+}
+
+fn eventually_superuser(db: &Db) -> postgres::Client {
+    let mut client = None;
+    eventually(SOON, "the server answers", || {
+        client = db.cluster.try_conn("postgres", NAME).ok();
+        client.is_some()
+    });
+    client.expect("a session")
+}
