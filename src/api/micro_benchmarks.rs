@@ -48,11 +48,11 @@ fn bench_checked_record(user: &str, key_version: i32, kek_id: &str, wrapped_mk: 
 
 /// The same for many users at once.
 #[pg_extern(sql = false)]
-fn bench_checked_records(users: Vec<&str>, key_versions: Vec<i32>, kek_ids: Vec<&str>, wrapped_mks: Vec<&str>) {
+fn bench_checked_records(users: Vec<String>, key_versions: Vec<i32>, kek_ids: Vec<String>, wrapped_mks: Vec<String>) {
     let copies: Vec<_> = users
-        .into_iter()
+        .iter()
         .zip(key_versions)
-        .zip(kek_ids.into_iter().zip(wrapped_mks))
+        .zip(kek_ids.iter().zip(&wrapped_mks))
         .map(|((user, key_version), (kek_id, wrapped_mk))| Copy { user, key_version, kek_id, wrapped_mk })
         .collect();
     or_raise(many::check_and_record(&copies));

@@ -152,7 +152,7 @@ pub fn check_and_record(copies: &[Copy<'_>]) -> Result<(), VaultError> {
             let key = KeyId { kek_id: copy.kek_id, key_version: copy.key_version };
             rows.push(call.as_row(200, Some(key), None).encoded());
         }
-        Ok(())
+        Ok::<_, VaultError>(())
     });
     checked.unwrap_or_else(|raised| raised.rethrow())?;
     Ok(write_all(&rows)?)
