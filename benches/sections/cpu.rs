@@ -67,6 +67,8 @@ fn run(options: &Options, report: &mut Report) {
         "max_connections = 20",
         "vault_ext.audit_idle_exit = 4s",
         "vault_ext.audit_slots = 64",
+        // Under valgrind on a busy machine a writer takes long to start.
+        "vault_ext.audit_timeout = 60s",
     ];
     let mut server = Server::start(&settings);
     let mut db = server.database(DATABASE);
@@ -83,6 +85,16 @@ fn run(options: &Options, report: &mut Report) {
         "bench.batches(batches bigint, records int, users bigint) RETURNS void",
         "bench_batches",
     );
+    let copy = "key_version int, kek_id text, wrapped_mk text) RETURNS void SECURITY DEFINER";
+    server.micro_benchmark(&mut db, &format!("bench.checked_record(user_id text, {copy}"), "bench_checked_record");
+    let copies = "key_versions int[], kek_ids text[], wrapped_mks text[]) RETURNS void SECURITY DEFINER";
+    server.micro_benchmark(&mut db, &format!("bench.checked_records(users text[], {copies}"), "bench_checked_records");
+    db.batch_execute(
+        "ALTER FUNCTION bench.checked_record OWNER TO vault_ext_owner;
+         ALTER FUNCTION bench.checked_records OWNER TO vault_ext_owner",
+    )
+    .expect("the same owner");
+    let (checked_one, checked_batch) = (as_copies(&mut db, 1), as_copies(&mut db, BATCH));
     drop(db);
     let vaults: i64 = options.pick(50_000, 10_000);
     for (database, _) in REWRAPS {
@@ -100,6 +112,8 @@ fn run(options: &Options, report: &mut Report) {
     let calls = options.pick(2_000, 300);
     let new = INIT.map(|script| Profile::of_transaction(&server, script, calls, |n| FIRST_NEW_USER + n));
     let changed = ROTATE.map(|script| Profile::of_transaction(&server, script, calls, |n| FIRST_USER + 1 + n % USERS));
+    let (checked_one, mut checked_batch) = (profile(&checked_one), profile(&checked_batch));
+    checked_batch.total /= f64::from(BATCH);
     let writer = BATCHES.map(|rows| Profile::of_writer(&server, options.pick(6_400, 1_280) / rows, rows));
     let [rewrap, by_hand] = REWRAPS.map(|(database, call)| Profile::of_procedure(&server, database, call, vaults));
     valgrind.stop();
@@ -137,6 +151,14 @@ fn run(options: &Options, report: &mut Report) {
     for (call, [ours, by_hand]) in [("vault_init() of a new user", &new), ("vault_rotate()", &changed)] {
         let name = format!("transaction with {call} and the writer's share of its row, against the same by hand");
         report.add(figure(&name, ours.total + row(BATCH).total, by_hand.total));
+    }
+    for (name, profile) in [
+        ("what a primary would do for a key that a standby releases, against a fetch".to_owned(), &checked_one),
+        (format!("the same for {BATCH} users in one call, a user, against a fetch"), &checked_batch),
+    ] {
+        report.add(figure(&name, profile.total, fetch.total));
+        let with_row = [profile.total, fetch.total].map(|total| total + row(BATCH).total);
+        report.add(figure(&format!("{name}, with the writer's share of the row"), with_row[0], with_row[1]));
     }
     let functions = "of all functions with a name, what they call included";
     report.list(format!("Where the instructions of one fetch go ({functions}):"), fetch.largest());
@@ -272,6 +294,17 @@ fn old_rows(table: &str) -> String {
          SELECT ({FIRST_USER} + n % 100)::text, 'fetch', 200, 'bench-1', 1, '{APP}', now() - ({OLD_ROWS} - n) * interval '1 second'
          FROM generate_series(1, {OLD_ROWS}) n"
     )
+}
+
+/// The statement that hands a primary so many users' rows as a standby has them.
+fn as_copies(db: &mut Client, users: u32) -> String {
+    let sql = format!(
+        "SELECT CASE {users} WHEN 1
+            THEN format('SELECT bench.checked_record(%L, %L, %L, %L)', min(user_id), min(key_version), min(kek_id), min(wrapped_mk))
+            ELSE format('SELECT bench.checked_records(%L, %L, %L, %L)', array_agg(user_id), array_agg(key_version), array_agg(kek_id), array_agg(wrapped_mk)) END
+         FROM (SELECT * FROM vault_ext.encryption_vaults ORDER BY user_id LIMIT {users}) v"
+    );
+    db.query_one(&sql, &[]).expect("vaults").get(0)
 }
 
 /// A session of the application for the first user.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use postgres::Client;
 
 use crate::figures::{Figure, Goal};
+use crate::machine::scheduled;
 use crate::options::Options;
 use crate::report::Report;
 use crate::sections::Section;
@@ -18,6 +19,21 @@ fn rows_per_second(db: &mut Client, sql: &str, rows: i64) -> f64 {
     let count: i64 = db.query_one(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {e:?}")).get(0);
     assert_eq!(count, rows, "{sql}");
     rows as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Microseconds of its backend's processor for each of these values, which the client sends a thousand at a time and gets back
+/// decrypted. One transaction.
+fn sent_microseconds(db: &mut Client, values: &[Vec<u8>]) -> f64 {
+    let pid: i32 = db.query_one("SELECT pg_backend_pid()", &[]).expect("a backend").get(0);
+    let sent = db.prepare("SELECT vault_decrypt(v, 'notes.body') FROM unnest($1::bytea[]) v").expect("the statement");
+    let (before, _) = scheduled(pid).expect("the backend runs");
+    let mut transaction = db.transaction().expect("a transaction");
+    for some in values.chunks(1_000) {
+        assert_eq!(transaction.query(&sent, &[&some]).expect("values").len(), some.len());
+    }
+    transaction.commit().expect("the end of the transaction");
+    let (after, _) = scheduled(pid).expect("the backend runs");
+    1e6 * (after - before) / values.len() as f64
 }
 
 fn run(options: &Options, report: &mut Report) {
@@ -50,7 +66,10 @@ fn run(options: &Options, report: &mut Report) {
         ("SELECT count(vault_reencrypt(v, 'notes.body')) FROM bench.ours".to_owned(), rows),
         ("SELECT count(vault_blind_index(n::text, 'number')) FROM bench.plain".to_owned(), rows),
     ];
+    let values: Vec<Vec<u8>> =
+        db.query("SELECT v FROM bench.ours", &[]).expect("the values").iter().map(|row| row.get(0)).collect();
     let mut samples = vec![Vec::new(); sides.len()];
+    let mut sent = Vec::new();
     for round in 0..=options.rounds() {
         for ((sql, rows), samples) in sides.iter().zip(&mut samples) {
             let rate = rows_per_second(&mut db, sql, *rows);
@@ -58,6 +77,12 @@ fn run(options: &Options, report: &mut Report) {
             if round > 0 {
                 samples.push(rate);
             }
+        }
+    }
+    for round in 0..=options.rounds() {
+        let microseconds = sent_microseconds(&mut db, &values);
+        if round > 0 {
+            sent.push(microseconds);
         }
     }
     let name = "vault_decrypt() of 64 bytes in one transaction";
@@ -74,4 +99,6 @@ fn run(options: &Options, report: &mut Report) {
     {
         report.add(Figure::plain("data", name, "rows/s", &samples[side]));
     }
+    let name = "values of 64 bytes that a client has read elsewhere and sends in arrays of 1,000: the backend's processor time";
+    report.add(Figure::plain("data", name, "µs a value", &sent));
 }

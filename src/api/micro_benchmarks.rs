@@ -13,12 +13,14 @@ use vault_core::crypto::secret::{KekBytes, MasterKey};
 use vault_core::crypto::wrap::{FORMAT_1, FORMAT_2, Kek, Kind, Nonce, WrapContext};
 use vault_core::identity::issuers::Purpose;
 
+use super::or_raise;
 use crate::audit::generator;
 use crate::identity::Caller;
 use crate::pg::composite::Row;
 use crate::store::vaults::{self, Found};
 use crate::vault::call::Call;
 use crate::vault::key::KeyId;
+use crate::vault::many::{self, Copy};
 
 /// The user's row as `vault_get_master_key()` looks it up and in the shape of its result, but with the wrap for the key:
 /// no subtransaction, no audit, nothing opened.
@@ -35,6 +37,25 @@ fn bench_lookup() -> Row<7> {
         None,
         None,
     ])
+}
+
+/// What a primary would have to do before a standby may release the key that it has in its own copy of the user's row: look at the
+/// row as it is now, and write the audit row. The claims of the standby's session, which would come along, are left out.
+#[pg_extern(sql = false)]
+fn bench_checked_record(user: &str, key_version: i32, kek_id: &str, wrapped_mk: &str) {
+    or_raise(many::check_and_record(&[Copy { user, key_version, kek_id, wrapped_mk }]));
+}
+
+/// The same for many users at once.
+#[pg_extern(sql = false)]
+fn bench_checked_records(users: Vec<String>, key_versions: Vec<i32>, kek_ids: Vec<String>, wrapped_mks: Vec<String>) {
+    let copies: Vec<_> = users
+        .iter()
+        .zip(key_versions)
+        .zip(kek_ids.iter().zip(&wrapped_mks))
+        .map(|((user, key_version), (kek_id, wrapped_mk))| Copy { user, key_version, kek_id, wrapped_mk })
+        .collect();
+    or_raise(many::check_and_record(&copies));
 }
 
 /// Keeps so many records at the audit writer until it has committed as many as asked for. Each is that of a fetch by this session, for

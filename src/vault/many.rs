@@ -114,3 +114,47 @@ fn open(call: &Call) -> Result<(i64, UserKey), VaultError> {
         grants::open_by_grant(call, user)
     })
 }
+
+/// A user's row as another server has it.
+#[cfg(feature = "bench")]
+pub struct Copy<'a> {
+    pub user: &'a str,
+    pub key_version: i32,
+    pub kek_id: &'a str,
+    pub wrapped_mk: &'a str,
+}
+
+/// Writes the row of a fetch for each of them if the user's row still is the same. Refused for the first that is not. Only
+/// `make bench` calls this: it is what keys from standbys would cost the primary (decision 14).
+#[cfg(feature = "bench")]
+pub fn check_and_record(copies: &[Copy<'_>]) -> Result<(), VaultError> {
+    use super::key::KeyId;
+    use crate::store::vaults::{self, Found};
+
+    let mut call = Call::for_service(Action::Fetch, String::new())?;
+    let mut rows = Vec::with_capacity(copies.len());
+    let checked = subxact::catch(|| {
+        for copy in copies {
+            call.concern(copy.user.to_owned());
+            limits::admit(copy.user, |alarm| call.raise_alarm(alarm))?;
+            identity::in_force(Some(copy.user), || {
+                call.look_for_honey()?;
+                match vaults::find(copy.user, false) {
+                    Found::Open(now)
+                        if now.key_version == copy.key_version
+                            && now.kek_id == copy.kek_id
+                            && now.wrapped_mk == copy.wrapped_mk =>
+                    {
+                        Ok(())
+                    }
+                    _ => Err(VaultError::ChangedMeanwhile),
+                }
+            })?;
+            let key = KeyId { kek_id: copy.kek_id, key_version: copy.key_version };
+            rows.push(call.as_row(200, Some(key), None).encoded());
+        }
+        Ok::<_, VaultError>(())
+    });
+    checked.unwrap_or_else(|raised| raised.rethrow())?;
+    Ok(write_all(&rows)?)
+}

@@ -98,6 +98,7 @@ mod soak;
 mod stand_ins;
 mod standby;
 mod standby_failover;
+mod standby_reads;
 mod stat;
 mod statements;
 mod storm;

@@ -13,7 +13,7 @@ use crate::load::Load;
 const SOON: Duration = Duration::from_secs(60);
 const WRITER: &str = "FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer'";
 
-fn primary() -> Builder {
+pub fn primary() -> Builder {
     Cluster::builder()
         .with_wire_kek()
         .conf("wal_log_hints = on")
@@ -22,7 +22,7 @@ fn primary() -> Builder {
 }
 
 /// Starts a streaming standby of that server.
-fn standby_of(primary: &Cluster) -> Cluster {
+pub fn standby_of(primary: &Cluster) -> Cluster {
     let backup = primary.base_backup(&["-R"]);
     Cluster::builder().with_wire_kek().data_from(&backup).start()
 }
@@ -40,7 +40,7 @@ fn make_synchronous(primary: &mut Cluster) {
     eventually(SOON, "the standby is synchronous", || is_streaming(primary, "sync"));
 }
 
-fn promote(standby: &Cluster) {
+pub fn promote(standby: &Cluster) {
     let promoted: bool = standby.superuser("postgres").query_one("SELECT pg_promote(true, 60)", &[]).unwrap().get(0);
     assert!(promoted);
 }

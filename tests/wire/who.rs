@@ -35,7 +35,7 @@ fn become_role(db: &Db, role: &str) -> Client {
 }
 
 /// The statement that calls a function. A new function without a line here fails the test.
-fn call_of(name: &str) -> &'static str {
+pub fn call_of(name: &str) -> &'static str {
     match name {
         "vault_init()" => "SELECT vault_init()",
         "vault_get_master_key()" => "SELECT vault_get_master_key()",
@@ -284,12 +284,16 @@ fn names(db: &Db, sql: &str) -> BTreeSet<String> {
     db.superuser().query(sql, &[]).expect("the catalogs").iter().map(|row| row.get(0)).collect()
 }
 
-fn measured(db: &Db) -> BTreeMap<String, Vec<String>> {
-    let functions = names(
+/// Every function and procedure of the extension, with the types of its arguments.
+pub fn functions(db: &Db) -> BTreeSet<String> {
+    names(
         db,
         "SELECT objid::regprocedure::text FROM pg_depend JOIN pg_extension e ON e.oid = refobjid AND extname = 'vault_ext'
             WHERE refclassid = 'pg_extension'::regclass AND classid = 'pg_proc'::regclass AND deptype = 'e'",
-    );
+    )
+}
+
+fn measured(db: &Db) -> BTreeMap<String, Vec<String>> {
     let relations = names(
         db,
         "SELECT objid::regclass::text FROM pg_depend JOIN pg_extension e ON e.oid = refobjid AND extname = 'vault_ext'
@@ -301,7 +305,7 @@ fn measured(db: &Db) -> BTreeMap<String, Vec<String>> {
     let mut table = BTreeMap::new();
     let outcomes =
         |sql: &str, all_rows| ROLES.iter().map(|(_, role)| outcome(db, role, sql, all_rows)).collect::<Vec<_>>();
-    for function in functions {
+    for function in functions(db) {
         table.insert(format!("`{function}`"), outcomes(call_of(&function), None));
     }
     for relation in relations {
