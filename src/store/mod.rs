@@ -26,3 +26,6 @@ pub const OWNER: &CStr = c"vault_ext_owner";
 
 /// The schema that CREATE EXTENSION makes.
 pub const SCHEMA: &CStr = c"vault_ext";
+
+/// The name of the table of vaults in that schema.
+pub const VAULTS: &CStr = c"encryption_vaults";
