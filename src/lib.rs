@@ -58,7 +58,7 @@ extern "C-unwind" fn _PG_init() {
             owner: store::OWNER,
         },
     });
-    pg::drop::before_drop_of(store::SCHEMA, store::vaults::VAULTS, guard::drop::before_drop);
+    pg::drop::before_drop_of(store::SCHEMA, store::VAULTS, guard::drop::before_drop);
     if listener::has_work() {
         pg::worker::start_configuration_listener();
     }

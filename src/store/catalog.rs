@@ -4,8 +4,7 @@ use std::cell::Cell;
 
 use vault_core::integrity::{self, Distribution, Fact, Kind, Policy, Problem};
 
-use super::vaults::VAULTS;
-use super::{OLD_KEYS, SCHEMA};
+use super::{OLD_KEYS, SCHEMA, VAULTS};
 use crate::pg::spi::{Arg, Rows, Statement};
 use crate::pg::table::{self, Access};
 use crate::pg::{inval, session};

@@ -28,5 +28,8 @@ pub const OWNER: &CStr = c"vault_ext_owner";
 /// The schema that CREATE EXTENSION makes.
 pub const SCHEMA: &CStr = c"vault_ext";
 
+/// The name of the table of vaults in it.
+pub const VAULTS: &CStr = c"encryption_vaults";
+
 /// The name of the table of old keys in it, which is new in 0.3.0.
 pub const OLD_KEYS: &CStr = c"old_keys";

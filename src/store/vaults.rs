@@ -3,15 +3,12 @@
 use vault_core::crypto::wrap::{Kind, StoredWrap, Wrap};
 use vault_core::integrity::NODES_POLICY;
 
-use super::{SCHEMA, catalog, maintenance};
+use super::{SCHEMA, VAULTS, catalog, maintenance};
 use crate::identity;
 use crate::pg::lookup::{self, Lookup};
 use crate::pg::session;
 use crate::pg::spi::{Arg, Rows, Statement};
 use crate::pg::table::{self, Access, Table, Type};
-
-/// The table's name in the extension's schema.
-pub const VAULTS: &std::ffi::CStr = c"encryption_vaults";
 
 /// What there is of a user's vault.
 pub enum Found<V> {

@@ -6,7 +6,7 @@ use pgrx::IntoDatum;
 use vault_core::crypto::wrap::{FORMAT_2, Kind, StoredWrap, Wrap};
 use vault_core::integrity::NODES_POLICY;
 
-use super::{SCHEMA, catalog, maintenance, vaults};
+use super::{SCHEMA, catalog, maintenance};
 use crate::pg::spi::{Arg, Rows, Statement, Tid};
 use crate::pg::sweep::{Next, Row, Sweep};
 use crate::pg::table::{self, Access, Type};
@@ -94,7 +94,7 @@ const RENEWED: [usize; 4] = [2, 3, 4, 5];
 
 const VAULTS: table::Table<6> = table::Table {
     schema: SCHEMA,
-    name: vaults::VAULTS,
+    name: super::VAULTS,
     policies: &[c"encryption_vaults_vault_maintenance", c"encryption_vaults_vault_maintenance_update"],
     elsewhere: NODES_POLICY.as_bytes(),
     access: Access::Update,
