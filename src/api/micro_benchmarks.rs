@@ -1,6 +1,7 @@
 //! Micro benchmarks inside the server, called by `make bench` and compiled for it alone (feature `bench`).
 
 use std::hint::black_box;
+use std::sync::Once;
 use std::time::Instant;
 
 use aes::Aes256;
@@ -43,12 +44,14 @@ fn bench_lookup() -> Row<7> {
 /// row as it is now, and write the audit row. The claims of the standby's session, which would come along, are left out.
 #[pg_extern(sql = false)]
 fn bench_checked_record(user: &str, key_version: i32, kek_id: &str, wrapped_mk: &str) {
+    attach_once();
     or_raise(many::check_and_record(&[Copy { user, key_version, kek_id, wrapped_mk }]));
 }
 
 /// The same for many users at once.
 #[pg_extern(sql = false)]
 fn bench_checked_records(users: Vec<String>, key_versions: Vec<i32>, kek_ids: Vec<String>, wrapped_mks: Vec<String>) {
+    attach_once();
     let copies: Vec<_> = users
         .iter()
         .zip(key_versions)
@@ -56,6 +59,11 @@ fn bench_checked_records(users: Vec<String>, key_versions: Vec<i32>, kek_ids: Ve
         .map(|((user, key_version), (kek_id, wrapped_mk))| Copy { user, key_version, kek_id, wrapped_mk })
         .collect();
     or_raise(many::check_and_record(&copies));
+}
+
+fn attach_once() {
+    static ATTACHED: Once = Once::new();
+    ATTACHED.call_once(generator::attach);
 }
 
 /// Keeps so many records at the audit writer until it has committed as many as asked for. Each is that of a fetch by this session, for
