@@ -254,7 +254,7 @@ impl<const N: usize> Writer<'_, N> {
             let (first, count) = (slots.as_mut_ptr(), self.filled as std::ffi::c_int);
             pg_sys::heap_multi_insert(relation, first, count, command, 0, std::ptr::null_mut());
             for slot in &slots[..self.filled] {
-                insert_index_tuples(target, *slot, state);
+                table::insert_index_entries(target, *slot, state, false);
                 let of_row = (*state).es_per_tuple_exprcontext;
                 if !of_row.is_null() {
                     pg_sys::ReScanExprContext(of_row);
@@ -278,22 +278,5 @@ unsafe fn sequence_of(relation: pg_sys::Relation, column: pg_sys::AttrNumber) ->
         return pg_sys::getIdentitySequence((*relation).rd_id, column, true);
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         return pg_sys::getIdentitySequence(relation, column, true);
-    }
-}
-
-/// # Safety
-/// The indexes of the target are open, and the row is in the heap.
-unsafe fn insert_index_tuples(
-    target: *mut pg_sys::ResultRelInfo,
-    slot: *mut pg_sys::TupleTableSlot,
-    state: *mut pg_sys::EState,
-) {
-    let (none, no_list) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: as for this function. All indexes are checked at once, so no list of rechecks comes back.
-    unsafe {
-        #[cfg(feature = "pg15")]
-        pg_sys::ExecInsertIndexTuples(target, slot, state, false, false, none, no_list);
-        #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
-        pg_sys::ExecInsertIndexTuples(target, slot, state, false, false, none, no_list, false);
     }
 }

@@ -297,7 +297,7 @@ impl Opened {
             }
             let (result, needs_index_entries) = outcome;
             if needs_index_entries {
-                insert_index_tuples(self.target, self.new, self.state);
+                table::insert_index_entries(self.target, self.new, self.state, true);
             }
             result == pg_sys::TM_Result::TM_Ok
         }
@@ -369,22 +369,5 @@ impl Opened {
             pg_sys::table_close(self.table, pg_sys::NoLock as pg_sys::LOCKMODE);
             pg_sys::PopActiveSnapshot();
         }
-    }
-}
-
-/// # Safety
-/// The indexes of the target are open, and the new version of the row is in the heap.
-unsafe fn insert_index_tuples(
-    target: *mut pg_sys::ResultRelInfo,
-    slot: *mut pg_sys::TupleTableSlot,
-    state: *mut pg_sys::EState,
-) {
-    let (none, no_list) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: as for this function. All indexes are checked at once, so no list of rechecks comes back.
-    unsafe {
-        #[cfg(feature = "pg15")]
-        pg_sys::ExecInsertIndexTuples(target, slot, state, true, false, none, no_list);
-        #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
-        pg_sys::ExecInsertIndexTuples(target, slot, state, true, false, none, no_list, false);
     }
 }

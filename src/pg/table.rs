@@ -290,3 +290,24 @@ pub unsafe fn is_plain_index(index: pg_sys::Relation) -> bool {
             && !(*(*index).rd_index).indisexclusion
     }
 }
+
+/// Gives a row its entries in all indexes, which are plain ones (`is_plain_index`). An update writes a new version of a row that has
+/// some.
+///
+/// # Safety
+/// The indexes of the target are open, and the row in the slot is in the heap.
+pub unsafe fn insert_index_entries(
+    target: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    state: *mut pg_sys::EState,
+    is_update: bool,
+) {
+    let (none, no_list) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: as for this function. All indexes are checked at once, so no list of rechecks comes back.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        pg_sys::ExecInsertIndexTuples(target, slot, state, is_update, false, none, no_list);
+        #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+        pg_sys::ExecInsertIndexTuples(target, slot, state, is_update, false, none, no_list, false);
+    }
+}
