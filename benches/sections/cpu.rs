@@ -109,11 +109,12 @@ fn run(options: &Options, report: &mut Report) {
     let profile = |sql: &str| Profile::of(&server, sql, options.pick(2_000, 300));
     let (fetch, lookup, select) = (profile(FETCH), profile(LOOKUP), profile(SELECT));
     let insert = profile(&INSERT.replace(":user", "$1"));
+    let (checked_one, mut checked_batch) = (profile(&checked_one), profile(&checked_batch));
+    checked_batch.total /= f64::from(BATCH);
+    // Rotations come last: what is compared with the copies above must not have changed.
     let calls = options.pick(2_000, 300);
     let new = INIT.map(|script| Profile::of_transaction(&server, script, calls, |n| FIRST_NEW_USER + n));
     let changed = ROTATE.map(|script| Profile::of_transaction(&server, script, calls, |n| FIRST_USER + 1 + n % USERS));
-    let (checked_one, mut checked_batch) = (profile(&checked_one), profile(&checked_batch));
-    checked_batch.total /= f64::from(BATCH);
     let writer = BATCHES.map(|rows| Profile::of_writer(&server, options.pick(6_400, 1_280) / rows, rows));
     let [rewrap, by_hand] = REWRAPS.map(|(database, call)| Profile::of_procedure(&server, database, call, vaults));
     valgrind.stop();
