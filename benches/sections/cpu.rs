@@ -111,7 +111,7 @@ fn run(options: &Options, report: &mut Report) {
     let insert = profile(&INSERT.replace(":user", "$1"));
     let (checked_one, mut checked_batch) = (profile(&checked_one), profile(&checked_batch));
     checked_batch.total /= f64::from(BATCH);
-    // Rotations come last: what is compared with the copies above must not have changed.
+    // Rotations come after that: they change what was compared with copies.
     let calls = options.pick(2_000, 300);
     let new = INIT.map(|script| Profile::of_transaction(&server, script, calls, |n| FIRST_NEW_USER + n));
     let changed = ROTATE.map(|script| Profile::of_transaction(&server, script, calls, |n| FIRST_USER + 1 + n % USERS));
