@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::ffi::CStr;
 
 use pgrx::prelude::*;
+use vault_core::integrity::NODES_POLICY;
 
 use super::inval;
 
@@ -92,8 +93,6 @@ pub struct Table<const N: usize> {
     /// The table's own policies for this access. They are not evaluated, so the caller makes sure that they would let the rows
     /// through.
     pub policies: &'static [&'static CStr],
-    /// How the name of a policy ends that says that the table's rows may be elsewhere.
-    pub elsewhere: &'static [u8],
     pub access: Access,
     pub columns: [(&'static CStr, Type); N],
 }
@@ -222,7 +221,7 @@ impl<const N: usize> Table<N> {
             let has = |wanted: &&CStr| policies.clone().any(|policy| name(policy) == *wanted);
             // With a policy for other nodes, rows are there.
             let is_harmless = |policy: &pg_sys::RowSecurityPolicy| {
-                policy.permissive && !name(policy).to_bytes().ends_with(self.elsewhere)
+                policy.permissive && !name(policy).to_bytes().ends_with(NODES_POLICY.as_bytes())
             };
             self.policies.iter().all(has) && policies.all(is_harmless)
         }

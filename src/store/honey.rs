@@ -1,7 +1,5 @@
 //! The table of honey users, and the notification of alarms.
 
-use vault_core::integrity::NODES_POLICY;
-
 use super::{SCHEMA, maintenance};
 use crate::pg::session;
 use crate::pg::spi::{Arg, Rows, Statement};
@@ -11,7 +9,6 @@ const HONEY_USERS: Table<1> = Table {
     schema: SCHEMA,
     name: c"honey_users",
     policies: &[],
-    elsewhere: NODES_POLICY.as_bytes(),
     access: Access::Read,
     columns: [(c"user_id", Type::Text)],
 };

@@ -1,7 +1,6 @@
 //! The audit trail's table.
 
 use pgrx::datum::{Interval, TimestampWithTimeZone};
-use vault_core::integrity::NODES_POLICY;
 use vault_trail::Hash;
 use vault_trail::leaf::{Leaf, OldPersonal, OldRow, Personal};
 use vault_trail::verify::Row;
@@ -19,7 +18,6 @@ const TRAIL: Table<COLUMNS> = Table {
     schema: SCHEMA,
     name: c"encryption_vault_audit",
     policies: &[c"encryption_vault_audit_writer"],
-    elsewhere: NODES_POLICY.as_bytes(),
     access: Access::Insert,
     columns: [
         (c"user_id", Type::Text),

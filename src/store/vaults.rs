@@ -1,7 +1,6 @@
 //! The table of vaults: one wrapped master key for each user.
 
 use vault_core::crypto::wrap::{Kind, StoredWrap, Wrap};
-use vault_core::integrity::NODES_POLICY;
 
 use super::{SCHEMA, VAULTS, catalog, maintenance};
 use crate::identity;
@@ -117,7 +116,6 @@ const OPENING: Table<6> = Table {
     schema: SCHEMA,
     name: VAULTS,
     policies: &[c"encryption_vaults_user_isolation"],
-    elsewhere: NODES_POLICY.as_bytes(),
     access: Access::Read,
     columns: [
         (c"wrapped_mk", Type::Text),

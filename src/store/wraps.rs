@@ -4,7 +4,6 @@ use std::ffi::CStr;
 
 use pgrx::IntoDatum;
 use vault_core::crypto::wrap::{FORMAT_2, Kind, StoredWrap, Wrap};
-use vault_core::integrity::NODES_POLICY;
 
 use super::{SCHEMA, catalog, maintenance};
 use crate::pg::spi::{Arg, Rows, Statement, Tid};
@@ -96,7 +95,6 @@ const VAULTS: table::Table<6> = table::Table {
     schema: SCHEMA,
     name: super::VAULTS,
     policies: &[c"encryption_vaults_vault_maintenance", c"encryption_vaults_vault_maintenance_update"],
-    elsewhere: NODES_POLICY.as_bytes(),
     access: Access::Update,
     columns: columns(c"user_id"),
 };
@@ -105,7 +103,6 @@ const OLD_KEYS: table::Table<6> = table::Table {
     schema: SCHEMA,
     name: super::OLD_KEYS,
     policies: &[c"old_keys_vault_maintenance", c"old_keys_vault_maintenance_update"],
-    elsewhere: NODES_POLICY.as_bytes(),
     access: Access::Update,
     columns: columns(c"user_id"),
 };
