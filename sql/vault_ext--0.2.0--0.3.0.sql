@@ -889,6 +889,7 @@ CREATE FUNCTION vault_ext.distribute(shard_count integer DEFAULT 32) RETURNS voi
 DECLARE
     bad text;
     name text;
+    was_distributed boolean;
 BEGIN
     IF NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
         RAISE EXCEPTION 'only a superuser may distribute the vault' USING ERRCODE = 'insufficient_privilege',
@@ -927,6 +928,7 @@ BEGIN
         RAISE EXCEPTION 'not every server has become a node' USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = bad,
             HINT = 'Mend what the detail says, and call it again.';
     END IF;
+    was_distributed := EXISTS (SELECT FROM pg_dist_partition d WHERE d.logicalrelid = 'vault_ext.erasures'::regclass);
     FOREACH name IN ARRAY '{encryption_vaults,old_keys,keks,database_keys,honey_users,erasures}'::text[] LOOP
         CONTINUE WHEN EXISTS (SELECT FROM pg_dist_partition d WHERE d.logicalrelid = ('vault_ext.' || name)::regclass);
         IF name = 'encryption_vaults' THEN
@@ -939,9 +941,55 @@ BEGIN
         -- The rows have been copied. What is left of them could be seen by nobody, and would stay.
         PERFORM truncate_local_data_after_distributing_table(('vault_ext.' || name)::regclass);
     END LOOP;
+    IF was_distributed THEN
+        -- A node that was added gets its copy of what every node has. No other node writes meanwhile.
+        SET LOCAL citus.propagate_set_commands = 'local';
+        SET LOCAL lock_timeout = '5s';
+        LOCK TABLE vault_ext.keks, vault_ext.database_keys, vault_ext.honey_users, vault_ext.erasures IN EXCLUSIVE MODE;
+        PERFORM replicate_reference_tables('block_writes');
+    END IF;
 END
 $distribute$;
 COMMENT ON FUNCTION vault_ext.distribute(integer) IS 'spreads the vaults over the nodes of a Citus cluster, so that any node answers any user; once more after a node was added';
+
+CREATE PROCEDURE vault_ext.rebalance()
+    LANGUAGE plpgsql AS $rebalance$
+DECLARE
+    move record;
+BEGIN
+    -- A procedure that commits can have no search_path of its own, so every name has its schema.
+    IF NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) current_user) THEN
+        RAISE EXCEPTION 'only a superuser may move shards' USING ERRCODE = 'insufficient_privilege', HINT = 'Ask a superuser to call it.';
+    END IF;
+    IF pg_catalog.to_regclass('pg_catalog.pg_dist_node') IS NULL
+        OR NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polname OPERATOR(pg_catalog.=) 'encryption_vaults_nodes') THEN
+        RAISE EXCEPTION 'this vault is on one node' USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'vault_ext.distribute() spreads it over the nodes of a Citus cluster.';
+    END IF;
+    IF NOT pg_catalog.citus_is_coordinator() THEN
+        RAISE EXCEPTION 'this is not the coordinator' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call it on the coordinator.';
+    END IF;
+    LOOP
+        -- The plan is made again for each move: others may have moved shards or changed nodes meanwhile.
+        SELECT p.* INTO move FROM pg_catalog.get_rebalance_table_shards_plan('vault_ext.encryption_vaults') p LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        -- The locks reach every node. On each they end when that node knows where the shard is now, so that no call meets two places.
+        -- Calls that wait for them must not wait long for a transaction that does not end.
+        SET LOCAL citus.propagate_set_commands = 'local';
+        SET LOCAL lock_timeout = '5s';
+        BEGIN
+            LOCK TABLE vault_ext.encryption_vaults, vault_ext.old_keys IN EXCLUSIVE MODE;
+        EXCEPTION WHEN lock_not_available OR internal_error THEN
+            RAISE EXCEPTION 'the vaults could not be locked on every node' USING ERRCODE = 'lock_not_available', DETAIL = SQLERRM,
+                HINT = 'A transaction that has called the vault is still open on some node, or a node does not answer. What was moved before stays moved: call it again.';
+        END;
+        PERFORM pg_catalog.citus_move_shard_placement(move.shardid, move.sourcename, move.sourceport, move.targetname, move.targetport, 'block_writes');
+        RAISE NOTICE 'shard % has moved from %:% to %:%', move.shardid, move.sourcename, move.sourceport, move.targetname, move.targetport;
+        COMMIT;
+    END LOOP;
+END
+$rebalance$;
+COMMENT ON PROCEDURE vault_ext.rebalance() IS 'moves shards of the vaults to where Citus wants them, one after the other, while calls go on; each move is committed separately';
 
 ALTER ROUTINE vault_ext.is_node() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_ext.keyring() OWNER TO vault_ext_owner;
@@ -950,6 +998,7 @@ ALTER ROUTINE vault_ext.become_a_node() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_ext.nodes() OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_ext.audit_of_nodes(timestamptz, timestamptz) OWNER TO vault_ext_owner;
 ALTER ROUTINE vault_ext.distribute(integer) OWNER TO vault_ext_owner;
+ALTER ROUTINE vault_ext.rebalance() OWNER TO vault_ext_owner;
 
 -- Revoke what ALTER DEFAULT PRIVILEGES has granted on the new objects.
 DO $nobody$
@@ -1039,6 +1088,7 @@ BEGIN
             'vault_ext.nodes()',
             'vault_ext.audit_of_nodes(timestamptz, timestamptz)',
             'vault_ext.distribute(integer)',
+            'vault_ext.rebalance()',
             'vault_ext.is_sound_vault(text, text, text, smallint, text, integer, text, text, timestamptz, boolean, text, timestamptz)',
             'vault_ext.is_sound_old_key(text, integer, text, text, smallint, text, text, timestamptz, timestamptz)',
             'vault_ext.commit_to_old_audit_rows()',

@@ -24,7 +24,8 @@ pgrx::pg_module_magic!(name, version);
 
 pgrx::extension_sql_file!("../sql/010_roles.sql", name = "roles", bootstrap);
 pgrx::extension_sql_file!("../sql/020_tables.sql", name = "tables", requires = ["roles"]);
-pgrx::extension_sql_file!("../sql/030_functions.sql", name = "functions", requires = ["tables"]);
+pgrx::extension_sql_file!("../sql/025_nodes.sql", name = "nodes", requires = ["tables"]);
+pgrx::extension_sql_file!("../sql/030_functions.sql", name = "functions", requires = ["nodes"]);
 pgrx::extension_sql_file!("../sql/040_policies.sql", name = "policies", requires = ["functions"]);
 pgrx::extension_sql_file!("../sql/050_grants.sql", name = "grants", requires = ["policies"], finalize);
 
@@ -52,9 +53,11 @@ extern "C-unwind" fn _PG_init() {
     pg::utility::listen(pg::utility::Callbacks {
         before_database_statement: audit::submit::ask_idle_writers_to_leave,
         around_alteration: guard::alter::around,
+        before_shard: guard::shards::before_shard,
         guarded: pg::utility::Guarded {
             schema: store::SCHEMA,
             tables: &vault_core::integrity::TABLES,
+            sharded: &vault_core::integrity::BY_USER,
             owner: store::OWNER,
         },
     });

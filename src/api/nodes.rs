@@ -1,4 +1,4 @@
-//! What a node of a cluster says of itself. The rest of scaling out is SQL (sql/030_functions.sql).
+//! What a node of a cluster says of itself. The rest of scaling out is SQL (sql/025_nodes.sql).
 
 use pgrx::prelude::*;
 

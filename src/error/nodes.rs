@@ -10,6 +10,8 @@ pub enum NodesError {
     WouldDestroy,
     #[error("the vaults could not be locked on every node")]
     NotLocked,
+    #[error("shards of the vaults may not move while calls go on")]
+    MovesBesideCalls,
     #[error("the login vault_ext_owner is for the nodes of a cluster, and calls nothing")]
     NodesLogin,
     #[error("another node may still wrap with this KEK")]
@@ -42,6 +44,9 @@ impl NodesError {
             }
             Self::NotLocked => {
                 "SELECT * FROM vault_ext.nodes() shows whether every node answers; on one of them, a transaction that has written vaults may still be open."
+            }
+            Self::MovesBesideCalls => {
+                "On the coordinator, CALL vault_ext.rebalance() moves them one by one, and calls wait for each move. To empty a node, set its property shouldhaveshards to false before (citus_set_node_property())."
             }
             Self::NodesLogin => "Log in as a role of the application, or as an administrator.",
             Self::KekActive(_) => {

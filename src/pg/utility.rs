@@ -1,4 +1,4 @@
-//! A hook for utility statements: those on whole databases, and those that may alter guarded objects.
+//! A hook for utility statements: those on whole databases, those that may alter guarded objects, and those that make shards of them.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char};
@@ -11,6 +11,8 @@ use pgrx::prelude::*;
 pub struct Guarded {
     pub schema: &'static CStr,
     pub tables: &'static [&'static CStr],
+    /// Those of which Citus makes shards.
+    pub sharded: &'static [&'static str],
     pub owner: &'static CStr,
 }
 
@@ -23,6 +25,8 @@ pub struct Callbacks {
     /// Called in place of a statement that may alter a guarded object. It must run its argument once, which executes the
     /// statement. It is not called for the statements of CREATE EXTENSION and ALTER EXTENSION.
     pub around_alteration: fn(&mut dyn FnMut()),
+    /// Before a shard is made of a guarded table.
+    pub before_shard: fn(),
     pub guarded: Guarded,
 }
 
@@ -92,6 +96,27 @@ fn may_alter(statement: *mut pg_sys::Node, guarded: &Guarded) -> bool {
     }
 }
 
+/// Whether the statement makes a table whose name is that of a sharded one, an underscore and a number, as Citus names shards.
+fn makes_a_shard(statement: *mut pg_sys::Node, guarded: &Guarded) -> bool {
+    // SAFETY: as in `may_alter`.
+    unsafe {
+        if (*statement).type_ != pg_sys::NodeTag::T_CreateStmt {
+            return false;
+        }
+        let relation = (*statement.cast::<pg_sys::CreateStmt>()).relation;
+        if relation.is_null() || (*relation).schemaname.is_null() || (*relation).relname.is_null() {
+            return false;
+        }
+        let is_shard_of = |name: &[u8], table: &str| {
+            let number = name.strip_prefix(table.as_bytes()).and_then(|rest| rest.strip_prefix(b"_"));
+            number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+        };
+        let name = CStr::from_ptr((*relation).relname).to_bytes();
+        CStr::from_ptr((*relation).schemaname) == guarded.schema
+            && guarded.sharded.iter().any(|table| is_shard_of(name, table))
+    }
+}
+
 #[pg_guard]
 #[allow(clippy::too_many_arguments)]
 unsafe extern "C-unwind" fn on_utility(
@@ -138,6 +163,9 @@ unsafe extern "C-unwind" fn on_utility(
     let node = unsafe { (*statement).utilityStmt };
     if concerns_a_database(node) {
         (callbacks.before_database_statement)();
+    }
+    if makes_a_shard(node, &callbacks.guarded) {
+        (callbacks.before_shard)();
     }
     if !variable!(creating_extension) && may_alter(node, &callbacks.guarded) {
         (callbacks.around_alteration)(&mut go_on);

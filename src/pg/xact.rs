@@ -62,6 +62,12 @@ pub fn listen(callbacks: &'static Callbacks) {
     }
 }
 
+/// Whether a transaction id is that of the transaction in progress, or of one of its subtransactions.
+pub fn is_current(id: u32) -> bool {
+    // SAFETY: looks the number up in this process's own state.
+    unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(id)) }
+}
+
 /// Sets a setting until this transaction ends, as SET LOCAL does.
 pub fn set_local(name: &CStr, value: &CStr) {
     // SAFETY: within a transaction; NUL-terminated strings, which the server copies.

@@ -28,6 +28,7 @@ fn server(keyring: &str) -> Cluster {
         .conf("citus.node_conninfo = 'sslmode=prefer'")
         .conf("citus.enable_statistics_collection = off")
         .conf("citus.recover_2pc_interval = '1s'")
+        .conf("citus.defer_shard_delete_interval = '1s'")
         .start();
     let db = cluster.empty_database(NAME);
     db.force("CREATE EXTENSION citus");
@@ -82,6 +83,18 @@ impl Nodes {
         );
         let mut superuser = self.db(0).superuser();
         superuser.query(&sql, &[]).unwrap().iter().map(|row| row.get(0)).collect()
+    }
+
+    fn rebalance(&self) -> Result<(), postgres::Error> {
+        self.db(0).superuser().batch_execute("CALL vault_ext.rebalance()")
+    }
+
+    /// The port of the node that has it, and the number, of each shard of the vaults.
+    fn shards(&self) -> Vec<(u16, i64)> {
+        let sql = "SELECT p.nodeport::bigint, p.shardid FROM pg_dist_shard_placement p JOIN pg_dist_shard s USING (shardid)
+            WHERE s.logicalrelid = 'vault_ext.encryption_vaults'::regclass ORDER BY 2";
+        let rows = self.db(0).superuser().query(sql, &[]).unwrap();
+        rows.iter().map(|row| (row.get::<_, i64>(0) as u16, row.get(1))).collect()
     }
 
     /// Writes the keyring of a node again and reloads it there.
@@ -366,9 +379,9 @@ fn a_table_that_was_distributed_by_hand_answers_nothing() {
 }
 
 #[test]
-fn a_node_is_added_while_calls_go_on_and_shards_move_between_them() {
+fn a_node_is_added_while_calls_go_on_and_gets_its_share() {
     let mut nodes = Nodes::new();
-    let loads: Vec<_> = nodes.all().iter().take(2).map(|db| Load::start(db, 2)).collect();
+    let mut loads: Vec<_> = nodes.all().iter().take(2).map(|db| Load::start(db, 2)).collect();
     nodes.0.push(server(&keyring(&[1])));
     nodes.db(3).force("SELECT vault_ext.become_a_node()");
     // Until it is a node, it stores and answers nothing.
@@ -377,19 +390,84 @@ fn a_node_is_added_while_calls_go_on_and_shards_move_between_them() {
     nodes.add(3);
     nodes.distribute();
     fetch(&mut nodes.db(3).app_for("everybody")).unwrap();
-    loads[0].wait_for_keys(50);
+    loads.push(Load::start(&nodes.db(3), 2));
+    nodes.rebalance().unwrap();
+    loads.iter().for_each(|load| load.wait_for_keys(20));
+    assert_eq!(nodes.shards().iter().filter(|(port, _)| *port == nodes.0[3].port()).count(), 2, "{:?}", nodes.shards());
     let mut ledger = Ledger::default();
     loads.into_iter().for_each(|load| ledger.merge(load.stop()));
-    // Not while calls go on: see the limits in docs/scale-out.md.
-    nodes.db(0).force("SELECT rebalance_table_shards(shard_transfer_mode => 'block_writes')");
-    let homes = "SELECT count(DISTINCT groupid) FROM pg_dist_placement
-        WHERE shardid IN (SELECT shardid FROM pg_dist_shard WHERE logicalrelid = 'vault_ext.encryption_vaults'::regclass)";
-    assert_eq!(nodes.db(0).value::<i64>(homes), 3);
-    let load = Load::start(&nodes.db(3), 2);
-    load.wait_for_keys(50);
-    ledger.merge(load.stop());
+    assert!(ledger.failures.is_empty(), "{:?}", ledger.failures);
     let released = ledger.end_checks_of_nodes(&nodes.all().iter().collect::<Vec<_>>());
-    println!("adding a node: {released} keys, failures {:?}", ledger.failures);
+    println!("adding a node: {released} keys");
+}
+
+#[test]
+fn shards_move_to_and_fro_while_calls_go_on() {
+    let nodes = Nodes::new();
+    let loads: Vec<_> = nodes.all().iter().map(|db| Load::start(db, 2)).collect();
+    for round in 0..4 {
+        // All shards go to one node, and half of them back.
+        let emptied = nodes.0[1 + round % 2].port();
+        for keeps in [false, true] {
+            nodes
+                .db(0)
+                .force(&format!("SELECT citus_set_node_property('127.0.0.1', {emptied}, 'shouldhaveshards', {keeps})"));
+            nodes.rebalance().unwrap();
+            let left = nodes.shards().iter().filter(|(port, _)| *port == emptied).count();
+            assert_eq!(left, if keeps { 4 } else { 0 });
+            loads.iter().for_each(|load| load.wait_for_keys(10));
+        }
+    }
+    let mut ledger = Ledger::default();
+    loads.into_iter().for_each(|load| ledger.merge(load.stop()));
+    assert!(ledger.failures.is_empty(), "{:?}", ledger.failures);
+    let released = ledger.end_checks_of_nodes(&nodes.all().iter().collect::<Vec<_>>());
+    println!("moving shards: {released} keys");
+}
+
+#[test]
+fn shards_move_in_no_other_way() {
+    let nodes = Nodes::new();
+    let user = &nodes.users_of(1, "user-")[0];
+    let key = init(&mut nodes.db(2).app_for(user)).unwrap();
+    let before = nodes.shards();
+    let (here, there) = (nodes.0[1].port(), nodes.0[2].port());
+    let shard = format!("get_shard_id_for_distribution_column('vault_ext.encryption_vaults', '{user}')");
+    let mut superuser = nodes.db(0).superuser();
+    for mode in ["block_writes", "force_logical", "auto"] {
+        for sql in [
+            format!("SELECT citus_move_shard_placement({shard}, '127.0.0.1', {here}, '127.0.0.1', {there}, '{mode}')"),
+            format!(
+                "SELECT isolate_tenant_to_new_shard('vault_ext.encryption_vaults', '{user}', 'CASCADE', shard_transfer_mode => '{mode}')"
+            ),
+        ] {
+            let error = superuser.batch_execute(&sql).expect_err(&sql);
+            let refusal = Refusal::of(&error);
+            assert!(refusal.text().contains("may not move while calls go on"), "{sql}: {refusal:?}");
+        }
+    }
+    // An open transaction that has called the vault is waited for, in vain; and nothing has moved.
+    nodes.db(0).force(&format!("SELECT citus_set_node_property('127.0.0.1', {here}, 'shouldhaveshards', false)"));
+    let mut app = nodes.db(2).app_for(user);
+    let mut open = app.transaction().unwrap();
+    fetch(&mut open).unwrap();
+    let refusal = expect_error(nodes.rebalance(), "55P03");
+    assert!(refusal.message.contains("could not be locked on every node") && refusal.hint.is_some(), "{refusal:?}");
+    assert_eq!(nodes.shards(), before);
+    open.rollback().unwrap();
+    expect_error(nodes.db(0).conn("wire_admin").batch_execute("CALL vault_ext.rebalance()"), "42501");
+    refused(nodes.db(1).superuser().batch_execute("CALL vault_ext.rebalance()"), "not the coordinator");
+    nodes.rebalance().unwrap();
+    assert!(nodes.shards().iter().all(|(port, _)| *port == there), "{:?}", nodes.shards());
+    for db in nodes.all() {
+        assert_eq!(fetch(&mut db.app_for(user)).unwrap(), key);
+    }
+    // Citus drops the shards that were left behind.
+    eventually(SOON, "no wrap is left where the shards were", || {
+        nodes.db(1).value::<i64>(
+            "SELECT count(*) FROM pg_class WHERE relname ~ '^(encryption_vaults|old_keys)_[0-9]+$' AND relkind = 'r'",
+        ) == 0
+    });
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn documented() -> BTreeSet<String> {
 }
 
 /// Functions that fail on this standby as they would on its primary.
-const WITHOUT_WHAT_IT_NEEDS: [&str; 7] = [
+const WITHOUT_WHAT_IT_NEEDS: [&str; 8] = [
     "vault_identity_status()",
     "vault_login(text)",
     "vault_recovery_challenge()",
@@ -68,6 +68,7 @@ const WITHOUT_WHAT_IT_NEEDS: [&str; 7] = [
     "vault_ext.audit_of_nodes(timestamp with time zone,timestamp with time zone)",
     "vault_ext.become_a_node()",
     "vault_ext.distribute(integer)",
+    "vault_ext.rebalance()",
 ];
 
 fn without_arguments(function: &str) -> String {

@@ -106,6 +106,7 @@ pub fn call_of(name: &str) -> &'static str {
             "SELECT * FROM vault_ext.audit_of_nodes()"
         }
         "vault_ext.distribute(integer)" => "SELECT vault_ext.distribute()",
+        "vault_ext.rebalance()" => "CALL vault_ext.rebalance()",
         "vault_ext.become_a_node()" => "SELECT vault_ext.become_a_node()",
         "vault_ext.why_not_a_node()" => "SELECT vault_ext.why_not_a_node()",
         "vault_ext.keyring()" => "SELECT * FROM vault_ext.keyring()",

@@ -180,7 +180,7 @@ const MAINTENANCE: &str = "in_maintenance()";
 const NODE: &str = "is_node()";
 
 /// What vault_ext.distribute() makes of tables: those by user, and those that every node has.
-const BY_USER: [&str; 2] = [VAULTS, OLD_KEYS];
+pub const BY_USER: [&str; 2] = [VAULTS, OLD_KEYS];
 const EVERYWHERE: [&str; 4] = ["keks", DATABASE_KEYS, HONEY, ERASURES];
 
 /// The end of the name of the policy that vault_ext.distribute() adds to a table: the table's rows may be on other nodes.
