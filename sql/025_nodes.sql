@@ -132,7 +132,6 @@ CREATE FUNCTION vault_ext.distribute(shard_count integer DEFAULT 32) RETURNS voi
 DECLARE
     bad text;
     name text;
-    was_distributed boolean;
 BEGIN
     IF NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
         RAISE EXCEPTION 'only a superuser may distribute the vault' USING ERRCODE = 'insufficient_privilege',
@@ -171,7 +170,6 @@ BEGIN
         RAISE EXCEPTION 'not every server has become a node' USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = bad,
             HINT = 'Mend what the detail says, and call it again.';
     END IF;
-    was_distributed := EXISTS (SELECT FROM pg_dist_partition d WHERE d.logicalrelid = 'vault_ext.erasures'::regclass);
     FOREACH name IN ARRAY '{encryption_vaults,old_keys,keks,database_keys,honey_users,erasures}'::text[] LOOP
         CONTINUE WHEN EXISTS (SELECT FROM pg_dist_partition d WHERE d.logicalrelid = ('vault_ext.' || name)::regclass);
         IF name = 'encryption_vaults' THEN
@@ -184,13 +182,8 @@ BEGIN
         -- The rows have been copied. What is left of them could be seen by nobody, and would stay.
         PERFORM truncate_local_data_after_distributing_table(('vault_ext.' || name)::regclass);
     END LOOP;
-    IF was_distributed THEN
-        -- A node that was added gets its copy of what every node has. No other node writes meanwhile.
-        SET LOCAL citus.propagate_set_commands = 'local';
-        SET LOCAL lock_timeout = '5s';
-        LOCK TABLE vault_ext.keks, vault_ext.database_keys, vault_ext.honey_users, vault_ext.erasures IN EXCLUSIVE MODE;
-        PERFORM replicate_reference_tables('block_writes');
-    END IF;
+    -- A node that was added gets its copy of what every node has.
+    PERFORM replicate_reference_tables('block_writes');
 END
 $distribute$;
 COMMENT ON FUNCTION vault_ext.distribute(integer) IS 'spreads the vaults over the nodes of a Citus cluster, so that any node answers any user; once more after a node was added';
@@ -216,12 +209,13 @@ BEGIN
         -- The plan is made again for each move: others may have moved shards or changed nodes meanwhile.
         SELECT p.* INTO move FROM pg_catalog.get_rebalance_table_shards_plan('vault_ext.encryption_vaults') p LIMIT 1;
         EXIT WHEN NOT FOUND;
-        -- The locks reach every node. On each they end when that node knows where the shard is now, so that no call meets two places.
-        -- Calls that wait for them must not wait long for a transaction that does not end.
+        -- A transaction that has read a shard before a move would write to its old place afterwards: on a node that is not the coordinator, Citus
+        -- keeps the number of the placement, and with it the transaction's connection to the old node. So none may be open. The locks reach
+        -- every node, and end there when that node knows the new place. Calls wait for them, so they must not wait long themselves.
         SET LOCAL citus.propagate_set_commands = 'local';
         SET LOCAL lock_timeout = '5s';
         BEGIN
-            LOCK TABLE vault_ext.encryption_vaults, vault_ext.old_keys IN EXCLUSIVE MODE;
+            LOCK TABLE vault_ext.encryption_vaults, vault_ext.old_keys IN ACCESS EXCLUSIVE MODE;
         EXCEPTION WHEN lock_not_available OR internal_error THEN
             RAISE EXCEPTION 'the vaults could not be locked on every node' USING ERRCODE = 'lock_not_available', DETAIL = SQLERRM,
                 HINT = 'A transaction that has called the vault is still open on some node, or a node does not answer. What was moved before stays moved: call it again.';

@@ -41,32 +41,13 @@ pub enum Access {
     Update,
 }
 
-/// A lock on a table, by PostgreSQL's name.
-#[derive(Clone, Copy)]
-pub enum Lock {
-    AccessShare,
-    RowShare,
-    RowExclusive,
-}
-
-impl Lock {
-    fn mode(self) -> pg_sys::LOCKMODE {
-        let mode = match self {
-            Self::AccessShare => pg_sys::AccessShareLock,
-            Self::RowShare => pg_sys::RowShareLock,
-            Self::RowExclusive => pg_sys::RowExclusiveLock,
-        };
-        mode as pg_sys::LOCKMODE
-    }
-}
-
 impl Access {
     fn lock(self) -> pg_sys::LOCKMODE {
-        let lock = match self {
-            Self::Read => Lock::AccessShare,
-            Self::Insert | Self::Update => Lock::RowExclusive,
+        let mode = match self {
+            Self::Read => pg_sys::AccessShareLock,
+            Self::Insert | Self::Update => pg_sys::RowExclusiveLock,
         };
-        lock.mode()
+        mode as pg_sys::LOCKMODE
     }
 
     fn privileges(self) -> &'static [pg_sys::AclMode] {
@@ -258,13 +239,13 @@ pub fn exists(schema: &CStr, name: &CStr) -> bool {
 
 /// Locks a table as LOCK TABLE does, but on this node alone, and without a look at privileges. Raises 42P01 if there is none, and
 /// 55P03 instead of waiting.
-pub fn lock_here(schema: &CStr, name: &CStr, lock: Lock, wait: bool) {
+pub fn lock_here(schema: &CStr, name: &CStr, access: Access, wait: bool) {
     // SAFETY: within a transaction, which releases the lock. The names are NUL-terminated, copied, and live during the call.
     unsafe {
         let (schema, name) = (pg_sys::pstrdup(schema.as_ptr()), pg_sys::pstrdup(name.as_ptr()));
         let table = pg_sys::makeRangeVar(schema, name, -1);
         let flags = if wait { 0 } else { pg_sys::RVROption::RVR_NOWAIT };
-        pg_sys::RangeVarGetRelidExtended(table, lock.mode(), flags, None, std::ptr::null_mut());
+        pg_sys::RangeVarGetRelidExtended(table, access.lock(), flags, None, std::ptr::null_mut());
     }
 }
 

@@ -6,7 +6,7 @@ use vault_core::integrity::{self, Distribution, Fact, Kind, Policy, Problem};
 
 use super::{OLD_KEYS, SCHEMA, VAULTS};
 use crate::pg::spi::{Arg, Rows, Statement};
-use crate::pg::table::{self, Lock};
+use crate::pg::table::{self, Access};
 use crate::pg::{inval, session};
 
 thread_local! {
@@ -179,7 +179,7 @@ pub fn lock_trail() {
 pub fn lock_vaults() {
     // Citus would lock the table on every node, and a node that is down would keep all others from writing their trails.
     if has_nodes() {
-        table::lock_here(SCHEMA, VAULTS, Lock::AccessShare, false);
+        table::lock_here(SCHEMA, VAULTS, Access::Read, false);
     } else {
         LOCK_VAULTS.with(|statement| statement.run(&[], |_| ()));
     }

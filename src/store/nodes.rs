@@ -20,7 +20,7 @@ thread_local! {
         "SELECT FROM pg_catalog.pg_locks l \
          JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) l.database AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() \
          WHERE l.relation OPERATOR(pg_catalog.=) 'vault_ext.encryption_vaults'::pg_catalog.regclass::pg_catalog.oid AND l.granted \
-            AND l.mode OPERATOR(pg_catalog.=) ANY ('{ExclusiveLock,AccessExclusiveLock}'::pg_catalog.text[])"
+            AND l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock'"
     ) };
 }
 

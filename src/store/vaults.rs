@@ -7,7 +7,7 @@ use crate::identity;
 use crate::pg::lookup::{self, Lookup};
 use crate::pg::session;
 use crate::pg::spi::{Arg, Rows, Statement};
-use crate::pg::table::{self, Access, Lock, Table, Type};
+use crate::pg::table::{self, Access, Table, Type};
 
 /// What there is of a user's vault.
 pub enum Found<V> {
@@ -503,16 +503,10 @@ pub fn take_back(user: &str, new: &NewWrap<'_>) -> bool {
 pub fn begin_write() {
     // Citus would lock the table on every node. The removal does that, so this node's lock is enough.
     if catalog::has_nodes() {
-        table::lock_here(SCHEMA, VAULTS, Lock::RowExclusive, true);
+        table::lock_here(SCHEMA, VAULTS, Access::Insert, true);
     } else {
         BEGIN_WRITE.with(|statement| statement.run(&[], |_| ()));
     }
-}
-
-/// Keeps every vault on the node where it is until the transaction ends: a move of shards waits for that, and this call for a move.
-/// For a database that has nodes.
-pub fn hold_in_place() {
-    table::lock_here(SCHEMA, VAULTS, Lock::RowShare, true);
 }
 
 /// Whether a user, who need not be the caller's, has a vault.
