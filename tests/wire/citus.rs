@@ -473,6 +473,38 @@ fn shards_move_to_and_fro_while_calls_go_on() {
 }
 
 #[test]
+fn a_move_that_is_cut_off_loses_no_key() {
+    let mut nodes = Nodes::new();
+    let loads: Vec<_> = nodes.all().iter().map(|db| Load::start(db, 2)).collect();
+    // The coordinator, the node that gets the shards, and the one that gives them.
+    for (down, from, to) in [(0, 1, 2), (1, 2, 1), (1, 1, 2)] {
+        let [from, to] = [from, to].map(|node: usize| nodes.0[node].port());
+        for (port, has_shards) in [(to, true), (from, false)] {
+            let set = format!("SELECT citus_set_node_property('127.0.0.1', {port}, 'shouldhaveshards', {has_shards})");
+            eventually(SOON, "every node knows where shards should be", || {
+                nodes.db(0).superuser().batch_execute(&set).is_ok()
+            });
+        }
+        let left = |nodes: &Nodes| nodes.shards().iter().filter(|(port, _)| *port == from).count();
+        let before = left(&nodes);
+        let mut mover = nodes.db(0).superuser();
+        let moving = std::thread::spawn(move || mover.batch_execute("CALL vault_ext.rebalance()"));
+        eventually(SOON, "a shard has moved", || left(&nodes) < before);
+        nodes.0[down].crash();
+        let cut_off = moving.join().expect("the thread does not panic");
+        nodes.0[down].start();
+        println!("{} of {before} shards were left: {cut_off:?}", left(&nodes));
+        eventually(SOON, "the other shards move", || nodes.rebalance().is_ok());
+        assert_eq!(left(&nodes), 0);
+        loads.iter().for_each(|load| load.wait_for_keys(10));
+    }
+    let mut ledger = Ledger::default();
+    loads.into_iter().for_each(|load| ledger.merge(load.stop()));
+    let released = ledger.end_checks_of_nodes(&nodes.all().iter().collect::<Vec<_>>());
+    println!("moves that were cut off: {released} keys, failures {:?}", ledger.failures);
+}
+
+#[test]
 fn shards_move_in_no_other_way() {
     let nodes = Nodes::new();
     let user = &nodes.users_of(1, "user-")[0];
