@@ -249,14 +249,19 @@ fn the_restore_of_a_dump_goes_on_with_the_tree_also_if_the_dump_is_older_than_th
             crate::harness::succeed(command.args(arguments));
         };
         run("pg_dump", &["-Fc", "-f", file.to_str().unwrap(), &name]);
-        let restored = format!("{name}_restored");
-        cluster.superuser("postgres").batch_execute(&format!("CREATE DATABASE {restored}")).unwrap();
-        run("pg_restore", &["--exit-on-error", "-d", &restored, file.to_str().unwrap()]);
-        let other = cluster.existing_database(&restored);
-        many_fetches(&other, "alice", 10);
-        let summary = is_whole(&other);
-        let old = if leaf_of_first.is_none() { 301 } else { 0 };
-        assert_eq!((summary.old_rows, summary.size), (old, if old > 0 { 11 } else { 311 }), "{version}");
-        assert_eq!(verify(&other, &kept).1, None);
+        for is_hashed_before in [false, true] {
+            let restored = format!("{name}_restored_{is_hashed_before}");
+            cluster.superuser("postgres").batch_execute(&format!("CREATE DATABASE {restored}")).unwrap();
+            run("pg_restore", &["--exit-on-error", "-d", &restored, file.to_str().unwrap()]);
+            let other = cluster.existing_database(&restored);
+            let old = if leaf_of_first.is_none() { 301 } else { 0 };
+            if is_hashed_before {
+                assert_eq!(other.value::<i64>("SELECT vault_ext.commit_to_old_audit_rows()"), old as i64);
+            }
+            many_fetches(&other, "alice", 10);
+            let summary = is_whole(&other);
+            assert_eq!((summary.old_rows, summary.size), (old, if old > 0 { 11 } else { 311 }), "{version}");
+            assert_eq!(verify(&other, &kept).1, None);
+        }
     }
 }
