@@ -18,14 +18,17 @@ thread_local! {
     ) };
     // Everything that is not in a full tile, as one snapshot sees it: the newest rows, the hashes of purged ones, and on each level the
     // roots of the tiles that belong to the open tile above. The newest row is among them, so that a tree that lacks rows shows. Rows
-    // without a leaf may be newer, where a superuser has inserted them.
+    // without a leaf may be newer, where a superuser has inserted them. OFFSET 0 keeps the planner from reading a long trail as a whole, which
+    // it does where it believes that hardly a row has a leaf: after an update, with millions of older rows.
     static OPEN_TILES: Statement = const { Statement::planned_once(
         "WITH full_tiles AS (SELECT COALESCE(pg_catalog.max(index) OPERATOR(pg_catalog.+) 1::pg_catalog.int8, 0) AS n \
             FROM vault_ext.audit_tiles WHERE level OPERATOR(pg_catalog.=) 0::pg_catalog.int2) \
          SELECT -2, n, NULL::pg_catalog.bytea FROM full_tiles \
          UNION ALL \
-         SELECT -1, r.leaf, r.leaf_hash FROM (SELECT leaf, leaf_hash FROM vault_ext.encryption_vault_audit \
-            WHERE leaf IS NOT NULL ORDER BY id DESC LIMIT 256) r \
+         SELECT -1, r.leaf, r.leaf_hash FROM (SELECT a.leaf, a.leaf_hash FROM ( \
+            SELECT leaf, leaf_hash FROM vault_ext.encryption_vault_audit \
+            WHERE id OPERATOR(pg_catalog.>) (SELECT COALESCE(pg_catalog.max(old_rows_last_id), 0) FROM vault_ext.audit_trails) \
+            ORDER BY id DESC OFFSET 0) a WHERE a.leaf IS NOT NULL LIMIT 256) r \
          UNION ALL \
          SELECT -1, t.index, t.hashes FROM vault_ext.audit_tiles t, full_tiles \
             WHERE t.level OPERATOR(pg_catalog.=) -1::pg_catalog.int2 AND t.index OPERATOR(pg_catalog.>=) (n OPERATOR(pg_catalog.<<) 8) \

@@ -2,13 +2,14 @@
 //! rows from before the tree.
 
 use std::process::Command;
+use std::time::Duration;
 
 use vault_trail::checkpoint::{AuditKey, Checkpoint, ConsistencyProof, InclusionProof, PublicKey};
 use vault_trail::proof::{check_consistency, check_inclusion};
 use vault_trail::verify::Kind;
 
 use crate::extension_upgrade::{UPDATE, database_at_version, server};
-use crate::harness::{Cluster, Db, expect_error, expect_vault_error, fetch, init, rotate, shared_db};
+use crate::harness::{Cluster, Db, eventually, expect_error, expect_vault_error, fetch, init, rotate, shared_db};
 use crate::trail::{checkpoint, is_whole, verify};
 
 fn many_fetches(db: &Db, user: &str, number: usize) {
@@ -232,6 +233,31 @@ fn an_upgrade_commits_to_the_rows_that_are_older_than_the_tree() {
     assert_eq!(purged, 42 + 1);
     let (summary, finding) = verify(&db, &kept);
     assert_eq!((finding, summary.old_rows, summary.purged), (None, 0, 1));
+}
+
+#[test]
+fn a_writer_that_starts_does_not_read_the_rows_that_are_older_than_the_tree() {
+    let db = shared_db();
+    db.force(
+        "INSERT INTO vault_ext.encryption_vault_audit (user_id, action, status, db_role) SELECT 'alice', 'fetch', 200, 'app' FROM generate_series(1, 30000);
+         SELECT vault_ext.commit_to_old_audit_rows(); ANALYZE vault_ext.encryption_vault_audit",
+    );
+    init(&mut db.app_for("alice")).unwrap();
+    let scans = || -> i64 { db.value("SELECT pg_stat_get_numscans('vault_ext.encryption_vault_audit'::regclass)") };
+    let writer = || -> Option<i32> {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer' AND datname = current_database()";
+        db.superuser().query_opt(sql, &[]).unwrap().map(|row| row.get(0))
+    };
+    let before = scans();
+    for _ in 0..3 {
+        let first = writer();
+        db.superuser().execute("SELECT pg_terminate_backend($1)", &[&first.expect("a writer")]).unwrap();
+        eventually(Duration::from_secs(60), "the writer ends", || writer() != first);
+        fetch(&mut db.app_for("alice")).unwrap();
+    }
+    // The writers that ended have sent their statistics.
+    assert_eq!(scans(), before);
+    is_whole(&db);
 }
 
 #[test]
