@@ -100,6 +100,32 @@ impl Nodes {
         rows.iter().map(|row| (row.get::<_, i64>(0) as u16, row.get(1))).collect()
     }
 
+    /// How many of them that node has.
+    fn shards_at(&self, port: u16) -> usize {
+        self.shards().iter().filter(|(at, _)| *at == port).count()
+    }
+
+    /// Says whether that node should have shards; `rebalance` then moves them.
+    fn should_have_shards(&self, port: u16, should: bool) -> Result<(), postgres::Error> {
+        let set = format!("SELECT citus_set_node_property('127.0.0.1', {port}, 'shouldhaveshards', {should})");
+        self.db(0).superuser().batch_execute(&set)
+    }
+
+    /// Ends the loads, and compares what they saw with all nodes.
+    fn end(&self, what: &str, loads: Vec<Load>) -> Ledger {
+        let mut ledger = Ledger::default();
+        loads.into_iter().for_each(|load| ledger.merge(load.stop()));
+        // Citus ends what was prepared on a node that was down.
+        for db in self.all() {
+            eventually(SOON, "no transaction is left prepared", || {
+                db.value::<i64>("SELECT count(*) FROM pg_prepared_xacts") == 0
+            });
+        }
+        let released = ledger.end_checks_of_nodes(&self.all().iter().collect::<Vec<_>>());
+        println!("{what}: {released} keys, failures {:?}", ledger.failures);
+        ledger
+    }
+
     /// Writes the keyring of a node again and reloads it there.
     fn reload(&self, node: usize, ids: &[u64]) -> Result<(), postgres::Error> {
         self.0[node].write_kek("keyring", keyring(ids), 0o600);
@@ -440,12 +466,9 @@ fn a_node_is_added_while_calls_go_on_and_gets_its_share() {
     loads.push(Load::start(&nodes.db(3), 2));
     nodes.rebalance().unwrap();
     loads.iter().for_each(|load| load.wait_for_keys(20));
-    assert_eq!(nodes.shards().iter().filter(|(port, _)| *port == nodes.0[3].port()).count(), 2, "{:?}", nodes.shards());
-    let mut ledger = Ledger::default();
-    loads.into_iter().for_each(|load| ledger.merge(load.stop()));
+    assert_eq!(nodes.shards_at(nodes.0[3].port()), 2, "{:?}", nodes.shards());
+    let ledger = nodes.end("adding a node", loads);
     assert!(ledger.failures.is_empty(), "{:?}", ledger.failures);
-    let released = ledger.end_checks_of_nodes(&nodes.all().iter().collect::<Vec<_>>());
-    println!("adding a node: {released} keys");
 }
 
 #[test]
@@ -456,20 +479,14 @@ fn shards_move_to_and_fro_while_calls_go_on() {
         // All shards go to one node, and half of them back.
         let emptied = nodes.0[1 + round % 2].port();
         for keeps in [false, true] {
-            nodes
-                .db(0)
-                .force(&format!("SELECT citus_set_node_property('127.0.0.1', {emptied}, 'shouldhaveshards', {keeps})"));
+            nodes.should_have_shards(emptied, keeps).unwrap();
             nodes.rebalance().unwrap();
-            let left = nodes.shards().iter().filter(|(port, _)| *port == emptied).count();
-            assert_eq!(left, if keeps { 4 } else { 0 });
+            assert_eq!(nodes.shards_at(emptied), if keeps { 4 } else { 0 });
             loads.iter().for_each(|load| load.wait_for_keys(10));
         }
     }
-    let mut ledger = Ledger::default();
-    loads.into_iter().for_each(|load| ledger.merge(load.stop()));
+    let ledger = nodes.end("moving shards", loads);
     assert!(ledger.failures.is_empty(), "{:?}", ledger.failures);
-    let released = ledger.end_checks_of_nodes(&nodes.all().iter().collect::<Vec<_>>());
-    println!("moving shards: {released} keys");
 }
 
 #[test]
@@ -480,28 +497,23 @@ fn a_move_that_is_cut_off_loses_no_key() {
     for (down, from, to) in [(0, 1, 2), (1, 2, 1), (1, 1, 2)] {
         let [from, to] = [from, to].map(|node: usize| nodes.0[node].port());
         for (port, has_shards) in [(to, true), (from, false)] {
-            let set = format!("SELECT citus_set_node_property('127.0.0.1', {port}, 'shouldhaveshards', {has_shards})");
             eventually(SOON, "every node knows where shards should be", || {
-                nodes.db(0).superuser().batch_execute(&set).is_ok()
+                nodes.should_have_shards(port, has_shards).is_ok()
             });
         }
-        let left = |nodes: &Nodes| nodes.shards().iter().filter(|(port, _)| *port == from).count();
-        let before = left(&nodes);
+        let before = nodes.shards_at(from);
         let mut mover = nodes.db(0).superuser();
         let moving = std::thread::spawn(move || mover.batch_execute("CALL vault_ext.rebalance()"));
-        eventually(SOON, "a shard has moved", || left(&nodes) < before);
+        eventually(SOON, "a shard has moved", || nodes.shards_at(from) < before);
         nodes.0[down].crash();
         let cut_off = moving.join().expect("the thread does not panic");
         nodes.0[down].start();
-        println!("{} of {before} shards were left: {cut_off:?}", left(&nodes));
+        println!("{} of {before} shards were left: {cut_off:?}", nodes.shards_at(from));
         eventually(SOON, "the other shards move", || nodes.rebalance().is_ok());
-        assert_eq!(left(&nodes), 0);
+        assert_eq!(nodes.shards_at(from), 0);
         loads.iter().for_each(|load| load.wait_for_keys(10));
     }
-    let mut ledger = Ledger::default();
-    loads.into_iter().for_each(|load| ledger.merge(load.stop()));
-    let released = ledger.end_checks_of_nodes(&nodes.all().iter().collect::<Vec<_>>());
-    println!("moves that were cut off: {released} keys, failures {:?}", ledger.failures);
+    nodes.end("moves that were cut off", loads);
 }
 
 #[test]
@@ -526,7 +538,7 @@ fn shards_move_in_no_other_way() {
         }
     }
     // A transaction that has read a shard would write to its old place after a move. It is waited for, in vain, and nothing moves.
-    nodes.db(0).force(&format!("SELECT citus_set_node_property('127.0.0.1', {here}, 'shouldhaveshards', false)"));
+    nodes.should_have_shards(here, false).unwrap();
     for (node, read) in [
         (2, "SELECT * FROM vault_get_master_key()"),
         (1, "SELECT * FROM vault_status()"),
@@ -585,16 +597,7 @@ fn storms_of_kill_9_lose_no_key_and_no_row() {
         }
     }
     loads.iter().for_each(|load| load.wait_for_keys(20));
-    let mut ledger = Ledger::default();
-    loads.into_iter().for_each(|load| ledger.merge(load.stop()));
-    // Citus ends what was prepared on a node that was down.
-    for db in nodes.all() {
-        eventually(SOON, "no transaction is left prepared", || {
-            db.value::<i64>("SELECT count(*) FROM pg_prepared_xacts") == 0
-        });
-    }
-    let released = ledger.end_checks_of_nodes(&nodes.all().iter().collect::<Vec<_>>());
-    println!("storm: {released} keys, failures {:?}", ledger.failures);
+    nodes.end("storm", loads);
     nodes.0.iter_mut().for_each(|cluster| cluster.stop(Stop::Fast));
 }
 
