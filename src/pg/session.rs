@@ -196,9 +196,28 @@ pub fn next_command() -> u32 {
 /// The processes that block this one: they hold a conflicting lock, or are ahead of it in the queue (pg_blocking_pids).
 /// 0 stands for a prepared transaction.
 pub fn blocking_pids(pid: i32) -> Vec<i32> {
+    // The function stops the whole lock table, and waits for a process that has a part of it in hand, even for one that is stopped.
+    if !waits_for_lock(pid) {
+        return Vec::new();
+    }
     // SAFETY: pg_blocking_pids takes an integer and gives an array of integers, none of them NULL.
     let pids = unsafe { pgrx::direct_function_call::<Vec<i32>>(pg_sys::pg_blocking_pids, &[pid.into_datum()]) };
     pids.unwrap_or_default()
+}
+
+/// Whether this process, or one that works for it in parallel, waits for a lock of the lock table. Takes no lock itself.
+fn waits_for_lock(pid: i32) -> bool {
+    // SAFETY: the server allocates its table of processes once, before it starts any, and never moves or frees it. Each field is read
+    // once, as a whole, and may have changed by then: a leader is an entry of the same table, and the lock is not looked into.
+    unsafe {
+        let processes = pg_sys::ProcGlobal;
+        (0..(*processes).allProcCount as usize).map(|number| (*processes).allProcs.add(number)).any(|process| {
+            let leader = (&raw const (*process).lockGroupLeader).read_volatile();
+            let is_that = |process: *const pg_sys::PGPROC| (&raw const (*process).pid).read_volatile() == pid;
+            !(&raw const (*process).waitLock).read_volatile().is_null()
+                && (is_that(process) || !leader.is_null() && is_that(leader))
+        })
+    }
 }
 
 /// This process's id.

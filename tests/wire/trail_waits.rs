@@ -1,11 +1,14 @@
 //! Waiting for the trail. A call waits as long as documented, no longer than the cause lasts, and its error names the
 //! cause.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::harness::{
-    Cluster, Db, Refusal, eventually, expect_error, expect_vault_error, fetch, init, kill9, rotate, set_user,
-    shared_db, status,
+    Cluster, Db, Refusal, eventually, expect_error, expect_vault_error, fetch, init, kill9, rotate, send, set_user,
+    shared_db, status, without_deadlock,
 };
 use crate::load::Load;
 
@@ -234,6 +237,54 @@ fn kept_plans_follow_the_renames_of_their_objects() {
     }
     assert_eq!(fetch(&mut app).unwrap(), key);
     assert_eq!(rotate(&mut app).unwrap().key_version, 2);
+}
+
+/// A debugger stops the writer right after it has taken a lock of the server's lock table. Whoever looks up who holds which lock
+/// waits for that one, and no time limit ends such a wait.
+#[test]
+fn a_writer_that_is_stopped_with_the_lock_table_in_hand_does_not_hold_up_errors() {
+    let cluster = server("500ms");
+    let db = cluster.database("d");
+    let mut app = db.app_for("alice");
+    let key = init(&mut app).unwrap();
+    assert_eq!(fetch(&mut app).unwrap(), key);
+    let mut superuser = db.superuser();
+    superuser.query("SELECT * FROM vault_health()", &[]).unwrap();
+    let writer: i32 = db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer'");
+
+    let mut debugger = std::process::Command::new("gdb");
+    debugger.args(["-nx", "-batch", "-iex", "set debuginfod enabled off", "-p", &writer.to_string()]);
+    for command in [
+        "handle all nostop noprint pass",
+        // The writer's transaction gets its number, and locks it.
+        "break XactLockTableInsert",
+        "continue",
+        "break LWLockAcquire",
+        "continue",
+        "finish",
+        &format!("shell kill -STOP {writer}"),
+        "detach",
+    ] {
+        debugger.args(["-ex", command]);
+    }
+    let debugger = debugger.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("gdb is installed");
+    let debugger = std::thread::spawn(move || debugger.wait_with_output().unwrap());
+    let output = without_deadlock(SOON, "calls beside a writer that is stopped", move || {
+        // These give the writer something to do.
+        while !debugger.is_finished() {
+            let _ = fetch(&mut app);
+        }
+        expect_timeout(fetch(&mut app));
+        superuser.query_one("SELECT problem FROM vault_health()", &[]).unwrap();
+        debugger.join().unwrap()
+    });
+    let said = String::from_utf8_lossy(&output.stdout);
+    let problems = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(" in LockAcquireExtended ()") && said.contains("detached"), "{said} {problems}");
+    let state = std::fs::read_to_string(format!("/proc/{writer}/stat")).unwrap();
+    assert!(state.contains(") T "), "the writer is not stopped: {state}");
+    send(writer, Signal::CONT);
+    eventually(SOON, "calls get on", || fetch(&mut db.app_for("alice")).is_ok_and(|fetched| fetched == key));
 }
 
 /// What pg_stat_activity shows of the processes that this condition selects.

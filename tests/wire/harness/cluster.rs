@@ -260,9 +260,13 @@ impl Cluster {
 }
 
 pub fn kill9(pid: i32) {
+    send(pid, Signal::KILL);
+}
+
+/// Sends a signal to a process, which may have exited in the meantime.
+pub fn send(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
-        // It may have exited in the meantime.
-        let _ = kill_process(pid, Signal::KILL);
+        let _ = kill_process(pid, signal);
     }
 }
 

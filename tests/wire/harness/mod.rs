@@ -21,7 +21,7 @@ pub use builder::Builder;
 pub use calls::{AuditRow, VaultKey, fetch, forget_user, init, rotate, rotate_and_destroy, set_user, status};
 #[cfg(feature = "upgrade")]
 pub use cluster::bindir_of;
-pub use cluster::{Cluster, Stop, bindir, kill9};
+pub use cluster::{Cluster, Stop, bindir, kill9, send};
 pub use database::{Db, shared_db};
 pub use expect::{Refusal, eventually, expect_error, expect_vault_error, without_deadlock};
 pub use issuer::{AUDIENCE, ISS, Signer, claims, issuer, issuers, now, token_db};
