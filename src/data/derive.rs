@@ -38,10 +38,10 @@ fn derive(
     let call = Call::begin(Action::Derive, Caller::OfSession)?;
     let (key, derived) = call.attempt(|user| {
         let key = session::as_role(store::OWNER, || versions::open(&call, user, key_version))?;
-        let derived = derive(key.master_key().ok_or(KeyError::ZeroKnowledge)?)?;
+        let master_key = key.master_key().ok_or(KeyError::ZeroKnowledge)?;
+        let derived = secret::scrubbed_cipher(|| derive(master_key))?;
         Ok((key, derived))
     })?;
-    secret::scrub_after_cipher();
     let context = vault_core::audit::record::sanitized(context.as_bytes(), vault_core::audit::record::MAX_CONTEXT);
     call.record(200, Some(key.id()), context.as_deref())?;
     Ok(derived)

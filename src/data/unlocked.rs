@@ -164,8 +164,7 @@ fn with_keys(work: impl FnOnce(&mut Vec<Unlocked>)) {
 fn forget() {
     with_keys(|keys| {
         if !keys.is_empty() {
-            keys.drain(..).for_each(|key| end(&key));
-            secret::scrub_stack();
+            secret::scrubbed(|| keys.drain(..).for_each(|key| end(&key)));
         }
     });
     let _ = RELEASED.try_with(|released| released.set(0));
@@ -302,7 +301,7 @@ fn finish(
 
 fn material(by: Use, purpose: Purpose<'_>, key: &UserKey) -> Result<Material, VaultError> {
     let master_key = key.master_key().ok_or(KeyError::ZeroKnowledge)?;
-    let material = match by {
+    let material = || match by {
         Use::Encrypt | Use::Decrypt | Use::Reencrypt => {
             SecretPages::build(1, |_| Cipher::new(&derive::data_key(master_key, purpose))).map(Material::Values)
         }
@@ -316,6 +315,5 @@ fn material(by: Use, purpose: Purpose<'_>, key: &UserKey) -> Result<Material, Va
         })
         .map(Material::Master),
     };
-    secret::scrub_after_cipher();
-    material.ok_or(VaultError::NoMemory)
+    secret::scrubbed_cipher(material).ok_or(VaultError::NoMemory)
 }

@@ -56,21 +56,20 @@ pub fn load() -> Result<(), BadIssuers> {
         publish(Err(NOT_CONFIGURED));
         return Ok(());
     }
-    let outcome = read(&mut || false);
-    match outcome {
+    // Every later process inherits the postmaster's stack.
+    secret::scrubbed(|| match read(&mut || false) {
         Ok(issuers) => {
             publish(Ok(&issuers));
             pgrx::log!("vault_ext: {}", describe(&issuers));
+            Ok(())
         }
         Err(bad) if settings::on_bad_kek() == OnBadKek::Disable => {
             pgrx::warning!("vault_ext believes no token: {} ({})", bad.message, bad.hint);
             publish(Err(&bad.message));
+            Ok(())
         }
-        Err(bad) => return Err(bad),
-    }
-    // Every later process inherits what is left here.
-    secret::scrub_stack();
-    Ok(())
+        Err(bad) => Err(bad),
+    })
 }
 
 /// Whether there is something to read.

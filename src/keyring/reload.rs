@@ -25,6 +25,10 @@ impl Proposal {
     pub fn read(interrupted: &mut dyn FnMut() -> bool) -> Result<Self, VaultError> {
         // Before the source is read, so that another reload in between is noticed when this one is published.
         let generation = ring::generation()?;
+        secret::scrubbed(|| Self::of(generation, interrupted))
+    }
+
+    fn of(generation: u64, interrupted: &mut dyn FnMut() -> bool) -> Result<Self, VaultError> {
         let keyring = startup::read_again(interrupted)
             .map_err(|BadKek { message, hint }| VaultError::ReloadRefused(message, hint))?;
         let new: Vec<Entry> = keyring
@@ -39,7 +43,6 @@ impl Proposal {
             known: differs.old.check.to_hex(),
             by: "the ring in use",
         })?;
-        secret::scrub_stack();
         Ok(Self { generation, keyring, change, kept: Vec::new() })
     }
 

@@ -9,7 +9,7 @@ use vault_core::crypto::wrap::{Kek, StoredWrap};
 use vault_core::keyring::Entry;
 use vault_core::keyring::text::{KekId, Keyring, MAX_KEKS};
 use vault_core::transfer::ImportKey;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::error::VaultError;
 use crate::pg::secret::{self, Protection, SecretPages, SharedSecret};
@@ -52,7 +52,10 @@ pub fn publish(keyring: &Keyring) {
 /// Replaces the ring of that generation and appends the KEKs of it that are named in `keep`. Returns false if that generation
 /// is no longer the newest. There must be room for all of them.
 pub fn replace(generation: u64, keyring: &Keyring, keep: &[String]) -> bool {
-    let Some(shared) = SHARED.get() else { return false };
+    SHARED.get().is_some_and(|shared| secret::scrubbed(|| replace_in(shared, generation, keyring, keep)))
+}
+
+fn replace_in(shared: &SharedRing, generation: u64, keyring: &Keyring, keep: &[String]) -> bool {
     let mut bytes = encode(keyring);
     let mut old = Zeroizing::new([0; RING_BYTES]);
     if !keep.is_empty() && shared.read(&mut old) != generation {
@@ -65,15 +68,13 @@ pub fn replace(generation: u64, keyring: &Keyring, keep: &[String]) -> bool {
             bytes[0] += 1;
         }
     }
-    let replaced = shmem::locked(|| {
+    shmem::locked(|| {
         let is_newest = shared.generation() == generation;
         if is_newest {
             shared.publish(&bytes);
         }
         is_newest
-    });
-    secret::scrub_stack();
-    replaced
+    })
 }
 
 fn encode(keyring: &Keyring) -> Zeroizing<[u8; RING_BYTES]> {
@@ -121,7 +122,7 @@ pub fn current() -> Result<Rc<Ring>, VaultError> {
         if let Some(ring) = cached.borrow().as_ref().filter(|ring| ring.generation == generation) {
             return Ok(Rc::clone(ring));
         }
-        let ring = Rc::new(expand(shared)?);
+        let ring = Rc::new(secret::scrubbed(|| expand(shared))?);
         *cached.borrow_mut() = Some(Rc::clone(&ring));
         Ok(ring)
     })
@@ -143,8 +144,6 @@ fn expand(shared: &SharedRing) -> Result<Ring, VaultError> {
         entries.push(Entry { id: String::from_utf8_lossy(id).into_owned(), check: CheckValue::of(&key) });
         Kek::new(&key)
     });
-    bytes.zeroize();
-    secret::scrub_stack();
     let keks = keks.ok_or_else(|| VaultError::NoKek("the system gave no memory for it".into()))?;
     Ok(Ring { generation, entries, keks })
 }
@@ -152,16 +151,13 @@ fn expand(shared: &SharedRing) -> Result<Ring, VaultError> {
 /// The import key of a KEK of the newest ring; None if the ring has no KEK with that id.
 pub fn import_key(kek_id: &str) -> Result<Option<ImportKey>, VaultError> {
     let shared = SHARED.get().ok_or(VaultError::NotPreloaded)?;
-    let mut bytes = Zeroizing::new([0; RING_BYTES]);
-    shared.read(&mut bytes);
-    let mut rooms = bytes[1..].chunks_exact(ENTRY_BYTES).take(usize::from(bytes[0]));
-    let room = rooms.find(|room| kek_id.as_bytes() == &room[1..=usize::from(room[0])]);
-    let kek = room.and_then(|room| KekBytes::from_slice(&room[1 + KekId::MAX..]));
-    let import_key = kek.as_ref().map(ImportKey::derive);
-    drop(kek);
-    bytes.zeroize();
-    secret::scrub_stack();
-    Ok(import_key)
+    Ok(secret::scrubbed(|| {
+        let mut bytes = Zeroizing::new([0; RING_BYTES]);
+        shared.read(&mut bytes);
+        let mut rooms = bytes[1..].chunks_exact(ENTRY_BYTES).take(usize::from(bytes[0]));
+        let room = rooms.find(|room| kek_id.as_bytes() == &room[1..=usize::from(room[0])])?;
+        KekBytes::from_slice(&room[1 + KekId::MAX..]).as_ref().map(ImportKey::derive)
+    }))
 }
 
 impl Ring {
@@ -185,8 +181,7 @@ impl Ring {
     /// would weaken it.
     pub fn open(&self, wrap: &StoredWrap<'_>) -> Result<MasterKey, VaultError> {
         let (_, kek) = self.find(wrap.kek_id).ok_or_else(|| VaultError::KekNotLoaded(wrap.kek_id.to_owned()))?;
-        let opened = kek.unwrap(wrap.format_version, wrap.wrapped_mk, wrap.wrap_iv, &wrap.context());
-        secret::scrub_after_cipher();
-        opened.map_err(|_| VaultError::DoesNotOpen)
+        secret::scrubbed_cipher(|| kek.unwrap(wrap.format_version, wrap.wrapped_mk, wrap.wrap_iv, &wrap.context()))
+            .map_err(|_| VaultError::DoesNotOpen)
     }
 }

@@ -36,7 +36,8 @@ pub fn load() -> Result<(), BadKek> {
     if !protection.undumpable {
         pgrx::warning!("vault_ext: the KEK's memory could not be excluded from core files");
     }
-    match read_source() {
+    // Every later process inherits the postmaster's stack.
+    secret::scrubbed(|| match read_source() {
         Ok((keyring, from)) => {
             ring::publish(&keyring);
             pgrx::log!(
@@ -44,9 +45,6 @@ pub fn load() -> Result<(), BadKek> {
                 keyring.entries().len(),
                 keyring.active().id.as_str()
             );
-            drop(keyring);
-            // Every later process inherits what is left here.
-            secret::scrub_stack();
             Ok(())
         }
         Err(bad) if settings::on_bad_kek() == OnBadKek::Disable => {
@@ -55,7 +53,7 @@ pub fn load() -> Result<(), BadKek> {
             Ok(())
         }
         Err(bad) => Err(bad),
-    }
+    })
 }
 
 fn read_source() -> Result<(Keyring, &'static str), BadKek> {

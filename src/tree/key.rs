@@ -24,8 +24,12 @@ pub struct BadAuditKey {
     pub hint: String,
 }
 
-/// Loads vault_ext.audit_key_file in the postmaster, if it is set.
+/// Loads vault_ext.audit_key_file in the postmaster, if it is set. Every later process inherits the postmaster's stack.
 pub fn load() -> Result<(), BadAuditKey> {
+    secret::scrubbed(read)
+}
+
+fn read() -> Result<(), BadAuditKey> {
     const MAKE_ONE: &str =
         "\"vault-trail keygen FILE\" and \"openssl genpkey -algorithm ed25519 -out FILE\" make such a file.";
     let bad = |message: String, hint: &str| BadAuditKey { message, hint: hint.into() };
@@ -42,20 +46,15 @@ pub fn load() -> Result<(), BadAuditKey> {
     };
     shared.publish(&Zeroizing::new(*key.seed()));
     SHARED.set(Some(shared));
-    drop((key, text));
-    // Every later process inherits what is left here.
-    secret::scrub_stack();
     Ok(())
 }
 
 /// Does something with the key; None if this server has none.
 pub fn with<T>(work: impl FnOnce(&AuditKey) -> T) -> Option<T> {
     let shared = SHARED.get()?;
-    let done = {
+    Some(secret::scrubbed(|| {
         let mut seed = Zeroizing::new([0; 32]);
         shared.read(&mut seed);
         work(&AuditKey::from_seed(&seed))
-    };
-    secret::scrub_stack();
-    Some(done)
+    }))
 }

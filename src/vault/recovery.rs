@@ -110,10 +110,12 @@ fn give_away(user: &str, vault: &RecoveryState, proof: Option<&[u8; PROOF_LEN]>)
     let (wrapped_mk, check) = with_newest_ring(|ring| {
         let Found::Open(vault) = vaults::find(user, false) else { return Err(VaultError::ChangedMeanwhile) };
         let master_key = ring_opens(ring, &vault.stored(user))?;
-        let is_proven =
-            asked.is_none_or(|(proof, nonce)| nonce.is_some_and(|nonce| recovery::verify(&master_key, &nonce, proof)));
-        let check = CheckValue::of_master_key(&master_key).to_hex();
-        secret::scrub_after_cipher();
+        let (is_proven, check) = secret::scrubbed_cipher(|| {
+            let is_proof_of = |(proof, nonce): (_, Option<_>)| {
+                nonce.is_some_and(|nonce| recovery::verify(&master_key, &nonce, proof))
+            };
+            (asked.is_none_or(is_proof_of), CheckValue::of_master_key(&master_key).to_hex())
+        });
         if is_proven { Ok((vault.wrapped_mk, check)) } else { Err(RecoveryError::NotProven.into()) }
     })?;
     done(vaults::give_away(user, &wrapped_mk, &check))
@@ -158,9 +160,7 @@ fn take_back(user: &str, vault: &RecoveryState, master_key: &MasterKey) -> Resul
 }
 
 fn is_key_of(master_key: &MasterKey, check: &str) -> bool {
-    let is_same = CheckValue::from_hex(check) == Some(CheckValue::of_master_key(master_key));
-    secret::scrub_after_cipher();
-    is_same
+    secret::scrubbed_cipher(|| CheckValue::from_hex(check) == Some(CheckValue::of_master_key(master_key)))
 }
 
 /// The user's row, locked; refused for a revoked token and while an erasure is scheduled.

@@ -41,17 +41,15 @@ pub struct SealedKey {
 /// The user's key, or one derived from it, sealed to a public key. Without a version, the current one.
 pub fn seal(public_key: &str, wanted: Wanted<'_>, key_version: Option<i32>) -> Result<SealedKey, VaultError> {
     let call = Call::begin(Action::Seal, Caller::OfSession)?;
-    let sealed = call.attempt(|user| {
+    let seal = |user: &str| {
         let recipient = Recipient::parse(public_key)?;
         check(wanted)?;
         let key = versions::open(&call, user, key_version)?;
         let Sealed { bytes, algorithm } = seal_to(&recipient, wanted, user, &key)?;
         let fingerprint = recipient.fingerprint().to_string();
         Ok(SealedKey { sealed: bytes, algorithm, fingerprint, key_version: key.key_version, kek_id: key.kek_id })
-    });
-    // All that had the key has returned: a move leaves the old place as it was.
-    secret::scrub_stack();
-    let sealed = sealed?;
+    };
+    let sealed = secret::scrubbed(|| call.attempt(seal))?;
     let context = match wanted {
         Wanted::Master => sealed.fingerprint.clone(),
         Wanted::Derived { purpose } => format!("{} {purpose}", sealed.fingerprint),

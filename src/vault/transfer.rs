@@ -35,15 +35,11 @@ pub fn import_key() -> Result<ImportKeyInfo, VaultError> {
     let ring = ring::current()?;
     let (entry, _) = ring.active();
     compare(entry)?;
-    let key = ring::import_key(&entry.id)?.ok_or_else(|| VaultError::KekNotLoaded(entry.id.clone()))?;
-    let info = ImportKeyInfo {
-        kek_id: entry.id.clone(),
-        public_key: key.public_key_base64(),
-        fingerprint: key.fingerprint().to_string(),
-    };
-    drop(key);
-    secret::scrub_stack();
-    Ok(info)
+    secret::scrubbed(|| {
+        let key = ring::import_key(&entry.id)?.ok_or_else(|| VaultError::KekNotLoaded(entry.id.clone()))?;
+        let fingerprint = key.fingerprint().to_string();
+        Ok(ImportKeyInfo { kek_id: entry.id.clone(), public_key: key.public_key_base64(), fingerprint })
+    })
 }
 
 /// A user's vault as a bundle for the server with that import key.
@@ -56,17 +52,15 @@ pub fn export(user: String, kek_id: &str, public_key: &str) -> Result<String, Va
         call.record(403, None, Some(&format!("{} {fingerprint}", error.context())))?;
         return Err(error.into());
     }
-    let exported = call.attempt(|user| {
+    let export = |user: &str| {
         let (record, current) = with_newest_ring(|ring| record_of(ring, user))?;
         let bundle = target.seal(&record).map_err(|error| match error {
             ExportError::Record(error) => TransferError::Record(error).into(),
             ExportError::Rng(_) => VaultError::NoRandomness,
         })?;
         Ok((bundle, current))
-    });
-    // All that had keys has returned: a move leaves the old place as it was.
-    secret::scrub_stack();
-    let (bundle, current) = exported?;
+    };
+    let (bundle, current) = secret::scrubbed(|| call.attempt(export))?;
     let key = KeyId { kek_id: &current.kek_id, key_version: current.key_version };
     call.record(200, Some(key), Some(&fingerprint))?;
     Ok(bundle)
@@ -134,12 +128,12 @@ struct Place {
 /// Takes the vault of a bundle in, and gives its user.
 pub fn import(bundle: &str) -> Result<String, VaultError> {
     let mut call = Call::without_user(Action::Import)?;
-    let (record, fingerprint) = call.attempt(|_| open(bundle))?;
-    call.concern(record.user_id.clone());
-    let placed = call.attempt(|_| place(&Vault::new(&record)?));
-    drop(record);
-    secret::scrub_stack();
-    match placed? {
+    let (placed, fingerprint) = secret::scrubbed(|| -> Result<_, VaultError> {
+        let (record, fingerprint) = call.attempt(|_| open(bundle))?;
+        call.concern(record.user_id.clone());
+        Ok((call.attempt(|_| place(&Vault::new(&record)?))?, fingerprint))
+    })?;
+    match placed {
         Placed::New(Place { kek_id, key_version }) => {
             repeat::note_change(call.user());
             call.record_change(201, Some(KeyId { kek_id: &kek_id, key_version }), Some(&fingerprint))?;
@@ -157,10 +151,7 @@ fn open(bundle: &str) -> Result<(VaultRecord, String), VaultError> {
     let kek_id = bundle.kek_id().as_str();
     let key = ring::import_key(kek_id)?.ok_or_else(|| TransferError::OtherKek(kek_id.to_owned()))?;
     let fingerprint = key.fingerprint().to_string();
-    let record = key.open(&bundle);
-    drop(key);
-    secret::scrub_stack();
-    let record = record.map_err(|error| match error {
+    let record = key.open(&bundle).map_err(|error| match error {
         OpenError::DoesNotOpen => TransferError::DoesNotOpen,
         OpenError::Record(error) => TransferError::Record(error),
     })?;

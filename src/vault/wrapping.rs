@@ -50,10 +50,12 @@ pub(super) fn mint(ring: &Ring, kind: Kind, user: &str, key_version: i32) -> Res
 
 /// A wrap in format 2, opened once before anybody relies on it. The KEK must be confirmed, and the one that the context names.
 pub fn seal(kek: &Kek, context: &WrapContext<'_>, master_key: &MasterKey, nonce: Nonce) -> Result<Wrap, VaultError> {
-    let wrap = kek.wrap(master_key, nonce, context).map_err(|_| VaultError::DoesNotOpen)?;
-    let opened = kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), context);
-    secret::scrub_after_cipher();
-    let opened = opened.map_err(|_| VaultError::DoesNotOpen)?;
+    let (wrap, opened) = secret::scrubbed_cipher(|| {
+        let wrap = kek.wrap(master_key, nonce, context).ok()?;
+        let opened = kek.unwrap(FORMAT_2, wrap.wrapped_mk(), wrap.wrap_iv(), context).ok()?;
+        Some((wrap, opened))
+    })
+    .ok_or(VaultError::DoesNotOpen)?;
     if opened.expose_secret() != master_key.expose_secret() {
         return Err(VaultError::DoesNotOpen);
     }

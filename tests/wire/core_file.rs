@@ -5,13 +5,15 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use vault_trail::checkpoint::AuditKey;
 
 use crate::harness::{
     Cluster, Db, assert_no_secrets_in_files, decode, eventually, expect_vault_error, fetch, init, kek, keyring_line,
-    rotate, server_command,
+    rotate, send, server_command,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -294,10 +296,9 @@ fn the_core_of_a_backend_that_sealed_and_moved_keys_holds_none() {
     assert_no_kek(&core, "marker-of-the-session", &keks());
 }
 
-#[test]
-fn the_cores_of_those_who_sign_checkpoints_hold_no_audit_key() {
-    let seed = kek(142);
-    let key = vault_trail::checkpoint::AuditKey::from_seed(&seed);
+/// A server that signs checkpoints, the key, and what gives it away.
+fn signing_server() -> (Cluster, AuditKey, [Vec<u8>; 4]) {
+    let key = AuditKey::from_seed(&kek(142));
     let cluster = server(|cluster| {
         let path = cluster.write_kek("keyring", keyring(), 0o600);
         cluster.configure(&format!("vault_ext.kek_file = '{}'", path.display()));
@@ -305,11 +306,53 @@ fn the_cores_of_those_who_sign_checkpoints_hold_no_audit_key() {
         cluster.configure(&format!("vault_ext.audit_key_file = '{}'", path.display()));
     });
     // What RFC 8032 makes of the seed: the scalar, before and after clamping, and the prefix.
-    let hash = ring::digest::digest(&ring::digest::SHA512, &seed);
+    let hash = ring::digest::digest(&ring::digest::SHA512, key.seed());
     let (scalar, prefix) = hash.as_ref().split_at(32);
     let mut clamped = scalar.to_vec();
     (clamped[0], clamped[31]) = (clamped[0] & 248, clamped[31] & 127 | 64);
-    let secrets = [seed.to_vec(), scalar.to_vec(), clamped, prefix.to_vec()];
+    let secrets = [key.seed().to_vec(), scalar.to_vec(), clamped, prefix.to_vec()];
+    (cluster, key, secrets)
+}
+
+const BETWEEN_SIGNALS: Duration = Duration::from_micros(20);
+
+/// While a signal is handled, the registers of that moment lie on the stack.
+#[test]
+fn a_signal_at_any_moment_leaves_no_key_behind() {
+    let (cluster, _, secrets) = signing_server();
+    let db = cluster.database("d");
+    init(&mut db.app_for("alice")).unwrap();
+    // A superuser may be the user and the auditor in one session.
+    let mut client = db.superuser();
+    client.batch_execute("SET application_name = 'marker-of-the-session'; SET app.current_user_id = 'alice'").unwrap();
+    let process = backend_pid(&mut client);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // Without a message in shared memory it means nothing.
+                send(process, Signal::USR1);
+                let sent = Instant::now();
+                while sent.elapsed() < BETWEEN_SIGNALS {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        for _ in 0..100 {
+            client.simple_query("SELECT vault_audit_checkpoint()").unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(in_memory(process, &secrets[0]), "the process has the key in the memory that all share");
+    allow_cores(&cluster);
+    let core = kill_and_take_core(&cluster, process, Signal::ABORT);
+    assert_no_secrets_in_files(&[&core], &secrets);
+    assert_no_kek(&core, "marker-of-the-session", &keks());
+}
+
+#[test]
+fn the_cores_of_those_who_sign_checkpoints_hold_no_audit_key() {
+    let (cluster, key, secrets) = signing_server();
     let db = cluster.database("d");
     init(&mut db.app_for("alice")).unwrap();
     let mut auditor = db.conn("wire_auditor");
@@ -319,7 +362,7 @@ fn the_cores_of_those_who_sign_checkpoints_hold_no_audit_key() {
     let backend = backend_pid(&mut auditor);
     let writer: i32 = db.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'vault_ext audit writer'");
     assert!(db.value::<bool>("SELECT count(*) = 1 FROM vault_ext.audit_checkpoints"), "the writer has signed one, too");
-    assert!(in_memory(backend, &seed), "the process has the key in the memory that all share");
+    assert!(in_memory(backend, key.seed()), "the process has the key in the memory that all share");
     // The backend ends with the crash of the writer, so another one signs after it.
     for of_writer in [true, false] {
         let process = if of_writer { writer } else { sign_again(&db) };
@@ -329,6 +372,27 @@ fn the_cores_of_those_who_sign_checkpoints_hold_no_audit_key() {
         assert_no_kek(&core, "marker-of-the-server", &keks());
         eventually(SOON, "the server is back", || cluster.try_conn("postgres", "d").is_ok());
     }
+}
+
+/// They have the stack of the postmaster, which has read the key.
+#[test]
+fn the_cores_of_processes_that_sign_nothing_hold_no_audit_key() {
+    let (mut cluster, _, secrets) = signing_server();
+    for kind in [": checkpointer", ": walwriter", "vault_ext keyring listener"] {
+        let process = cluster.processes().into_iter().find(|process| title(*process).contains(kind)).expect(kind);
+        assert!(in_memory(process, &secrets[0]), "the process has the key in the memory that all share");
+        allow_cores(&cluster);
+        let core = kill_and_take_core(&cluster, process, Signal::ABORT);
+        assert_no_secrets_in_files(&[&core], &secrets);
+        assert_no_kek(&core, "marker-of-the-server", &keks());
+        eventually(SOON, "the server is back", || cluster.try_conn("postgres", "postgres").is_ok());
+    }
+    let postmaster = cluster.postmaster_pid();
+    allow_cores(&cluster);
+    let core = kill_and_take_core(&cluster, postmaster, Signal::SEGV);
+    assert_no_secrets_in_files(&[&core], &secrets);
+    assert_no_kek(&core, "marker-of-the-server", &keks());
+    cluster.crash();
 }
 
 /// A session of an auditor who has asked for a checkpoint; it stays open.
