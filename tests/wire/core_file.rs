@@ -5,15 +5,14 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use vault_trail::checkpoint::AuditKey;
 
 use crate::harness::{
     Cluster, Db, assert_no_secrets_in_files, decode, eventually, expect_vault_error, fetch, init, kek, keyring_line,
-    rotate, send, server_command,
+    rotate, server_command,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -312,42 +311,6 @@ fn signing_server() -> (Cluster, AuditKey, [Vec<u8>; 4]) {
     (clamped[0], clamped[31]) = (clamped[0] & 248, clamped[31] & 127 | 64);
     let secrets = [key.seed().to_vec(), scalar.to_vec(), clamped, prefix.to_vec()];
     (cluster, key, secrets)
-}
-
-const BETWEEN_SIGNALS: Duration = Duration::from_micros(20);
-
-/// While a signal is handled, the registers of that moment lie on the stack.
-#[test]
-fn a_signal_at_any_moment_leaves_no_key_behind() {
-    let (cluster, _, secrets) = signing_server();
-    let db = cluster.database("d");
-    init(&mut db.app_for("alice")).unwrap();
-    // A superuser may be the user and the auditor in one session.
-    let mut client = db.superuser();
-    client.batch_execute("SET application_name = 'marker-of-the-session'; SET app.current_user_id = 'alice'").unwrap();
-    let process = backend_pid(&mut client);
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                // Without a message in shared memory it means nothing.
-                send(process, Signal::USR1);
-                let sent = Instant::now();
-                while sent.elapsed() < BETWEEN_SIGNALS {
-                    std::hint::spin_loop();
-                }
-            }
-        });
-        for _ in 0..100 {
-            client.simple_query("SELECT vault_audit_checkpoint()").unwrap();
-        }
-        done.store(true, Ordering::Relaxed);
-    });
-    assert!(in_memory(process, &secrets[0]), "the process has the key in the memory that all share");
-    allow_cores(&cluster);
-    let core = kill_and_take_core(&cluster, process, Signal::ABORT);
-    assert_no_secrets_in_files(&[&core], &secrets);
-    assert_no_kek(&core, "marker-of-the-session", &keks());
 }
 
 #[test]
