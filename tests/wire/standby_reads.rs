@@ -22,7 +22,8 @@ const FUNCTIONS: &str = include_str!("../../docs/reference/functions.md");
 
 /// Waits until the standby has applied everything that the primary has committed.
 fn catch_up(primary: &Db, standby: &Db) {
-    let position: String = primary.value("SELECT pg_current_wal_insert_lsn()::text");
+    // What is not flushed has not been committed, and may stay here for as long as nothing else is written.
+    let position: String = primary.value("SELECT pg_current_wal_flush_lsn()::text");
     eventually(SOON, "the standby has applied everything", || {
         standby.value(&format!("SELECT pg_last_wal_replay_lsn() >= '{position}'"))
     });
@@ -165,7 +166,7 @@ fn a_standby_that_lags_has_what_the_primary_has_destroyed_and_releases_nothing()
     assert_eq!(health.get::<_, &str>(1), "cannot use a vault on a hot standby");
 
     // Before a standby becomes a primary it applies what it has received, also if its replay was paused.
-    let position: String = db.value("SELECT pg_current_wal_insert_lsn()::text");
+    let position: String = db.value("SELECT pg_current_wal_flush_lsn()::text");
     eventually(SOON, "the standby has received everything", || {
         copy.value(&format!("SELECT pg_last_wal_receive_lsn() >= '{position}'"))
     });
