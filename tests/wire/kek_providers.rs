@@ -31,7 +31,11 @@ fn age_refuses() {
             Trouble("age-keygen 2> etc/out > etc/other; cat etc/other > etc/identity", 69, "does not decrypt"),
             Trouble("sed s/KEY-1../KEY-1/ etc/identity > cut; cat cut > etc/identity", 69, "does not decrypt"),
             Trouble("truncate -s -20 etc/keyring.age", 69, "does not decrypt"),
-            Trouble("printf x | dd of=etc/keyring.age bs=1 seek=230 conv=notrunc status=none", 69, "does not decrypt"),
+            Trouble(
+                "printf another | dd of=etc/keyring.age bs=1 seek=230 conv=notrunc status=none",
+                69,
+                "does not decrypt",
+            ),
             Trouble(
                 "age -r $(age-keygen -y etc/identity) -o etc/keyring.age < /dev/null",
                 0,
@@ -67,7 +71,11 @@ fn pkcs11_refuses() {
             Trouble(": > etc/keks/active", 65, "is empty"),
             Trouble("rm etc/keks/kek-2026", 66, "cannot read"),
             Trouble("truncate -s -1 etc/keks/kek-2026", 69, "does not decrypt"),
-            Trouble("printf x | dd of=etc/keks/kek-2026 bs=1 seek=20 conv=notrunc status=none", 69, "does not decrypt"),
+            Trouble(
+                "printf another | dd of=etc/keks/kek-2026 bs=1 seek=20 conv=notrunc status=none",
+                69,
+                "does not decrypt",
+            ),
             Trouble("mv etc/keks/kek-2026 etc/keks/kek-2025; echo kek-2025 > etc/keks/active", 65, "of another name"),
         ],
     );
