@@ -111,10 +111,9 @@ fn give_away(user: &str, vault: &RecoveryState, proof: Option<&[u8; PROOF_LEN]>)
         let Found::Open(vault) = vaults::find(user, false) else { return Err(VaultError::ChangedMeanwhile) };
         let master_key = ring_opens(ring, &vault.stored(user))?;
         let (is_proven, check) = secret::scrubbed_cipher(|| {
-            let is_proof_of = |(proof, nonce): (_, Option<_>)| {
-                nonce.is_some_and(|nonce| recovery::verify(&master_key, &nonce, proof))
-            };
-            (asked.is_none_or(is_proof_of), CheckValue::of_master_key(&master_key).to_hex())
+            let is_proven = asked
+                .is_none_or(|(proof, nonce)| nonce.is_some_and(|nonce| recovery::verify(&master_key, &nonce, proof)));
+            (is_proven, CheckValue::of_master_key(&master_key).to_hex())
         });
         if is_proven { Ok((vault.wrapped_mk, check)) } else { Err(RecoveryError::NotProven.into()) }
     })?;

@@ -24,6 +24,10 @@ fn processes(cluster: &Cluster, titled: impl Fn(&str) -> bool) -> Vec<i32> {
     cluster.processes().into_iter().filter(|pid| titled(&String::from_utf8_lossy(&title(pid)))).collect()
 }
 
+fn writers(cluster: &Cluster) -> Vec<i32> {
+    processes(cluster, |title| title.contains("vault_ext audit writer"))
+}
+
 /// Injects the fault once a round, and lets the server come back under load.
 fn repeat_under_load(scenario: &str, cluster: &mut Cluster, mut fault: impl FnMut(&mut Cluster)) {
     let load = Load::start(&cluster.database("d"), SESSIONS);
@@ -53,7 +57,7 @@ pub fn kill_a_waiting_backend(cluster: &mut Cluster) {
 
 pub fn kill_the_writer(cluster: &mut Cluster) {
     eventually(SOON, "a writer is killed", || {
-        let writers = processes(cluster, |title| title.contains("vault_ext audit writer"));
+        let writers = writers(cluster);
         writers.iter().for_each(|pid| kill9(*pid));
         !writers.is_empty()
     });
@@ -126,7 +130,7 @@ fn a_writer_that_is_stopped_for_a_while() {
         // A writer that is stopped with one of the server's own short locks in hand can stop every other process at once, even the one
         // that would count failures. So it goes on before they are counted, and is stopped again where there are none.
         eventually(SOON, "calls have failed", || {
-            let writers = processes(cluster, |title| title.contains("vault_ext audit writer"));
+            let writers = writers(cluster);
             writers.iter().for_each(|pid| send(*pid, Signal::STOP));
             std::thread::sleep(BEYOND_TIMEOUT);
             writers.iter().for_each(|pid| send(*pid, Signal::CONT));
